@@ -1,0 +1,50 @@
+.DEFAULT_GOAL := help
+.PHONY: help setup run test drill check fix bench lock migration
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+UV := $(BIN)/uv
+COOL_DOWN ?= 7 days
+
+help: ## what can be made
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+$(VENV)/.server: requirements/server.txt pyproject.toml
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@test -x $(UV) || $(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(UV) pip install --quiet --python $(BIN)/python --require-hashes -r requirements/server.txt
+	$(UV) pip install --quiet --python $(BIN)/python --no-deps -e .
+	@touch $@
+
+$(VENV)/.dev: requirements/dev.txt $(VENV)/.server
+	$(UV) pip install --quiet --python $(BIN)/python --require-hashes -r requirements/dev.txt
+	@touch $@
+
+setup: $(VENV)/.server ## create .venv/ and install the server into it
+
+run: setup ## start KeyGate with its sandbox vendor on http://127.0.0.1:8000
+	@exec $(BIN)/keygate serve --sandbox
+
+check: $(VENV)/.dev ## format, lint, types, import law
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+fix: $(VENV)/.dev ## format and mend what can be mended
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+test: check ## every check and test, within 20 minutes
+	$(BIN)/pytest
+
+drill: $(VENV)/.dev ## the drills at full length
+	KEYGATE_DRILL=full $(BIN)/pytest tests/drills
+
+bench: $(VENV)/.dev ## CPU per request against nginx, in one run
+	$(BIN)/python -m bench
+
+lock: $(VENV)/.server ## renew the lock files; releases of the last days are left out
+	$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --exclude-newer "$(COOL_DOWN)" pyproject.toml -o requirements/server.txt
+	$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --exclude-newer "$(COOL_DOWN)" pyproject.toml --group dev --extra otel -c requirements/server.txt -o requirements/dev.txt

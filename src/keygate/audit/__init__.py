@@ -1,0 +1,5 @@
+"""Who did what: a hash chain per organisation with signed heads, verification and export."""
+
+from keygate.audit.ports import AuditLog
+
+__all__ = ["AuditLog"]

@@ -1,0 +1,102 @@
+"""Settings: the only reader of the environment. Every variable has the prefix `KEYGATE_`; a `.env` file is read too."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+from urllib.parse import urlsplit
+
+from pydantic import AliasChoices, Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+def _named(name: str, *aliases: str) -> AliasChoices:
+    return AliasChoices(f"KEYGATE_{name}", *aliases)
+
+
+class Settings(BaseSettings):
+    """Add a field here and it is documented: the table of settings is generated from names, defaults and descriptions."""
+
+    model_config = SettingsConfigDict(env_file=".env", extra="ignore", frozen=True, populate_by_name=True, ignored_types=(cached_property,))
+
+    database_url: SecretStr | None = Field(
+        None,
+        validation_alias=_named("DATABASE_URL", "DATABASE_URL"),
+        description="SQLite or PostgreSQL URL; default: keygate.db in the data directory",
+    )
+    data_dir: Path = Field(Path(".keygate"), validation_alias=_named("DATA_DIR"), description="Database, journal, generated secrets")
+    host: str = Field("127.0.0.1", validation_alias=_named("HOST"), description="Address to listen on")
+    port: int = Field(8000, ge=1, le=65535, validation_alias=_named("PORT"), description="Port to listen on")
+    public_url: str | None = Field(
+        None, validation_alias=_named("PUBLIC_URL"), description="The address that clients use; default: http://HOST:PORT"
+    )
+    master_key: SecretStr | None = Field(
+        None,
+        validation_alias=_named("MASTER_KEY", "SECRET_KEY"),
+        description="Master key; default: generated into the data directory (0600)",
+    )
+    master_key_file: Path | None = Field(None, validation_alias=_named("MASTER_KEY_FILE"), description="File that holds the master key")
+    admin_email: str | None = Field(None, validation_alias=_named("ADMIN_EMAIL", "ADMIN_EMAIL"), description="First owner's e-mail address")
+    admin_password: SecretStr | None = Field(
+        None,
+        validation_alias=_named("ADMIN_PASSWORD", "ADMIN_PASSWORD"),
+        description="First owner's password; default: generated and printed once",
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", validation_alias=_named("LOG_LEVEL"), description="Least level that is logged"
+    )
+    log_format: Literal["text", "json"] = Field(
+        "text", validation_alias=_named("LOG_FORMAT"), description="Log lines for people or machines"
+    )
+    max_body_bytes: int = Field(
+        64 * 2**20, ge=1024, validation_alias=_named("MAX_BODY_BYTES"), description="Largest request body that the gateway takes"
+    )
+    connect_timeout: float = Field(10, gt=0, validation_alias=_named("CONNECT_TIMEOUT"), description="Seconds to connect to a vendor")
+    first_byte_timeout: float = Field(
+        600, gt=0, validation_alias=_named("FIRST_BYTE_TIMEOUT"), description="Seconds until a vendor's first byte"
+    )
+    idle_timeout: float = Field(
+        120, gt=0, validation_alias=_named("IDLE_TIMEOUT"), description="Seconds between two bytes of a vendor's answer"
+    )
+    drain_timeout: float = Field(
+        120,
+        ge=0,
+        validation_alias=_named("DRAIN_TIMEOUT"),
+        description="Seconds to read on from a vendor after the caller has gone, to learn the cost",
+    )
+    hold_wait: float = Field(
+        5,
+        ge=0,
+        le=30,
+        validation_alias=_named("HOLD_WAIT"),
+        description="Seconds that a call waits where only holds of requests in flight stand in its way",
+    )
+    client_timeout: float = Field(
+        60,
+        gt=0,
+        validation_alias=_named("CLIENT_TIMEOUT"),
+        description="Seconds that a caller may take to send a request or to read an answer without progress",
+    )
+    shutdown_timeout: float = Field(
+        5, gt=0, validation_alias=_named("SHUTDOWN_TIMEOUT"), description="Seconds for requests in flight to finish at a stop"
+    )
+    retention_days: int = Field(
+        400, ge=1, validation_alias=_named("RETENTION_DAYS"), description="Days that ledger entries are kept; roll-ups stay"
+    )
+
+    @field_validator("public_url")
+    @classmethod
+    def _whole_url(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        parts = urlsplit(value)
+        if parts.scheme not in {"http", "https"} or not parts.hostname:
+            raise ValueError("KEYGATE_PUBLIC_URL must be a whole address such as https://keys.example.com")
+        return value.rstrip("/")
+
+    @property
+    def address(self) -> str:
+        """What clients are told: the public URL, or the address that we listen on."""
+        host = "127.0.0.1" if self.host in {"0.0.0.0", "::"} else self.host  # noqa: S104  (compared, not bound)
+        return self.public_url or f"http://{f'[{host}]' if ':' in host else host}:{self.port}"

@@ -1,0 +1,1 @@
+"""Wire dialects: how a body is read, its usage found, its refusals worded."""

@@ -1,0 +1,65 @@
+"""What the gateway needs from the rest of KeyGate. Implementations are wired in `processes/`; each promise below has a test."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from keygate.kit.secret import Secret
+from keygate.ledger import Ask, Hold, Refusal, Settlement
+from keygate.policies import KeyState
+
+
+class KeySource(Protocol):
+    """Compiled key states from the control plane's database."""
+
+    async def load(self, public_id: str) -> KeyState | None:
+        """The key with this public id in any status, or None. Raises `Unavailable` when the database can't be asked."""
+
+    async def load_by_ids(self, key_ids: Sequence[str]) -> list[KeyState]:
+        """The current states of these `vk_…` ids; unknown ids are left out."""
+
+
+class UpstreamCredential(Protocol):
+    """A vendor credential, opened, ready for use."""
+
+    id: str
+    organization_id: str
+    vendor: str
+    base_url: str  # the API root as the vendor's own SDK has it
+    secret: Secret
+    weight: int
+    models: tuple[str, ...] | None  # patterns on the bare model name; None: all
+
+
+class CredentialSource(Protocol):
+    async def load(self) -> Sequence[UpstreamCredential]:
+        """All enabled credentials of all organisations."""
+
+
+class Accounts(Protocol):
+    """The ledger's engine: limits, budgets, holds and the journal, in memory, on one event loop."""
+
+    async def bind(self, state: KeyState) -> None:
+        """Loads what stands in the database for every budget and limit of this key. Call once per state version, before `begin`."""
+
+    def begin(self, state: KeyState, vendor: str, model: str, ask: Ask) -> Hold | Refusal:
+        """Checks every limit and budget that applies and takes all of them or none, then journals the beginning. Never waits."""
+
+    async def begin_waiting(self, state: KeyState, vendor: str, model: str, ask: Ask) -> Hold | Refusal:
+        """As `begin`, but where only holds of requests in flight stand in the way, waits a moment for one to settle."""
+
+    def settle(self, hold: Hold, settlement: Settlement) -> int:
+        """Replaces the hold by what the request cost, journals it, frees slots; returns the cost in nano-dollars. Idempotent per hold."""
+
+
+class StatePublisher(Protocol):
+    """How the control plane tells the gateway of changes. Called after commit; when it returns, the change holds for every next request,
+    and open streams that the change forbids have been told to end."""
+
+    async def keys_changed(self, key_ids: Sequence[str]) -> None: ...
+
+    async def organization_changed(self, organization_id: str) -> None:
+        """Anything that may concern many keys: an owner, a policy, a budget or limit above the key, an alias."""
+
+    async def credentials_changed(self) -> None: ...

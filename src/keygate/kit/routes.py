@@ -1,0 +1,108 @@
+"""Routes that say who may call them: a route without a permission can't be written.
+
+An area's `api.py` makes one `Routes` and registers handlers on it; `api/` assembles them into the application, which supplies
+the authoriser (who calls, may they) and the services (found by their class).
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, Generic, TypeVar
+
+from fastapi import APIRouter, Depends, Query, Request
+from pydantic import BaseModel, ConfigDict
+
+from keygate.errors import InvalidInput
+
+T = TypeVar("T")
+Handler = TypeVar("Handler", bound=Callable[..., Any])
+
+PUBLIC = "public"  # no sign-in: log in, health
+
+
+class Schema(BaseModel):
+    """Base of every body on the wire: unknown fields are refused, so that a typing mistake is never silently ignored."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, from_attributes=True)
+
+
+class Page(Schema, Generic[T]):
+    """One page of a list; `next_cursor` is null on the last."""
+
+    items: list[T]
+    next_cursor: str | None = None
+
+
+class PageQuery:
+    """`?limit=&cursor=` as every list takes them. `after` is the decoded cursor: the last id of the page before."""
+
+    def __init__(
+        self,
+        limit: Annotated[int, Query(ge=1, le=500, description="How many items a page holds")] = 100,
+        cursor: Annotated[str | None, Query(max_length=200, description="`next_cursor` of the page before")] = None,
+    ) -> None:
+        self.limit = limit
+        self.after: str | None = None
+        if cursor is not None:
+            try:
+                self.after = base64.urlsafe_b64decode(cursor.encode("ascii", "strict") + b"=" * (-len(cursor) % 4)).decode("ascii")
+            except (binascii.Error, UnicodeError):
+                raise InvalidInput("cursor: not one that we gave out; start again without it", field="cursor") from None
+
+    def page(self, rows: Sequence[T], *, key: Callable[[T], str]) -> tuple[Sequence[T], str | None]:
+        """Cuts `rows` (asked for with `limit + 1`) to the page and makes the cursor."""
+        if len(rows) <= self.limit:
+            return rows, None
+        kept = rows[: self.limit]
+        return kept, base64.urlsafe_b64encode(key(kept[-1]).encode()).decode().rstrip("=")
+
+
+def _require(permission: str) -> Callable[[Request], Any]:
+    async def authorise(request: Request) -> None:
+        request.state.actor = await request.app.state.authorise(request, permission)
+
+    return authorise
+
+
+class Routes:
+    """An `APIRouter` whose every route names the permission it needs (`teams.write`), or `PUBLIC`."""
+
+    def __init__(self, prefix: str, *, tag: str) -> None:
+        self.router = APIRouter(prefix=prefix, tags=[tag])
+        self.permissions: dict[tuple[str, str], str] = {}
+
+    def _add(self, method: str, path: str, permission: str, **options: Any) -> Callable[[Handler], Handler]:
+        self.permissions[method, self.router.prefix + path] = permission
+        dependencies = [] if permission == PUBLIC else [Depends(_require(permission))]
+        return self.router.api_route(path, methods=[method], dependencies=dependencies, openapi_extra={"x-permission": permission}, **options)
+
+    def get(self, path: str = "", *, permission: str, **options: Any) -> Callable[[Handler], Handler]:
+        return self._add("GET", path, permission, **options)
+
+    def post(self, path: str = "", *, permission: str, **options: Any) -> Callable[[Handler], Handler]:
+        return self._add("POST", path, permission, **options)
+
+    def put(self, path: str = "", *, permission: str, **options: Any) -> Callable[[Handler], Handler]:
+        return self._add("PUT", path, permission, **options)
+
+    def patch(self, path: str = "", *, permission: str, **options: Any) -> Callable[[Handler], Handler]:
+        return self._add("PATCH", path, permission, **options)
+
+    def delete(self, path: str = "", *, permission: str, **options: Any) -> Callable[[Handler], Handler]:
+        return self._add("DELETE", path, permission, **options)
+
+
+def current_actor(request: Request) -> Any:
+    """The `Actor` whom the authoriser let in. `Annotated[Actor, Depends(current_actor)]`."""
+    return request.state.actor
+
+
+def service(kind: type[T]) -> Any:
+    """The application's instance of a service class, as a dependency: `Annotated[TeamService, service(TeamService)]`."""
+
+    def find(request: Request) -> T:
+        return request.app.state.services[kind]  # type: ignore[no-any-return]  # state is untyped in Starlette
+
+    return Depends(find)
