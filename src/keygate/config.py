@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
@@ -9,6 +11,8 @@ from urllib.parse import urlsplit
 
 from pydantic import AliasChoices, Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from keygate.kit.secret import Secret
 
 
 def _named(name: str, *aliases: str) -> AliasChoices:
@@ -100,3 +104,32 @@ class Settings(BaseSettings):
         """What clients are told: the public URL, or the address that we listen on."""
         host = "127.0.0.1" if self.host in {"0.0.0.0", "::"} else self.host  # noqa: S104  (compared, not bound)
         return self.public_url or f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
+
+
+class ClientSettings(BaseSettings):
+    """What the command line reads: where KeyGate is and who calls. A file written by `keygate login` stands below it."""
+
+    model_config = SettingsConfigDict(extra="ignore", frozen=True, populate_by_name=True)
+
+    url: str | None = Field(None, validation_alias=_named("URL"), description="Address of the KeyGate server that the command line talks to")
+    token: SecretStr | None = Field(None, validation_alias=_named("TOKEN"), description="API token for the command line")
+    config_home: Path = Field(
+        Path("~/.config"), validation_alias=AliasChoices("XDG_CONFIG_HOME"), description="Where `keygate login` keeps the sign-in (keygate/login.json, 0600)"
+    )
+
+
+def vendor_keys(names: Iterable[str]) -> dict[str, Secret]:
+    """Vendor keys found in the environment under the vendors' own names. Empty ones are left out."""
+    return {name: Secret(value) for name in names if (value := os.environ.get(name, "").strip())}
+
+
+def proxy_environment() -> dict[str, str]:
+    """`http`, `https` and `no` as the environment names proxies, lower case first as curl does."""
+    found = {}
+    for scheme in ("http", "https", "no"):
+        names = (f"{scheme}_proxy",) if scheme == "http" else (f"{scheme}_proxy", f"{scheme.upper()}_PROXY")
+        for name in names:  # HTTP_PROXY in capitals is a CGI request header, not a setting
+            if value := os.environ.get(name):
+                found[scheme] = value
+                break
+    return found

@@ -1,0 +1,169 @@
+"""The REST API as the command line uses it: sign-in, errors as exit codes, pages."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from enum import IntEnum
+from pathlib import Path
+from typing import Any, NoReturn
+
+import httpx
+import typer
+
+from keygate.cli import output
+from keygate.config import ClientSettings
+from keygate.kit.secret import Secret
+
+DEFAULT_URL = "http://127.0.0.1:8000"
+
+
+class Exit(IntEnum):
+    """Exit codes of `keygate`; 2 is a mistake in the command itself."""
+
+    OK = 0
+    FAILED = 1
+    USAGE = 2
+    NOT_SIGNED_IN = 3
+    NOT_ALLOWED = 4
+    NOT_FOUND = 5
+    NOT_VALID = 6
+    UNREACHABLE = 7
+    VERIFICATION_FAILED = 8
+    TRY_LATER = 9
+
+
+_EXIT_OF_STATUS = {
+    401: Exit.NOT_SIGNED_IN,
+    402: Exit.NOT_ALLOWED,
+    403: Exit.NOT_ALLOWED,
+    404: Exit.NOT_FOUND,
+    409: Exit.NOT_VALID,
+    413: Exit.NOT_VALID,
+    422: Exit.NOT_VALID,
+    429: Exit.TRY_LATER,
+    503: Exit.TRY_LATER,
+}
+
+
+def login_file(settings: ClientSettings) -> Path:
+    return settings.config_home.expanduser() / "keygate" / "login.json"
+
+
+def save_login(settings: ClientSettings, *, url: str, token: Secret) -> Path:
+    """Writes the sign-in for later commands, readable by its owner only."""
+    path = login_file(settings)
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    fresh = path.with_suffix(".new")
+    fresh.unlink(missing_ok=True)
+    with os.fdopen(os.open(fresh, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as file:
+        json.dump({"url": url, "token": token.open()}, file)
+    fresh.replace(path)
+    return path
+
+
+def _saved(settings: ClientSettings) -> tuple[str | None, Secret | None]:
+    try:
+        saved = json.loads(login_file(settings).read_text())
+        return saved["url"], Secret(saved["token"])
+    except FileNotFoundError:
+        return None, None
+    except (OSError, ValueError, KeyError, TypeError):
+        fail(f"{login_file(settings)} can't be read; sign in again with `keygate login`", Exit.NOT_SIGNED_IN)
+
+
+def fail(message: str, code: Exit = Exit.FAILED) -> NoReturn:
+    output.error(message)
+    raise typer.Exit(code)
+
+
+class Api:
+    """Calls that either return the answer's JSON or end the command with the server's own message and an exit code."""
+
+    def __init__(self, *, url: str, token: Secret | None) -> None:
+        self.url = url.rstrip("/")
+        headers = {"authorization": f"Bearer {token.open()}"} if token else {}
+        self._http = httpx.Client(base_url=self.url, headers=headers, timeout=httpx.Timeout(30, connect=5), follow_redirects=False)
+
+    def close(self) -> None:
+        self._http.close()
+
+    def request(self, method: str, path: str, *, body: Any = None, query: Mapping[str, Any] | None = None) -> Any:
+        answer = self._send(method, path, body=body, query=query)
+        if answer.status_code == httpx.codes.NO_CONTENT or not answer.content:
+            return None
+        try:
+            return answer.json()
+        except ValueError:
+            fail(f"{self.url} does not answer as KeyGate does; is the address right?", Exit.UNREACHABLE)
+
+    def text(self, path: str, *, query: Mapping[str, Any] | None = None) -> Iterator[str]:
+        """The lines' text of a long answer (an export), piece by piece."""
+        try:
+            with self._http.stream("GET", path, params=_present(query)) as answer:
+                if answer.is_error:
+                    answer.read()
+                    self._refuse(answer)
+                yield from answer.iter_text()
+        except httpx.HTTPError as error:
+            self._unreachable(error)
+
+    def pages(self, path: str, *, query: Mapping[str, Any] | None = None, most: int | None = None) -> list[dict[str, Any]]:
+        """All items of a list, or the first `most`."""
+        items: list[dict[str, Any]] = []
+        cursor: str | None = None
+        while True:
+            page = self.request("GET", path, query={**(query or {}), "cursor": cursor, "limit": min(most or 500, 500)})
+            items += page["items"]
+            cursor = page.get("next_cursor")
+            if cursor is None or (most is not None and len(items) >= most):
+                return items[:most]
+
+    def _send(self, method: str, path: str, *, body: Any, query: Mapping[str, Any] | None) -> httpx.Response:
+        try:
+            answer = self._http.request(method, path, json=body, params=_present(query))
+        except httpx.HTTPError as error:
+            self._unreachable(error)
+        if answer.is_error:
+            self._refuse(answer)
+        return answer
+
+    def _unreachable(self, error: httpx.HTTPError) -> NoReturn:
+        fail(f"no answer from {self.url} ({type(error).__name__}); is `keygate serve` running there?", Exit.UNREACHABLE)
+
+    def _refuse(self, answer: httpx.Response) -> NoReturn:
+        code = _EXIT_OF_STATUS.get(answer.status_code, Exit.FAILED)
+        try:
+            problem = answer.json()
+            message = str(problem.get("detail") or problem.get("title"))
+        except (ValueError, AttributeError):
+            message = f"{self.url} answered {answer.status_code}"
+        if code is Exit.NOT_SIGNED_IN:
+            message += " (sign in with `keygate login`, or set KEYGATE_TOKEN)"
+        fail(message, code)
+
+
+def _present(query: Mapping[str, Any] | None) -> dict[str, Any]:
+    return {name: value for name, value in (query or {}).items() if value is not None}
+
+
+def resolve_url(url: str | None = None) -> str:
+    settings = ClientSettings()
+    return url or settings.url or _saved(settings)[0] or DEFAULT_URL
+
+
+@contextmanager
+def api(*, anonymous: bool = False) -> Iterator[Api]:
+    """The signed-in API: `KEYGATE_URL` and `KEYGATE_TOKEN` where set, else what `keygate login` saved."""
+    settings = ClientSettings()
+    saved_url, saved_token = _saved(settings)
+    token = Secret(settings.token.get_secret_value()) if settings.token else saved_token
+    if settings.url and not settings.token and saved_url and settings.url.rstrip("/") != saved_url.rstrip("/"):
+        token = None  # a sign-in is for one address only: never shown to another
+    client = Api(url=settings.url or saved_url or DEFAULT_URL, token=None if anonymous else token)
+    try:
+        yield client
+    finally:
+        client.close()
