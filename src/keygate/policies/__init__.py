@@ -1,5 +1,7 @@
 """Rules, limits and budgets, and how they decide. The values and `evaluate` are pure; services are wired by `api/` and `processes/`."""
 
+from keygate.policies.evaluate import decide, evaluate, may_use, resolve_alias, server_tool_ceiling, standing
+from keygate.policies.patterns import covers, matches
 from keygate.policies.state import (
     Allow,
     BudgetMode,
@@ -30,4 +32,12 @@ __all__ = [
     "Period",
     "RuleSet",
     "Scope",
+    "covers",
+    "decide",
+    "evaluate",
+    "matches",
+    "may_use",
+    "resolve_alias",
+    "server_tool_ceiling",
+    "standing",
 ]

@@ -55,8 +55,9 @@ class LimitKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class BudgetRule:
-    """One budget that applies to a key. `selector` narrows vendor, model and tag budgets: `openai`, `anthropic/claude-opus-*`, `project=x`;
-    a budget of a nesting scope has none. Windows are calendar windows in `time_zone` (IANA), or, with `rolling`, that long back from now."""
+    """One budget that applies to a key. `selector` narrows vendor, model and tag budgets: `openai`, `anthropic/claude-opus-*`,
+    `project=x`; a budget of a nesting scope has none. Windows are calendar windows in `time_zone` (IANA), or, with `rolling`, that
+    long back from now."""
 
     id: str
     scope: Scope
@@ -136,7 +137,8 @@ class Allow:
 
 @dataclass(frozen=True, slots=True)
 class Deny:
-    """`rule` is a stable code (`model_not_allowed`, `vendor_not_allowed`, `endpoint_not_allowed`, `key_revoked`, `key_expired`, `owner_inactive`)."""
+    """`rule` is a stable code: `model_not_allowed`, `vendor_not_allowed`, `endpoint_not_allowed`, `key_revoked`, `key_expired`,
+    `owner_inactive`."""
 
     rule: str
     scope: Scope
