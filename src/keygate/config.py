@@ -111,10 +111,14 @@ class ClientSettings(BaseSettings):
 
     model_config = SettingsConfigDict(extra="ignore", frozen=True, populate_by_name=True)
 
-    url: str | None = Field(None, validation_alias=_named("URL"), description="Address of the KeyGate server that the command line talks to")
+    url: str | None = Field(
+        None, validation_alias=_named("URL"), description="Address of the KeyGate server that the command line talks to"
+    )
     token: SecretStr | None = Field(None, validation_alias=_named("TOKEN"), description="API token for the command line")
     config_home: Path = Field(
-        Path("~/.config"), validation_alias=AliasChoices("XDG_CONFIG_HOME"), description="Where `keygate login` keeps the sign-in (keygate/login.json, 0600)"
+        Path("~/.config"),
+        validation_alias=AliasChoices("XDG_CONFIG_HOME"),
+        description="Where `keygate login` keeps the sign-in (keygate/login.json, 0600)",
     )
 
 

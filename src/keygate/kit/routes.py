@@ -76,7 +76,8 @@ class Routes:
     def _add(self, method: str, path: str, permission: str, **options: Any) -> Callable[[Handler], Handler]:
         self.permissions[method, self.router.prefix + path] = permission
         dependencies = [] if permission == PUBLIC else [Depends(_require(permission))]
-        return self.router.api_route(path, methods=[method], dependencies=dependencies, openapi_extra={"x-permission": permission}, **options)
+        options["openapi_extra"] = {"x-permission": permission}
+        return self.router.api_route(path, methods=[method], dependencies=dependencies, **options)
 
     def get(self, path: str = "", *, permission: str, **options: Any) -> Callable[[Handler], Handler]:
         return self._add("GET", path, permission, **options)

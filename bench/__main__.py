@@ -1,0 +1,154 @@
+"""One table: what a request and a streamed chunk cost, and how much later answers come, KeyGate against nginx in the same run."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import platform
+import statistics
+import tempfile
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import uvloop
+from rich.console import Console
+from rich.table import Table
+
+from bench import load, subjects, upstream
+
+_BODY = {
+    "model": "gpt-4.1-mini",
+    "messages": [
+        {"role": "system", "content": "You answer in one paragraph."},
+        {"role": "user", "content": "Where does the money go? " * 20},
+    ],
+    "max_tokens": 256,
+}
+PLAIN = json.dumps(_BODY, separators=(",", ":")).encode()
+STREAMED = json.dumps({**_BODY, "stream": True, "stream_options": {"include_usage": True}}, separators=(",", ":")).encode()
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    plain_us: float
+    plain_per_second: float
+    chunk_us: float
+    added_p50_us: float
+    added_p99_us: float
+    failed: int
+
+
+async def _cpu(subject: subjects.Subject, body: bytes, *, connections: int, seconds: float) -> tuple[float, load.Tally]:
+    """CPU seconds that the subject spent per request."""
+    request = load.request_bytes(subject.path, body, token=subject.token, port=subject.port)
+    await load.drive(subject.port, request, connections=connections, seconds=min(1.0, seconds / 4))
+    await asyncio.sleep(0.3)
+    before = subject.cpu_seconds()
+    tally = await load.drive(subject.port, request, connections=connections, seconds=seconds)
+    await asyncio.sleep(2.0)  # work put off (folding the journal) counts too
+    return (subject.cpu_seconds() - before) / max(tally.requests, 1), tally
+
+
+async def _latency(port: int, path: str, token: str, *, rate: float, seconds: float) -> load.Tally:
+    request = load.request_bytes(path, PLAIN, token=token, port=port)
+    await load.drive(port, request, connections=32, seconds=0.5, rate=rate)
+    return await load.drive(port, request, connections=64, seconds=seconds, rate=rate)
+
+
+async def _run(measured: list[subjects.Subject], upstream_port: int, *, seconds: float) -> dict[str, Result]:
+    raw: dict[str, tuple[float, float, float, int]] = {}
+    for subject in measured:
+        plain, tally = await _cpu(subject, PLAIN, connections=32, seconds=seconds)
+        chunk, streamed = await _cpu(subject, STREAMED, connections=24, seconds=seconds)
+        raw[subject.name] = (plain, tally.requests / tally.seconds, chunk / upstream.CHUNKS, tally.failed + streamed.failed)
+    rate = 0.5 * min(1 / raw["KeyGate"][0], raw["KeyGate"][1])
+    direct = await _latency(upstream_port, "/v1/chat/completions", "none", rate=rate, seconds=seconds)
+    results = {}
+    for subject in measured:
+        if subject.name.startswith("LiteLLM"):
+            p50 = p99 = float("nan")  # this rate is past what it can do
+        else:
+            tally = await _latency(subject.port, subject.path, subject.token, rate=rate, seconds=seconds)
+            p50, p99 = tally.percentile(0.5) - direct.percentile(0.5), tally.percentile(0.99) - direct.percentile(0.99)
+        plain, per_second, chunk, failed = raw[subject.name]
+        results[subject.name] = Result(plain * 1e6, per_second, chunk * 1e6, p50 * 1e6, p99 * 1e6, failed)
+    return results
+
+
+def _median(runs: list[dict[str, Result]], name: str) -> Result:
+    members = [run[name] for run in runs]
+    middle = {field: statistics.median(getattr(m, field) for m in members) for field in Result.__dataclass_fields__ if field != "failed"}
+    return Result(**middle, failed=sum(m.failed for m in members))
+
+
+def _print(results: dict[str, Result], *, runs: int, seconds: float) -> None:
+    base = results["nginx proxy_pass"]
+    table = Table(
+        title=f"Medians of {runs} runs of {seconds:g} s; one pinned core; CPU time of the whole process from the operating system"
+    )
+    for heading in (
+        "",
+        "CPU µs/request",
+        "× nginx",
+        "requests/s seen",
+        "CPU µs/chunk",
+        "× nginx",
+        "added p50 µs",
+        "added p99 µs",
+        "× nginx",
+        "failed",
+    ):
+        table.add_column(heading, justify="left" if not heading else "right")
+    for name, result in results.items():
+        table.add_row(
+            name,
+            f"{result.plain_us:.1f}",
+            f"{result.plain_us / base.plain_us:.2f}",
+            f"{result.plain_per_second:,.0f}",
+            f"{result.chunk_us:.1f}",
+            f"{result.chunk_us / base.chunk_us:.2f}",
+            f"{result.added_p50_us:.0f}",
+            f"{result.added_p99_us:.0f}",
+            f"{result.added_p99_us / base.added_p99_us:.2f}",
+            str(result.failed),
+        )
+    Console(width=150).print(table)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
+    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=4.0)
+    parser.add_argument("--with-litellm", action="store_true", help="measure LiteLLM too, in an environment of its own (installs it)")
+    parser.add_argument("--json", type=Path, help="also write the numbers there")
+    options = parser.parse_args()
+    if len(os.sched_getaffinity(0)) < 2:
+        raise SystemExit("bench: needs two cores, one for what is measured and one for the load")
+    os.sched_setaffinity(0, {subjects.LOAD_CORE})
+    print(f"{platform.processor() or platform.machine()}, Python {platform.python_version()}, {time.strftime('%Y-%m-%d')}")
+    with tempfile.TemporaryDirectory(prefix="keygate-bench-") as name, ExitStack() as stack:
+        folder = Path(name)
+        upstream_port = stack.enter_context(subjects.upstream(folder))
+        measured = [
+            stack.enter_context(subjects.nginx(upstream_port, folder)),
+            stack.enter_context(subjects.keygate(upstream_port, folder)),
+        ]
+        runs = []
+        for number in range(options.runs):
+            print(f"run {number + 1} of {options.runs} …", flush=True)
+            runs.append(uvloop.run(_run(measured, upstream_port, seconds=options.seconds)))
+        results = {subject.name: _median(runs, subject.name) for subject in measured}
+        print(f"KeyGate's memory afterwards: {measured[1].memory_mib():.0f} MiB")
+    _print(results, runs=options.runs, seconds=options.seconds)
+    if options.json:
+        options.json.write_text(
+            json.dumps({name: {f: getattr(r, f) for f in Result.__dataclass_fields__} for name, r in results.items()}, indent=2)
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,182 @@
+"""What is measured: nginx, KeyGate, and, where asked for, LiteLLM; each one process on one core, in front of the same upstream."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import psutil
+
+SUBJECT_CORE = 0
+LOAD_CORE = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    name: str
+    port: int
+    path: str
+    token: str
+    process: psutil.Process
+
+    def cpu_seconds(self) -> float:
+        """CPU time of the process and its children, from the operating system."""
+        total = 0.0
+        for process in (self.process, *self.process.children(recursive=True)):
+            times = process.cpu_times()
+            total += times.user + times.system
+        return total
+
+    def memory_mib(self) -> float:
+        return sum(p.memory_info().rss for p in (self.process, *self.process.children(recursive=True))) / 2**20
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_for(port: int, *, path: str | None = None, seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        try:
+            if path is None:
+                socket.create_connection(("127.0.0.1", port), timeout=1).close()
+                return
+            if httpx.get(f"http://127.0.0.1:{port}{path}", timeout=1).status_code == httpx.codes.OK:
+                return
+        except (OSError, httpx.HTTPError):
+            pass
+        time.sleep(0.02)
+    raise RuntimeError(f"nothing answers on port {port} after {seconds:.0f} s")
+
+
+@contextmanager
+def started(
+    command: list[str], *, core: int, log: Path, environment: dict[str, str] | None = None, cwd: Path | None = None
+) -> Iterator[psutil.Process]:
+    """The command, pinned to one core, ended by its id when the block ends."""
+    with log.open("ab") as output:
+        child = subprocess.Popen(
+            ["taskset", "-c", str(core), *command],
+            stdout=output,
+            stderr=output,
+            env=environment,
+            cwd=cwd,
+            stdin=subprocess.DEVNULL,
+        )
+    try:
+        yield psutil.Process(child.pid)
+    finally:
+        child.send_signal(signal.SIGTERM)
+        try:
+            child.wait(15)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.wait()
+
+
+@contextmanager
+def upstream(folder: Path) -> Iterator[int]:
+    port = free_port()
+    with started([sys.executable, "-m", "bench.upstream", str(port)], core=LOAD_CORE, log=folder / "upstream.log"):
+        wait_for(port)
+        yield port
+
+
+_NGINX = """
+worker_processes 1; daemon off; pid {folder}/nginx.pid; error_log {folder}/nginx.log warn;
+events {{ worker_connections 4096; }}
+http {{
+  access_log off; keepalive_requests 1000000000;
+  client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy;
+  fastcgi_temp_path {folder}/f; uwsgi_temp_path {folder}/u; scgi_temp_path {folder}/s;
+  upstream vendor {{ server 127.0.0.1:{upstream}; keepalive 256; keepalive_requests 1000000000; }}
+  server {{
+    listen 127.0.0.1:{port} backlog=1024;
+    location / {{ proxy_pass http://vendor; proxy_http_version 1.1; proxy_set_header Connection "";
+      proxy_buffering off; client_max_body_size 64m; }}
+  }}
+}}
+"""
+
+
+@contextmanager
+def nginx(upstream_port: int, folder: Path) -> Iterator[Subject]:
+    """`proxy_pass` and nothing else: no key, no budget, no log."""
+    binary = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
+    if binary is None:
+        raise SystemExit("bench: nginx is not installed (Debian: apt-get install nginx-light); the comparison needs it")
+    port = free_port()
+    configuration = folder / "nginx.conf"
+    configuration.write_text(_NGINX.format(folder=folder, upstream=upstream_port, port=port))
+    with started([binary, "-c", str(configuration), "-p", str(folder)], core=SUBJECT_CORE, log=folder / "nginx.out") as process:
+        wait_for(port)
+        yield Subject("nginx proxy_pass", port, "/v1/chat/completions", "none", process)
+
+
+@contextmanager
+def keygate(upstream_port: int, folder: Path, *, data_dir: Path | None = None) -> Iterator[Subject]:
+    """Everything on: key digest, policy, limits, four nested budgets with holds, journal, ledger, audit, usage."""
+    port = free_port()
+    password = secrets.token_urlsafe(18)
+    environment = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(folder),
+        "KEYGATE_DATA_DIR": str(data_dir or folder / "data"),
+        "KEYGATE_PORT": str(port),
+        "KEYGATE_ADMIN_EMAIL": "bench@example.com",
+        "KEYGATE_ADMIN_PASSWORD": password,
+    }
+    command = [str(Path(sys.executable).with_name("keygate")), "serve"]
+    with started(command, core=SUBJECT_CORE, log=folder / "keygate.log", environment=environment, cwd=folder) as process:
+        wait_for(port, path="/ready")
+        token = furnish(f"http://127.0.0.1:{port}", password, upstream_port)
+        yield Subject("KeyGate", port, "/openai/v1/chat/completions", token, process)
+
+
+def furnish(url: str, password: str, upstream_port: int) -> str:
+    """A credential, a team, a developer, a policy, four nested budgets, limits, and a virtual key under all of them."""
+    with httpx.Client(base_url=f"{url}/api/v1", timeout=30) as api:
+
+        def post(path: str, body: dict[str, object]) -> dict[str, str]:
+            answer = api.post(path, json=body)
+            if answer.is_error:
+                raise RuntimeError(f"{path}: {answer.status_code} {answer.text}")
+            return answer.json()  # type: ignore[no-any-return]  # httpx's JSON is untyped
+
+        signed_in = post("/auth/login", {"email": "bench@example.com", "password": password})
+        api.headers["authorization"] = f"Bearer {signed_in['access_token']}"
+        organization = api.get("/auth/me").json()["organization_id"]
+        post(
+            "/credentials",
+            {"vendor": "openai", "name": "bench", "secret": "bench-upstream-key", "base_url": f"http://127.0.0.1:{upstream_port}/v1"},
+        )
+        team = post("/teams", {"name": "bench"})["id"]
+        developer = post("/developers", {"name": "Bench", "email": "dev@example.com", "team_id": team})["id"]
+        policy = post("/policies", {"name": "bench", "models_allow": ["openai/gpt-4.1*"], "endpoints": ["chat", "responses"]})["id"]
+        for scope, scope_id in (("organization", organization), ("team", team), ("developer", developer)):
+            post("/budgets", {"scope": scope, "scope_id": scope_id, "amount_usd": "1000000.00", "period": "month", "mode": "hard"})
+        key = post(
+            "/virtual-keys",
+            {
+                "name": "bench",
+                "owner": {"developer_id": developer},
+                "policy_id": policy,
+                "budgets": [{"amount_usd": "1000000.00", "period": "month", "mode": "hard"}],
+                "limits": {"requests_per_minute": 100_000_000, "tokens_per_minute": 1_000_000_000_000, "concurrent_requests": 10_000},
+            },
+        )
+        return key["key"]

@@ -1,0 +1,169 @@
+"""`keygate keys`: virtual keys."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from keygate.cli import output
+from keygate.cli.client import Exit, api, fail
+from keygate.cli.shell import Shell, exports
+
+commands = typer.Typer(no_args_is_help=True, help="Virtual keys.")
+_COLUMNS = {
+    "id": "ID",
+    "name": "NAME",
+    "hint": "KEY",
+    "status": "STATUS",
+    "owner": "OWNER",
+    "expires_at": "EXPIRES",
+    "last_used_at": "LAST USED",
+}
+_LIMITS = ("requests_per_minute", "requests_per_day", "tokens_per_minute", "tokens_per_day", "concurrent_requests")
+
+
+def _owner(row: dict[str, Any]) -> dict[str, Any]:
+    owner = row.get("owner") or {}
+    return {**row, "owner": next((value for value in owner.values() if value), None)}
+
+
+def _budget(text: str) -> dict[str, str]:
+    """`10.00/month`, `10.00/month/soft`."""
+    amount, _, rest = text.partition("/")
+    period, _, mode = rest.partition("/")
+    return {"amount_usd": amount, "period": period or "month", "mode": mode or "hard"}
+
+
+def _limit(text: str) -> tuple[str, int]:
+    name, _, amount = text.partition("=")
+    name = name.replace("-", "_")
+    if name not in _LIMITS or not amount.isdigit():
+        fail(f"--limit {text}: write NAME=NUMBER with one of {', '.join(_LIMITS)}", Exit.USAGE)
+    return name, int(amount)
+
+
+@commands.command("list")
+def list_keys(
+    developer: Annotated[str | None, typer.Option(help="Only this developer's.")] = None,
+    team: Annotated[str | None, typer.Option(help="Only this team's.")] = None,
+    status: Annotated[str | None, typer.Option(help="active or revoked.")] = None,
+    *,
+    as_json: output.JsonOption = False,
+) -> None:
+    """Virtual keys; the keys themselves are shown only once, when made."""
+    with api() as client:
+        rows = client.pages("/api/v1/virtual-keys", query={"developer_id": developer, "team_id": team, "status": status})
+    output.as_json(rows) if as_json else output.table(map(_owner, rows), _COLUMNS, empty="No keys yet: `keygate keys create my-key`.")
+
+
+@commands.command("create")
+def create(
+    name: str,
+    developer: Annotated[str | None, typer.Option(help="Owner: developer id (dev_…).")] = None,
+    team: Annotated[str | None, typer.Option(help="Owner: team id (team_…).")] = None,
+    app: Annotated[str | None, typer.Option(help="Owner: app id (app_…).")] = None,
+    policy: Annotated[str | None, typer.Option(help="Policy id (pol_…).")] = None,
+    model: Annotated[list[str] | None, typer.Option(help="Allowed models, such as 'openai/gpt-4.1*'; may be repeated.")] = None,
+    vendor: Annotated[list[str] | None, typer.Option(help="Allowed vendors; may be repeated.")] = None,
+    budget: Annotated[list[str] | None, typer.Option(help="AMOUNT/PERIOD[/soft], such as 10.00/month; may be repeated.")] = None,
+    limit: Annotated[list[str] | None, typer.Option(help="NAME=NUMBER, such as requests_per_minute=60; may be repeated.")] = None,
+    expires_at: Annotated[str | None, typer.Option(help="RFC 3339, such as 2027-01-01T00:00:00Z.")] = None,
+    tag: Annotated[list[str] | None, typer.Option(help="Tag, such as project=x; may be repeated.")] = None,
+    *,
+    env: Annotated[bool, typer.Option("--env", help='Print only what to export: eval "$(keygate keys create ci --env)".')] = False,
+    as_json: output.JsonOption = False,
+) -> None:
+    """Make a virtual key. It is shown this once."""
+    body: dict[str, Any] = {"name": name}
+    owner = {"developer_id": developer, "team_id": team, "app_id": app}
+    if any(owner.values()):
+        body["owner"] = {key: value for key, value in owner.items() if value}
+    optional = {
+        "policy_id": policy,
+        "models": model,
+        "vendors": vendor,
+        "budgets": [_budget(text) for text in budget or []],
+        "limits": dict(_limit(text) for text in limit or []),
+        "expires_at": expires_at,
+        "tags": tag,
+    }
+    body |= {key: value for key, value in optional.items() if value}
+    with api() as client:
+        made = client.request("POST", "/api/v1/virtual-keys", body=body)
+    _show_new(made, env=env, as_json=as_json)
+
+
+def _show_new(made: dict[str, Any], *, env: bool, as_json: bool) -> None:
+    if as_json:
+        output.as_json(made)
+    elif env:
+        output.plain(exports(made["env"], Shell.SH))
+    else:
+        output.card({"id": made["id"], "name": made.get("name"), "key": made["key"]})
+        output.note("\nThe key is shown this once. To use it:\n")
+        output.plain(exports(made["env"], Shell.SH))
+
+
+@commands.command("show")
+def show(key_id: str, *, as_json: output.JsonOption = False) -> None:
+    """One key: what it may, what it has used."""
+    with api() as client:
+        row = client.request("GET", f"/api/v1/virtual-keys/{key_id}")
+        usage = client.request("GET", f"/api/v1/virtual-keys/{key_id}/usage")
+    if as_json:
+        output.as_json({**row, "usage": usage})
+        return
+    output.card({name: value for name, value in _owner(row).items() if name not in {"env", "limits", "budgets"}})
+    output.out.print()
+    output.card({name: usage.get(name) for name in ("requests", "input_tokens", "output_tokens", "spent_usd", "held_usd", "in_doubt_usd")})
+    columns = {
+        "scope": "BUDGET OF",
+        "period": "PERIOD",
+        "mode": "MODE",
+        "amount_usd": "AMOUNT $",
+        "spent_usd": "SPENT $",
+        "held_usd": "HELD $",
+        "resets_at": "RESETS",
+    }
+    output.out.print()
+    output.table(usage.get("budgets", []), columns, empty="No budget applies.")
+
+
+@commands.command("rotate")
+def rotate(
+    key_id: str,
+    grace_seconds: Annotated[int | None, typer.Option(help="How long the former key goes on working.")] = None,
+    *,
+    env: Annotated[bool, typer.Option("--env", help="Print only what to export.")] = False,
+    as_json: output.JsonOption = False,
+) -> None:
+    """Replace the key; limits, budgets and history stay."""
+    body = {} if grace_seconds is None else {"grace_seconds": grace_seconds}
+    with api() as client:
+        made = client.request("POST", f"/api/v1/virtual-keys/{key_id}/rotate", body=body)
+    _show_new(made, env=env, as_json=as_json)
+
+
+@commands.command("revoke")
+def revoke(key_id: str, *, yes: Annotated[bool, typer.Option("--yes", help="Don't ask.")] = False) -> None:
+    """Revoke a key: the next request is refused, open streams are cut."""
+    if not yes:
+        typer.confirm(f"Revoke {key_id}?", abort=True)
+    with api() as client:
+        client.request("POST", f"/api/v1/virtual-keys/{key_id}/revoke")
+    output.note(f"Revoked {key_id}.")
+
+
+@commands.command("explain")
+def explain(
+    key_id: str,
+    model: Annotated[str, typer.Option(help="For example openai/gpt-4.1.")],
+    endpoint: Annotated[str, typer.Option(help="chat, responses, embeddings …")] = "chat",
+    *,
+    as_json: output.JsonOption = False,
+) -> None:
+    """What would happen to a call with this key, and why; nothing is called."""
+    with api() as client:
+        answer = client.request("POST", "/api/v1/policies/explain", body={"key_id": key_id, "model": model, "endpoint": endpoint})
+    output.as_json(answer) if as_json else output.card(answer)

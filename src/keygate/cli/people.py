@@ -1,0 +1,85 @@
+"""`keygate teams`, `developers`, `apps`: who keys belong to."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from keygate.cli import output
+from keygate.cli.client import api
+
+teams = typer.Typer(no_args_is_help=True, help="Teams.")
+developers = typer.Typer(no_args_is_help=True, help="Developers: people who hold keys.")
+apps = typer.Typer(no_args_is_help=True, help="Apps: services and CI jobs that hold keys.")
+
+_TEAM = {"id": "ID", "name": "NAME", "policy_id": "POLICY"}
+_DEVELOPER = {"id": "ID", "name": "NAME", "email": "E-MAIL", "team_id": "TEAM", "status": "STATUS"}
+_APP = {"id": "ID", "name": "NAME", "team_id": "TEAM", "policy_id": "POLICY"}
+
+
+@teams.command("list")
+def list_teams(*, as_json: output.JsonOption = False) -> None:
+    """All teams."""
+    with api() as client:
+        rows = client.pages("/api/v1/teams")
+    output.as_json(rows) if as_json else output.table(rows, _TEAM, empty="No teams yet: `keygate teams create research`.")
+
+
+@teams.command("create")
+def create_team(name: str, *, as_json: output.JsonOption = False) -> None:
+    """Make a team."""
+    with api() as client:
+        made = client.request("POST", "/api/v1/teams", body={"name": name})
+    output.as_json(made) if as_json else output.card(made, _TEAM)
+
+
+@developers.command("list")
+def list_developers(*, as_json: output.JsonOption = False) -> None:
+    """All developers."""
+    with api() as client:
+        rows = client.pages("/api/v1/developers")
+    output.as_json(rows) if as_json else output.table(rows, _DEVELOPER, empty="No developers yet: `keygate developers create`.")
+
+
+@developers.command("create")
+def create_developer(
+    name: str,
+    email: Annotated[str, typer.Option(help="E-mail address.")],
+    team: Annotated[str | None, typer.Option(help="Team id (team_…).")] = None,
+    *,
+    as_json: output.JsonOption = False,
+) -> None:
+    """Make a developer."""
+    body = {"name": name, "email": email} | ({"team_id": team} if team else {})
+    with api() as client:
+        made = client.request("POST", "/api/v1/developers", body=body)
+    output.as_json(made) if as_json else output.card(made, _DEVELOPER)
+
+
+@developers.command("deactivate")
+def deactivate_developer(developer_id: str, *, yes: Annotated[bool, typer.Option("--yes", help="Don't ask.")] = False) -> None:
+    """Deactivate a developer: every key of theirs is revoked at once."""
+    if not yes:
+        typer.confirm(f"Deactivate {developer_id} and revoke every key of theirs?", abort=True)
+    with api() as client:
+        client.request("DELETE", f"/api/v1/developers/{developer_id}")
+    output.note(f"Deactivated {developer_id}; their keys are revoked.")
+
+
+@apps.command("list")
+def list_apps(*, as_json: output.JsonOption = False) -> None:
+    """All apps."""
+    with api() as client:
+        rows = client.pages("/api/v1/apps")
+    output.as_json(rows) if as_json else output.table(rows, _APP, empty="No apps yet: `keygate apps create`.")
+
+
+@apps.command("create")
+def create_app(
+    name: str, team: Annotated[str | None, typer.Option(help="Team id (team_…).")] = None, *, as_json: output.JsonOption = False
+) -> None:
+    """Make an app."""
+    with api() as client:
+        made = client.request("POST", "/api/v1/apps", body={"name": name} | ({"team_id": team} if team else {}))
+    output.as_json(made) if as_json else output.card(made, _APP)

@@ -1,0 +1,107 @@
+"""`keygate usage` and `keygate audit`: what was spent, and who did what."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from keygate.cli import local, output
+from keygate.cli.client import Exit, api
+
+audit = typer.Typer(no_args_is_help=True, help="The audit log.")
+
+
+def usage(
+    group_by: Annotated[str, typer.Option(help="key, team, developer, app, vendor, model, day, hour; several with commas.")] = "day",
+    since: Annotated[str | None, typer.Option("--from", help="RFC 3339.")] = None,
+    until: Annotated[str | None, typer.Option("--to", help="RFC 3339.")] = None,
+    key: Annotated[str | None, typer.Option(help="Only this key (vk_…).")] = None,
+    team: Annotated[str | None, typer.Option(help="Only this team.")] = None,
+    *,
+    csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
+    as_json: output.JsonOption = False,
+) -> None:
+    """What was used and spent."""
+    query = {"group_by": group_by, "from": since, "to": until, "key_id": key, "team_id": team}
+    with api() as client:
+        if csv:
+            for piece in client.text("/api/v1/usage", query={**query, "format": "csv"}):
+                sys.stdout.write(piece)
+            return
+        answer = client.request("GET", "/api/v1/usage", query=query)
+    if as_json:
+        output.as_json(answer)
+        return
+    rows = [{**row.get("group", {}), **{name: value for name, value in row.items() if name != "group"}} for row in answer["items"]]
+    columns = {name: name.upper() for name in group_by.split(",")}
+    columns |= {
+        "requests": "REQUESTS",
+        "input_tokens": "INPUT",
+        "output_tokens": "OUTPUT",
+        "spent_usd": "SPENT $",
+        "in_doubt_usd": "IN DOUBT $",
+    }
+    output.table(rows, columns, empty="Nothing was used in this time.")
+
+
+@audit.command("list")
+def list_entries(
+    since: Annotated[str | None, typer.Option("--from", help="RFC 3339.")] = None,
+    until: Annotated[str | None, typer.Option("--to", help="RFC 3339.")] = None,
+    action: Annotated[str | None, typer.Option(help="For example virtual_key.revoke.")] = None,
+    actor: Annotated[str | None, typer.Option(help="Actor's id.")] = None,
+    target: Annotated[str | None, typer.Option(help="Target's id.")] = None,
+    most: Annotated[int, typer.Option("--limit", min=1, help="How many.")] = 50,
+    *,
+    as_json: output.JsonOption = False,
+) -> None:
+    """Entries, newest first."""
+    with api() as client:
+        rows = client.pages(
+            "/api/v1/audit", query={"from": since, "to": until, "action": action, "actor": actor, "target": target}, most=most
+        )
+    columns = {
+        "sequence": "#",
+        "at": "TIME",
+        "actor": "ACTOR",
+        "action": "ACTION",
+        "outcome": "OUTCOME",
+        "target": "TARGET",
+        "address": "ADDRESS",
+    }
+    output.as_json(rows) if as_json else output.table(rows, columns, empty="Nothing fits.")
+
+
+@audit.command("export")
+def export(file: Annotated[Path | None, typer.Argument(help="Where to; standard output when left out.")] = None) -> None:
+    """JSON lines with a signed head at the end, for `keygate audit verify FILE`."""
+    with api() as client:
+        if file is None:
+            for piece in client.text("/api/v1/audit/export"):
+                sys.stdout.write(piece)
+            return
+        with file.open("w", encoding="utf-8", newline="") as target:
+            for piece in client.text("/api/v1/audit/export"):
+                target.write(piece)
+    output.note(f"Written to {file}.")
+
+
+@audit.command("verify")
+def verify(
+    file: Annotated[
+        Path | None, typer.Argument(help="An export; the data directory's own database when left out.", exists=True, dir_okay=False)
+    ] = None,
+    *,
+    as_json: output.JsonOption = False,
+) -> None:
+    """Find any edit, removal, reordering or truncation. Works on the data directory itself, without a server."""
+    report = local.verify_audit(file)
+    if as_json:
+        output.as_json(report)
+    else:
+        output.card(report)
+    if not report["ok"]:
+        raise typer.Exit(Exit.VERIFICATION_FAILED)
