@@ -1,0 +1,275 @@
+"""Promises of the database, on SQLite and PostgreSQL."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+import sqlalchemy as sa
+
+from keygate.errors import Conflict, InvalidInput, StartRefused, Unavailable
+from keygate.kit.database import insert_or_ignore, lock, open_database, upsert
+
+_scratch = sa.MetaData()
+counters = sa.Table(
+    "scratch_counters",
+    _scratch,
+    sa.Column("id", sa.String(40), primary_key=True),
+    sa.Column("value", sa.BigInteger, nullable=False),
+)
+
+
+@pytest.fixture
+async def store(database):
+    async with database.unit() as work:
+        await work.connection.run_sync(_scratch.create_all)
+        await work.connection.execute(sa.insert(counters).values(id="a", value=0))
+    return database
+
+
+async def _value(database, key="a"):
+    async with database.read() as connection:
+        return (await connection.execute(sa.select(counters.c.value).where(counters.c.id == key))).scalar_one_or_none()
+
+
+async def test_a_unit_commits_whole_or_not_at_all(store):
+    with pytest.raises(ValueError, match="stop"):
+        async with store.unit() as work:
+            await work.connection.execute(sa.update(counters).values(value=5))
+            raise ValueError("stop")
+    assert await _value(store) == 0
+
+
+async def test_concurrent_writers_never_lose_an_update(store):
+    async def add():
+        async with store.unit() as work:
+            value = (await work.connection.execute(sa.select(counters.c.value).where(counters.c.id == "a").with_for_update())).scalar_one()
+            await asyncio.sleep(0)
+            await work.connection.execute(sa.update(counters).values(value=value + 1))
+
+    await asyncio.gather(*(add() for _ in range(40)))
+    assert await _value(store) == 40
+
+
+async def test_readers_do_not_wait_for_a_writer_and_see_one_snapshot(store):
+    async with store.unit() as work:
+        await work.connection.execute(sa.update(counters).values(value=1))
+        assert await asyncio.wait_for(_value(store), 2) == 0
+        async with store.read() as connection:
+            assert (await connection.execute(sa.select(counters.c.value))).scalar_one() == 0
+            other = asyncio.create_task(_set_other(store))
+            await asyncio.sleep(0.05)
+            assert (await connection.execute(sa.select(sa.func.count()).select_from(counters))).scalar_one() == 1
+    await other
+    assert await _value(store) == 1
+    assert await _value(store, "b") == 7
+
+
+async def _set_other(store):
+    async with store.unit() as work:
+        await work.connection.execute(sa.insert(counters).values(id="b", value=7))
+
+
+async def test_a_read_connection_refuses_to_write(store):
+    with pytest.raises(Unavailable):
+        async with store.read() as connection:
+            await connection.execute(sa.update(counters).values(value=9))
+    assert await _value(store) == 0
+
+
+async def test_after_commit_runs_in_order_and_sees_the_commit(store):
+    seen = []
+
+    async def first():
+        seen.append(("first", await _value(store)))
+
+    async def second():
+        seen.append("second")
+
+    async with store.unit() as work:
+        await work.connection.execute(sa.update(counters).values(value=3))
+        work.after_commit(first)
+        work.after_commit(second)
+        assert seen == []
+    assert seen == [("first", 3), "second"]
+
+
+async def test_after_commit_does_not_run_after_a_rollback(store):
+    seen = []
+
+    async def note():
+        seen.append(1)
+
+    with pytest.raises(ValueError, match="stop"):
+        async with store.unit() as work:
+            work.after_commit(note)
+            raise ValueError("stop")
+    assert seen == []
+
+
+async def test_a_change_whose_publication_failed_is_stored_but_never_reported_as_done(store, caplog):
+    seen = []
+
+    async def broken():
+        raise RuntimeError("gateway away")
+
+    async def next_one():
+        seen.append(1)
+
+    with pytest.raises(Unavailable):
+        async with store.unit() as work:
+            await work.connection.execute(sa.update(counters).values(value=4))
+            work.after_commit(broken)
+            work.after_commit(next_one)
+    assert await _value(store) == 4
+    assert seen == [1]
+    assert "gateway away" in caplog.text
+
+
+async def test_units_do_not_nest(store):
+    with pytest.raises(RuntimeError, match="inside a unit"):
+        async with store.unit(), store.unit():
+            pass
+    async with store.unit():
+        pass
+
+
+async def test_a_commit_is_finished_when_the_caller_is_cancelled(store):
+    started, release, seen = asyncio.Event(), asyncio.Event(), []
+
+    async def publish():
+        started.set()
+        await release.wait()
+        seen.append(1)
+
+    async def change():
+        async with store.unit() as work:
+            await work.connection.execute(sa.update(counters).values(value=8))
+            work.after_commit(publish)
+
+    task = asyncio.create_task(change())
+    await started.wait()
+    task.cancel()
+    await asyncio.sleep(0.02)
+    release.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert seen == [1]
+    assert await _value(store) == 8
+
+
+async def test_a_cancelled_unit_leaves_no_lock(store):
+    inside = asyncio.Event()
+
+    async def hang():
+        async with store.unit() as work:
+            await work.connection.execute(sa.update(counters).values(value=8))
+            inside.set()
+            await asyncio.sleep(60)
+
+    task = asyncio.create_task(hang())
+    await inside.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    async with asyncio.timeout(5), store.unit() as work:
+        await work.connection.execute(sa.update(counters).values(value=2))
+    assert await _value(store) == 2
+
+
+@pytest.mark.parametrize("values", [{"id": "x", "value": 2**63}, {"id": "x", "value": -(2**63) - 1}, {"id": "\ud800", "value": 1}])
+async def test_what_can_not_be_stored_is_invalid_input(store, values):
+    with pytest.raises(InvalidInput):
+        async with store.unit() as work:
+            await work.connection.execute(sa.insert(counters).values(**values))
+
+
+async def test_a_number_above_64_bits_in_a_query_is_invalid_input(store):
+    with pytest.raises(InvalidInput):
+        async with store.read() as connection:
+            await connection.execute(sa.select(counters).where(counters.c.value == 2**70))
+
+
+async def test_64_bit_numbers_are_kept(store):
+    async with store.unit() as work:
+        await work.connection.execute(sa.insert(counters).values(id="big", value=2**63 - 1))
+    assert await _value(store, "big") == 2**63 - 1
+
+
+async def test_a_broken_constraint_is_a_conflict(store):
+    with pytest.raises(Conflict):
+        async with store.unit() as work:
+            await work.connection.execute(sa.insert(counters).values(id="a", value=1))
+
+
+async def test_insert_or_ignore_tells_whether_it_inserted_and_the_unit_goes_on(store):
+    async with store.unit() as work:
+        assert await insert_or_ignore(work.connection, counters, {"id": "n", "value": 1})
+        assert not await insert_or_ignore(work.connection, counters, {"id": "n", "value": 2})
+        await work.connection.execute(sa.insert(counters).values(id="m", value=3))
+    assert (await _value(store, "n"), await _value(store, "m")) == (1, 3)
+
+
+async def test_upsert_replaces_or_computes(store):
+    async with store.unit() as work:
+        rows = [{"id": "a", "value": 5}, {"id": "u", "value": 6}]
+        await upsert(work.connection, counters, rows, key=("id",), update=("value",))
+        await upsert(
+            work.connection, counters, {"id": "u", "value": 4}, key=("id",), update={"value": lambda new: counters.c.value + new.value}
+        )
+    assert (await _value(store), await _value(store, "u")) == (5, 10)
+
+
+async def test_a_named_lock_is_held_until_the_end_of_the_unit(store):
+    order = []
+
+    async def one(name, pause):
+        async with store.unit() as work:
+            await lock(work.connection, "chain")
+            order.append(name)
+            await asyncio.sleep(pause)
+            order.append(name)
+
+    await asyncio.gather(one("a", 0.05), one("b", 0))
+    assert order in (["a", "a", "b", "b"], ["b", "b", "a", "a"])
+
+
+async def test_errors_never_show_parameters(store, caplog):
+    with pytest.raises(Conflict) as caught:
+        async with store.unit() as work:
+            await work.connection.execute(sa.insert(counters).values(id="a", value=987654321))
+    assert "987654321" not in f"{caught.value!r} {caught.value.__cause__} {caplog.text}"
+
+
+async def test_two_processes_on_one_sqlite_file_wait_for_each_other(tmp_path):
+    one, two = open_database(data_dir=tmp_path), open_database(data_dir=tmp_path)
+    async with one.unit() as work:
+        await work.connection.run_sync(_scratch.create_all)
+        await work.connection.execute(sa.insert(counters).values(id="a", value=0))
+
+    async def add(database):
+        async with database.unit() as work:
+            value = (await work.connection.execute(sa.select(counters.c.value))).scalar_one()
+            await work.connection.execute(sa.update(counters).values(value=value + 1))
+
+    await asyncio.gather(*(add(database) for _ in range(20) for database in (one, two)))
+    assert await _value(one) == 40
+    assert (tmp_path / "keygate.db").stat().st_mode & 0o077 == 0
+    await one.close()
+    await two.close()
+
+
+@pytest.mark.parametrize(
+    "url", ["mysql://root@localhost/x", "nonsense", "sqlite://", "postgres://h/db?surprise=1", "sqlite:////proc/none/x.db"]
+)
+def test_an_address_that_can_not_be_used_refuses_the_start(url):
+    with pytest.raises(StartRefused):
+        open_database(url)
+
+
+async def test_a_server_that_is_away_is_unavailable(tmp_path):
+    database = open_database(f"postgres://keygate@/x?host={tmp_path}")
+    with pytest.raises(Unavailable):
+        async with database.unit():
+            pass
+    await database.close()
