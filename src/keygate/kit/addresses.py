@@ -1,0 +1,29 @@
+"""Which network addresses a request may be sent to. Pure."""
+
+from __future__ import annotations
+
+import ipaddress
+
+_METADATA = frozenset(
+    {
+        ipaddress.ip_address("fd00:ec2::254"),  # AWS, instance metadata over IPv6 (docs.aws.amazon.com, checked 2026-11)
+        ipaddress.ip_address("100.100.100.200"),  # Alibaba Cloud, instance metadata (alibabacloud.com/help, checked 2026-11)
+    }
+)
+
+
+def is_forbidden(address: str) -> bool:
+    """True for addresses no vendor can have: link-local (cloud metadata among them), multicast, the unspecified address.
+
+    `address` is a literal as `getaddrinfo` gives it, with or without a zone; IPv4 inside IPv6 is judged as IPv4.
+    Loopback and private addresses are allowed: an administrator may run a model at home. What can't be read is forbidden.
+    """
+    try:
+        ip = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return True
+    if isinstance(ip, ipaddress.IPv6Address):
+        inner = ip.ipv4_mapped or ip.sixtofour or (ip.teredo[1] if ip.teredo else None)
+        if inner is not None:
+            ip = inner
+    return ip.is_link_local or ip.is_multicast or ip.is_unspecified or ip in _METADATA
