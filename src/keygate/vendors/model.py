@@ -27,6 +27,7 @@ class Dialect(StrEnum):
     OPENAI_CHAT = "openai_chat"
     OPENAI_COMPLETIONS = "openai_completions"
     OPENAI_RESPONSES = "openai_responses"
+    OPENAI_INPUT_TOKENS = "openai_input_tokens"
     OPENAI_EMBEDDINGS = "openai_embeddings"
     OPENAI_MODERATIONS = "openai_moderations"
     OPENAI_MODELS = "openai_models"
