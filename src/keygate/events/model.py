@@ -1,0 +1,23 @@
+"""What happened, for those who want to be told. Frozen values, pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class EventType(StrEnum):
+    BUDGET_THRESHOLD_REACHED = "budget.threshold_reached"
+    BUDGET_SPENT = "budget.spent"
+    KEY_REVOKED = "virtual_key.revoked"
+    DEVELOPER_DEACTIVATED = "developer.deactivated"
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    id: str  # evt_…; sorts by the time of creation
+    organization_id: str
+    type: str
+    subject: str  # id of what it is about
+    payload: str  # JSON object
+    at_ns: int
