@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from keygate.identities import Actor
@@ -31,3 +32,15 @@ class AuditLog(Protocol):
 
     async def refused(self, actor: Actor, action: str, target: str, *, reason: str) -> None:
         """Records a refusal to change something, in a transaction of its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class EntryFilter:
+    """Which entries a list shows. None: any. `actor` and `target` are ids; times are `from ≤ time < to`."""
+
+    from_ns: int | None = None
+    to_ns: int | None = None
+    actor: str | None = None
+    action: str | None = None
+    target: str | None = None
+    outcome: str | None = None
