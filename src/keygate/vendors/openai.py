@@ -55,9 +55,20 @@ OPENAI = Vendor(
         ("/v1/admin", "the administration API"),
     ),
     model_prefixes=(
-        "gpt-", "chatgpt-", "o1", "o3", "o4", "text-embedding-", "omni-moderation-", "text-moderation-", "davinci-", "babbage-",
-        "computer-use-", "codex-", "ft:",
-    ),  # fmt: skip
+        "gpt-",
+        "chatgpt-",
+        "o1",
+        "o3",
+        "o4",
+        "text-embedding-",
+        "omni-moderation-",
+        "text-moderation-",
+        "davinci-",
+        "babbage-",
+        "computer-use-",
+        "codex-",
+        "ft:",
+    ),
     facts={
         "root, paths, Bearer, OpenAI-Organization and OpenAI-Project": "openai 3.52.0 `_client.py`, seen on the wire, 2026-11-20",
         "POST /v1/responses/input_tokens": "openai 3.52.0 `resources/responses/input_tokens.py`, 2026-11-20; counting is not billed",

@@ -46,6 +46,7 @@ class Facts(msgspec.Struct, frozen=True, gc=False):
     output_free: bool = False  # no billed output: embeddings, moderations, count_tokens
     input_bound: int = 0  # tokens, cheap bound; `codec.tight_input_bound` finds a lower one
     input_unknown: bool = False  # the body doesn't show all input (stored responses, files): bound it by the model's context window
+    images: int = 0  # counted into `input_bound` at the most that one costs on `model`
     cache_write_possible: bool = False
     extra_output: int = 0  # further tokens at output rates (predicted outputs)
     service_tier: str | None = None
@@ -74,7 +75,9 @@ class Reading(NamedTuple):
 class Tap(Protocol):
     """Reads an answer on the side. Never raises on what a vendor sends; memory is bounded (8 MiB per event or body)."""
 
-    done: bool  # the vendor's own end was seen: usage is final, the request can be settled before the last bytes leave
+    @property
+    def done(self) -> bool:
+        """The vendor's own end was seen: usage is final, the request can be settled before the last bytes leave."""
 
     def feed(self, chunk: bytes) -> bytes:
         """What to pass on to the caller: `chunk` itself where nothing is hidden, else other bytes, maybe none.
@@ -98,7 +101,8 @@ class Codec(Protocol):
     def rewrite(
         self, body: bytes, facts: Facts, *, model: str | None = None, max_output: int | None = None, include_usage: bool = False
     ) -> bytes:
-        """The body with these members changed and every other byte as it was; `body` itself if nothing changes."""
+        """The body with these top-level members changed and the values of all others as they were, byte for byte; `body` itself if
+        nothing changes."""
 
     def tap(self, facts: Facts, *, content_type: bytes | None, content_encoding: bytes | None) -> Tap:
         """A tap for an answer with these headers. An event stream is read as one whatever was asked, and the usage chunk is hidden
@@ -135,9 +139,3 @@ class Answer(NamedTuple):
     status: int
     headers: tuple[tuple[bytes, bytes], ...]
     body: bytes
-
-
-# dialects.refusals.refusal(style: ErrorStyle, problem: Problem, message: str, *, request_id: str, code: str | None = None,
-#     param: str | None = None, retry_after_ms: int | None = None, should_retry: bool | None = None) -> Answer
-# dialects.models.model_list(style: ErrorStyle, names: Sequence[ListedModel], query: bytes) -> Answer-ready body bytes
-# vendors.routes.resolve(method: bytes, path: bytes) -> Match | Refused | None

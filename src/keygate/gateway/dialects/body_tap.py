@@ -1,0 +1,176 @@
+"""Taps on whole JSON answers, and on compressed ones."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+from msgspec import UNSET
+
+from keygate.gateway.dialects.interface import Reading, Tap
+from keygate.ledger import TokenUsage
+
+MAX_BODY = 8 * 2**20
+MAX_INFLATED = 64 * 2**20
+_TAIL = 64 * 2**10
+
+
+class _Item(msgspec.Struct):
+    type: Any = None
+
+
+class _Answer(msgspec.Struct):
+    """The members of an answer that are read; all others are skipped."""
+
+    usage: Any = UNSET
+    model: Any = None
+    id: Any = None
+    service_tier: Any = None
+    error: Any = None
+    type: Any = None
+
+
+class _AnswerWithOutput(_Answer):
+    output: list[_Item] = msgspec.field(default_factory=list)
+
+
+_answer = msgspec.json.Decoder(_Answer)
+_answer_with_output = msgspec.json.Decoder(_AnswerWithOutput)
+
+
+def searches(output: Any) -> int:
+    """How many web searches a response's output items show."""
+    items = output if isinstance(output, list) else []
+    kinds = (item.type if isinstance(item, _Item) else item.get("type") if isinstance(item, dict) else None for item in items)
+    return sum(kind == "web_search_call" for kind in kinds)
+
+
+def _word(value: Any, most: int) -> str | None:
+    return value[:most] if isinstance(value, str) else None
+
+
+class BodyTap:
+    """Keeps up to 8 MiB and reads them at the end. Of a larger body only the tail is kept, and used where `usage_last` says that
+    nothing but numbers and base64 stands before the usage (embeddings)."""
+
+    __slots__ = ("_chunks", "_items", "_kept", "_large", "_usage", "_usage_last", "done")
+
+    def __init__(self, usage: Callable[..., TokenUsage | None], *, usage_last: bool = False, items: bool = False) -> None:
+        self.done = False
+        self._usage = usage
+        self._usage_last = usage_last
+        self._items = items  # output items count too (web searches)
+        self._chunks: list[bytes] = []
+        self._kept = 0
+        self._large = False
+
+    def feed(self, chunk: bytes) -> bytes:
+        self._chunks.append(chunk)
+        self._kept += len(chunk)
+        if self._kept > MAX_BODY:
+            self._large = True
+            self._chunks = [b"".join(self._chunks)[-_TAIL:]]
+            self._kept = MAX_BODY - 2**20  # cut again after another MiB
+        return chunk
+
+    def finish(self) -> Reading:
+        body = b"".join(self._chunks) if len(self._chunks) != 1 else self._chunks[0]
+        self._chunks = []
+        if self._large:
+            return self._finish_large(body)
+        try:
+            answer = _answer_with_output.decode(body) if self._items else _answer.decode(body)
+        except (msgspec.DecodeError, RecursionError, UnicodeError):
+            return Reading()
+        self.done = True
+        error = bool(answer.error) or answer.type == "error"
+        usage = None
+        if isinstance(answer.usage, dict):
+            found = searches(answer.output) if isinstance(answer, _AnswerWithOutput) else 0
+            usage = self._usage(answer.usage, web_searches=found) if found else self._usage(answer.usage)
+        return Reading(
+            usage=usage,
+            complete=True,
+            error=error,
+            model_served=_word(answer.model, 256),
+            service_tier=_word(answer.service_tier, 64)
+            or (_word(answer.usage.get("service_tier"), 64) if isinstance(answer.usage, dict) else None),
+            answer_id=_word(answer.id, 256),
+        )
+
+    def _finish_large(self, tail: bytes) -> Reading:
+        at = tail.rfind(b'"usage"')
+        if not self._usage_last or at < 0:
+            return Reading()
+        try:
+            answer = _answer.decode(b"{" + tail[at:])
+        except (msgspec.DecodeError, RecursionError, UnicodeError):
+            return Reading()
+        return Reading(usage=self._usage(answer.usage), complete=True, model_served=_word(answer.model, 256))
+
+
+class NoTap:
+    """Nothing to read: models, or an encoding that we can't look into."""
+
+    __slots__ = ("done",)
+
+    def __init__(self) -> None:
+        self.done = False
+
+    def feed(self, chunk: bytes) -> bytes:
+        return chunk
+
+    def finish(self) -> Reading:
+        return Reading()
+
+
+class InflatingTap:
+    """An upstream compressed although it was asked not to: passed on as it is, unpacked on the side, within bounds, to read usage.
+    Nothing can be hidden in such a stream."""
+
+    __slots__ = ("_inflate", "_inner", "_left")
+
+    def __init__(self, inner: Tap) -> None:
+        self._inner = inner
+        self._inflate: Any = None
+        self._left = MAX_INFLATED
+
+    @property
+    def done(self) -> bool:
+        return self._inner.done
+
+    def feed(self, chunk: bytes) -> bytes:
+        if self._left > 0:
+            try:
+                self._unpack(chunk)
+            except zlib.error:
+                self._left = 0
+        return chunk
+
+    def _unpack(self, chunk: bytes) -> None:
+        if self._inflate is None:
+            self._inflate = zlib.decompressobj(47)  # gzip or zlib, by its first bytes
+        while chunk and self._left > 0:
+            plain = self._inflate.decompress(chunk, min(self._left, 2**20))
+            self._left -= len(plain)
+            if plain:
+                self._inner.feed(plain)
+            chunk = self._inflate.unconsumed_tail
+            if not plain:
+                return
+
+    def finish(self) -> Reading:
+        reading = self._inner.finish()
+        return reading._replace(rest=b"") if self._left > 0 else Reading()
+
+
+def tap_for(events: Tap, body: Tap, *, content_type: bytes | None, content_encoding: bytes | None) -> Tap:
+    """The tap that fits an answer's headers."""
+    kind = (content_type or b"").partition(b";")[0].strip().lower()
+    inner = events if kind == b"text/event-stream" else body
+    encoding = (content_encoding or b"").strip().lower()
+    if encoding in (b"", b"identity"):
+        return inner
+    return InflatingTap(inner) if encoding in (b"gzip", b"x-gzip", b"deflate") else NoTap()
