@@ -52,6 +52,20 @@ class Accounts(Protocol):
     def settle(self, hold: Hold, settlement: Settlement) -> int:
         """Replaces the hold by what the request cost, journals it, frees slots; returns the cost in nano-dollars. Idempotent per hold."""
 
+    def exceeded(self, hold: Hold, state: KeyState) -> Refusal | None:
+        """For a request in flight whose key has a new state (bound before this is called): a hard budget of that state that applies to the
+        request and has less room now than what is spent and held in it, this hold included. None: the request may go on."""
+
+
+class Prices(Protocol):
+    """What the price table knows of models, for lists and for bounds."""
+
+    def models(self, vendor: str) -> Sequence[str]:
+        """Bare names of this vendor's priced models, sorted."""
+
+    def context_window(self, vendor: str, model: str) -> int | None:
+        """The most input tokens that one request of this model can have; None: not known."""
+
 
 class StatePublisher(Protocol):
     """How the control plane tells the gateway of changes. Called after commit; when it returns, the change holds for every next request,
