@@ -1,0 +1,93 @@
+"""The sandbox as an ASGI application: OpenAI under `/openai/v1`, Anthropic under `/anthropic`, itself under `/_sandbox`."""
+
+from __future__ import annotations
+
+from urllib.parse import unquote
+
+from keygate.sandbox import anthropic, control, openai_inputs
+from keygate.sandbox.answer import Dialect, encode
+from keygate.sandbox.catalogue import Use
+from keygate.sandbox.errors import VendorError, no_model, no_path
+from keygate.sandbox.inference import JSON, Exchange, Plain, authenticate, identity
+from keygate.sandbox.model import Call, Vendor
+from keygate.sandbox.openai_chat import Chat, Completions
+from keygate.sandbox.openai_responses import Responses
+from keygate.sandbox.state import SandboxState
+from keygate.sandbox.wire import CallerGoneError, Connection, Receive, Scope, Send
+
+_ENDPOINTS: dict[str, tuple[Vendor, Dialect | Plain]] = {
+    "/openai/v1/chat/completions": (Vendor.OPENAI, Chat()),
+    "/openai/v1/completions": (Vendor.OPENAI, Completions()),
+    "/openai/v1/responses": (Vendor.OPENAI, Responses()),
+    "/openai/v1/embeddings": (Vendor.OPENAI, Plain(Use.EMBEDDINGS, openai_inputs.read_embeddings, billed=True)),
+    "/openai/v1/moderations": (Vendor.OPENAI, Plain(Use.MODERATIONS, openai_inputs.read_moderation, billed=False)),
+    "/anthropic/v1/messages": (Vendor.ANTHROPIC, anthropic.Messages()),
+    "/anthropic/v1/messages/count_tokens": (Vendor.ANTHROPIC, anthropic.CountTokens()),
+}
+_MODELS = {Vendor.OPENAI: "/openai/v1/models", Vendor.ANTHROPIC: "/anthropic/v1/models"}
+
+
+class Sandbox:
+    """The application. Everything that it remembers is in `state`."""
+
+    def __init__(self, state: SandboxState) -> None:
+        self.state = state
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        connection = Connection(scope, receive, send)
+        path = scope["path"]
+        if path == control.PREFIX or path.startswith(control.PREFIX + "/"):
+            await control.control(self.state, connection)
+            return
+        vendor = Vendor.ANTHROPIC if path.startswith("/anthropic") else Vendor.OPENAI
+        if scope["method"] == "HEAD":
+            await connection.answer(200, [JSON], b"")
+            return
+        call = self.state.open_call(vendor, path)
+        try:
+            await self._serve(connection, call)
+        except CallerGoneError:
+            return
+        except VendorError as error:
+            await _refuse(connection, call, error)
+
+    async def _serve(self, connection: Connection, call: Call) -> None:
+        method, path = connection.scope["method"], connection.scope["path"]
+        endpoint = _ENDPOINTS.get(path)
+        if endpoint is not None and method == "POST":
+            await Exchange(self.state, connection, call).run(endpoint[1])
+            return
+        models = _MODELS[call.vendor]
+        if method == "GET" and (path == models or path.startswith(models + "/")):
+            authenticate(self.state, connection, call)
+            await self._models(connection, call, unquote(path[len(models) + 1 :]))
+            return
+        raise no_path(call.vendor, method, path)
+
+    async def _models(self, connection: Connection, call: Call, name: str) -> None:
+        wire = openai_inputs if call.vendor is Vendor.OPENAI else anthropic
+        if name:
+            model = self.state.find_model(call.vendor, name)
+            if model is None:
+                raise no_model(call.vendor, name)
+            answer = wire.model_body(model)
+        else:
+            answer = wire.model_list(model for model in self.state.models.values() if model.vendor is call.vendor)
+        call.status = 200
+        await connection.answer(200, [JSON, *identity(call)], encode(answer))
+        call.finished = True
+
+
+async def _refuse(connection: Connection, call: Call, error: VendorError) -> None:
+    call.status = error.status
+    headers = [JSON, *identity(call)]
+    if error.retry_after is not None:
+        headers.append((b"retry-after", error.retry_after.encode("latin-1")))
+    await connection.answer(error.status, headers, encode(error.body(call.vendor, call.id)))
+
+
+def create_app(state: SandboxState | None = None) -> Sandbox:
+    """The ASGI application over `state`, or over a fresh one."""
+    return Sandbox(state or SandboxState())

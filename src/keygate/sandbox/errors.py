@@ -1,0 +1,106 @@
+"""Errors as the vendors word them: status, body and headers.
+
+Sources: facts read in the official SDKs (classes by status, bodies by `error.type`) and the vendors' error pages
+(platform.openai.com/docs/guides/error-codes, docs.claude.com/en/api/errors; checked 2025-10-01).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from keygate.sandbox.model import KeyStatus, Vendor
+
+
+class VendorError(Exception):
+    """What the vendor answers instead of serving."""
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        kind: str | None = None,
+        code: str | None = None,
+        param: str | None = None,
+        retry_after: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.kind = kind
+        self.code = code
+        self.param = param
+        self.retry_after = retry_after
+
+    def body(self, vendor: Vendor, request_id: str) -> dict[str, Any]:
+        if vendor is Vendor.OPENAI:
+            kind = self.kind or _OPENAI_KINDS.get(self.status, "invalid_request_error" if self.status < 500 else "server_error")
+            return {"error": {"message": self.message, "type": kind, "param": self.param, "code": self.code}}
+        kind = self.kind or _ANTHROPIC_KINDS.get(self.status, "invalid_request_error" if self.status < 500 else "api_error")
+        return {"type": "error", "error": {"type": kind, "message": self.message}, "request_id": request_id}
+
+
+_OPENAI_KINDS = {429: "requests"}
+_ANTHROPIC_KINDS = {
+    401: "authentication_error",
+    402: "billing_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    500: "api_error",
+    504: "timeout_error",
+    529: "overloaded_error",
+}
+
+
+def no_key(vendor: Vendor) -> VendorError:
+    if vendor is Vendor.OPENAI:
+        return VendorError(
+            401, "You didn't provide an API key. You need to provide your API key in an Authorization header using Bearer auth."
+        )
+    return VendorError(401, "x-api-key header is required")
+
+
+def bad_key(vendor: Vendor) -> VendorError:
+    if vendor is Vendor.OPENAI:
+        return VendorError(401, "Incorrect API key provided.", code="invalid_api_key")
+    return VendorError(401, "invalid x-api-key")
+
+
+def key_refused(vendor: Vendor, status: KeyStatus) -> VendorError | None:
+    """Why a key of this status isn't served; None: it is."""
+    openai = vendor is Vendor.OPENAI
+    match status:
+        case KeyStatus.VALID:
+            return None
+        case KeyStatus.REVOKED:
+            return bad_key(vendor)
+        case KeyStatus.FORBIDDEN if openai:
+            return VendorError(403, "Your project does not have access to this resource.", code="permission_denied")
+        case KeyStatus.FORBIDDEN:
+            return VendorError(403, "Your API key does not have permission to use the specified resource.")
+        case KeyStatus.OUT_OF_QUOTA if openai:
+            message = "You exceeded your current quota, please check your plan and billing details."
+            return VendorError(429, message, kind="insufficient_quota", code="insufficient_quota")
+        case KeyStatus.OUT_OF_QUOTA:
+            return VendorError(400, "Your credit balance is too low to access the Anthropic API.")
+        case KeyStatus.RATE_LIMITED if openai:
+            return VendorError(429, "Rate limit reached for requests.", kind="requests", code="rate_limit_exceeded", retry_after="1")
+    return VendorError(429, "This request would exceed your organization's rate limit.", retry_after="1")
+
+
+def no_model(vendor: Vendor, name: str) -> VendorError:
+    if vendor is Vendor.OPENAI:
+        message = f"The model `{name[:200]}` does not exist or you do not have access to it."
+        return VendorError(404, message, kind="invalid_request_error", code="model_not_found")
+    return VendorError(404, f"model: {name[:200]}")
+
+
+def no_path(vendor: Vendor, method: str, path: str) -> VendorError:
+    message = f"Invalid URL ({method} {path[:200]})" if vendor is Vendor.OPENAI else "Not found"
+    return VendorError(404, message)
+
+
+def invalid(message: str, param: str | None = None, *, code: str | None = None) -> VendorError:
+    return VendorError(400, message, param=param, code=code)
