@@ -73,24 +73,24 @@ def server_tool_ceiling(state: KeyState) -> int | None:
 
 def _refusal(rules: RuleSet, vendor: str, model: str | None, endpoint: str) -> Deny | None:
     if rules.vendors is not None and vendor not in rules.vendors:
-        return _deny(rules, "vendor_not_allowed", f"does not allow the vendor '{vendor}'")
+        return _deny(rules, "vendor_not_allowed", f"do not allow the vendor '{vendor}'")
     if rules.endpoints is not None and endpoint not in rules.endpoints and endpoint != _LIST_OF_MODELS:
-        return _deny(rules, "endpoint_not_allowed", f"does not allow the endpoint '{endpoint}'")
+        return _deny(rules, "endpoint_not_allowed", f"do not allow the endpoint '{endpoint}'")
     if model is None:
         if endpoint == _LIST_OF_MODELS or (rules.models_allow is None and not rules.models_deny):
             return None
-        return _deny(rules, "model_not_allowed", "restricts models, and the call names none")
+        return _deny(rules, "model_not_allowed", "restrict models, and the call names none")
     name = f"{vendor}/{model}"
     if rules.models_deny and compiled_caseless(rules.models_deny).match(name.lower()):
-        return _deny(rules, "model_not_allowed", f"denies the model '{name}'")
+        return _deny(rules, "model_not_allowed", f"deny the model '{name}'")
     if rules.models_allow is not None and not compiled(rules.models_allow).match(name):
-        return _deny(rules, "model_not_allowed", f"does not allow the model '{name}'")
+        return _deny(rules, "model_not_allowed", f"do not allow the model '{name}'")
     return None
 
 
 def _deny(rules: RuleSet, rule: str, what: str) -> Deny:
     return Deny(
-        rule, rules.scope, rules.scope_id, f"The {rules.scope.value} rules of '{rules.name}' {what[:600]}{'…' * (len(what) > 600)}."
+        rule, rules.scope, rules.scope_id, f"The rules '{rules.name}' of the {rules.scope.value} {what[:600]}{'…' * (len(what) > 600)}."
     )
 
 

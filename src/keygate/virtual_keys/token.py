@@ -57,9 +57,10 @@ def _checksum(head: bytes) -> bytes:
     return _PAIRS[high] + _PAIRS[middle] + _PAIRS[low]
 
 
-def mint(prefix: str = VIRTUAL_KEY, *, below: Callable[[int], int] = secrets.randbelow) -> Token:
-    """A fresh token. `below(n)` draws a number from 0 to n-1; only tests give their own."""
-    public_id = base62(below(62**_ID), _ID)
+def mint(prefix: str = VIRTUAL_KEY, *, public_id: str | None = None, below: Callable[[int], int] = secrets.randbelow) -> Token:
+    """A fresh token; a rotation passes the key's `public_id`, which stays. `below(n)` draws a number from 0 to n-1; only tests give
+    their own."""
+    public_id = public_id or base62(below(62**_ID), _ID)
     head = f"{prefix}{public_id}{base62(below(62**_SECRET), _SECRET)}"
     return Token(prefix=prefix, public_id=public_id, text=Secret(head + _checksum(head.encode()).decode()))
 

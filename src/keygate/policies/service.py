@@ -1,0 +1,246 @@
+"""Use cases of policies and aliases. Every change is one recorded transaction; the gateway knows of it before the caller does."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from keygate.audit import AuditLog
+from keygate.errors import Conflict, InvalidInput, NotFound
+from keygate.identities import Actor
+from keygate.kit.clock import Clock
+from keygate.kit.ids import new_id
+from keygate.policies import validation
+from keygate.policies.changes import change, require_governor
+from keygate.policies.model import Alias, BudgetSpec, Policy, Rules
+from keygate.policies.ports import KeyDirectory, OwnerDirectory, StatePublisher
+from keygate.policies.records import alias_record, policy_record
+from keygate.policies.state import LimitKind
+from keygate.vendors import Vendor
+
+if TYPE_CHECKING:
+    from keygate.kit.database import Database, UnitOfWork
+    from keygate.policies.repository import PolicyRepository
+
+MAX_ALIASES = 1_000
+MAX_POLICY_BUDGETS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyDraft:
+    """The writable part of a policy."""
+
+    name: str
+    description: str = ""
+    rules: Rules = field(default_factory=Rules)
+    limits: Mapping[LimitKind, int] = field(default_factory=dict)
+    budgets: Sequence[BudgetSpec] = ()
+
+
+class PolicyService:
+    def __init__(
+        self,
+        *,
+        database: Database,
+        repository: PolicyRepository,
+        audit: AuditLog,
+        publisher: StatePublisher,
+        owners: OwnerDirectory,
+        keys: KeyDirectory,
+        vendors: Mapping[str, Vendor],
+        clock: Clock,
+    ) -> None:
+        self._database = database
+        self._repository = repository
+        self._audit = audit
+        self._publisher = publisher
+        self._owners = owners
+        self._keys = keys
+        self._vendors = vendors
+        self._clock = clock
+
+    async def create(self, actor: Actor, draft: PolicyDraft) -> Policy:
+        """Raises `InvalidInput` for a rule that can't be, `Conflict` where the name is taken."""
+        now = self._clock.now_ns()
+        async with change(self._database, self._audit, actor, "policy.create", "policy") as work:
+            require_governor(actor)
+            policy = self._checked(
+                Policy(
+                    id=new_id("pol"),
+                    organization_id=actor.organization_id,
+                    name=draft.name,
+                    description=draft.description,
+                    rules=draft.rules,
+                    limits=validation.limit_amounts(dict(draft.limits)),
+                    budgets=self._budgets(draft.budgets, (), now),
+                    version=1,
+                    created_at_ns=now,
+                    created_by=actor.id,
+                    updated_at_ns=now,
+                ),
+            )
+            await self._repository.add_policy(work.connection, policy)
+            await self._audit.record(work, actor, "policy.create", policy.id, after=policy_record(policy))
+            await self._changed(work, actor)
+        return policy
+
+    async def update(self, actor: Actor, policy_id: str, changes: Mapping[str, Any]) -> Policy:
+        """`changes` holds fields of `PolicyDraft`, and fields of `Rules` by their own names. Takes effect at once on every key that
+        carries the policy. A budget keeps its account where its period stays."""
+        async with change(self._database, self._audit, actor, "policy.update", policy_id) as work:
+            before = await self._repository.policy(work.connection, actor.organization_id, policy_id, lock=True)
+            if before is None:
+                raise NotFound("There is no policy with this id")
+            require_governor(actor)
+            now = self._clock.now_ns()
+            own = {name: changes[name] for name in ("name", "description") if name in changes}
+            rules = {name: value for name, value in changes.items() if name in Rules.__dataclass_fields__}
+            if "limits" in changes:
+                own["limits"] = validation.limit_amounts(changes["limits"])
+            if "budgets" in changes:
+                own["budgets"] = self._budgets(changes["budgets"], before.budgets, now)
+            changed = replace(before, **own, rules=replace(before.rules, **rules), version=before.version + 1, updated_at_ns=now)
+            after = self._checked(changed)
+            await self._repository.save_policy(work.connection, after)
+            await self._audit.record(work, actor, "policy.update", policy_id, before=policy_record(before), after=policy_record(after))
+            await self._changed(work, actor)
+        return after
+
+    async def delete(self, actor: Actor, policy_id: str) -> None:
+        """Raises `Conflict` while anything that works names the policy: removing it would widen what that may do."""
+        async with change(self._database, self._audit, actor, "policy.delete", policy_id) as work:
+            before = await self._repository.policy(work.connection, actor.organization_id, policy_id, lock=True)
+            if before is None:
+                raise NotFound("There is no policy with this id")
+            require_governor(actor)
+            carriers = await self._keys.keys_with_policy(work.connection, actor.organization_id, policy_id)
+            holders = await self._owners.holders_with_policy(work.connection, actor.organization_id, policy_id)
+            if carriers or holders:
+                raise Conflict(
+                    f"{carriers} keys and {holders} of organisation, teams, developers and apps carry this policy; take it from them first"
+                )
+            await self._repository.remove_policy(work.connection, actor.organization_id, policy_id)
+            await self._audit.record(work, actor, "policy.delete", policy_id, before=policy_record(before))
+            await self._changed(work, actor)
+
+    async def get(self, actor: Actor, policy_id: str) -> Policy:
+        async with self._database.read() as connection:
+            policy = await self._repository.policy(connection, actor.organization_id, policy_id)
+        if policy is None:
+            raise NotFound("There is no policy with this id")
+        return policy
+
+    async def list(self, actor: Actor, *, after: str | None, limit: int) -> Sequence[Policy]:
+        async with self._database.read() as connection:
+            return await self._repository.list_policies(connection, actor.organization_id, after=after, limit=limit)
+
+    async def _changed(self, work: UnitOfWork, actor: Actor) -> None:
+        await self._repository.bump(work.connection, actor.organization_id)
+        work.after_commit(lambda: self._publisher.organization_changed(actor.organization_id))
+
+    def _checked(self, policy: Policy) -> Policy:
+        return replace(
+            policy,
+            name=validation.text(policy.name, "name"),
+            description=validation.text(policy.description, "description", longest=2_000, empty=True),
+            rules=validation.whole_rules(policy.rules, self._vendors),
+        )
+
+    def _budgets(self, wanted: Sequence[BudgetSpec], former: Sequence[BudgetSpec], now: int) -> tuple[BudgetSpec, ...]:
+        if len(wanted) > MAX_POLICY_BUDGETS:
+            raise InvalidInput(f"budgets: at most {MAX_POLICY_BUDGETS}", field="budgets")
+        return kept_accounts([validation.budget_terms(spec) for spec in wanted], former, now_ns=now)
+
+
+def kept_accounts(wanted: Sequence[BudgetSpec], former: Sequence[BudgetSpec], *, now_ns: int) -> tuple[BudgetSpec, ...]:
+    """Gives each wanted budget the id of the former one that counts the same period, so that a changed amount or mode forgives
+    nothing that was spent; what has no match is new and counts from now."""
+    left = list(former)
+    placed = []
+    for spec in wanted:
+        alike = [old for old in left if (old.period, old.rolling, old.time_zone) == (spec.period, spec.rolling, spec.time_zone)]
+        match = next((old for old in alike if old.mode is spec.mode), alike[0] if alike else None)
+        if match is None:
+            placed.append(replace(spec, id=new_id("bud"), starts_at_ns=now_ns))
+        else:
+            left.remove(match)
+            placed.append(replace(spec, id=match.id, starts_at_ns=match.starts_at_ns))
+    return tuple(placed)
+
+
+class AliasService:
+    def __init__(
+        self,
+        *,
+        database: Database,
+        repository: PolicyRepository,
+        audit: AuditLog,
+        publisher: StatePublisher,
+        vendors: Mapping[str, Vendor],
+        clock: Clock,
+    ) -> None:
+        self._database = database
+        self._repository = repository
+        self._audit = audit
+        self._publisher = publisher
+        self._vendors = vendors
+        self._clock = clock
+
+    async def create(self, actor: Actor, *, alias: str, target: str) -> Alias:
+        """Raises `Conflict` where the alias exists."""
+        async with change(self._database, self._audit, actor, "alias.create", "alias") as work:
+            require_governor(actor)
+            if await self._repository.count_aliases(work.connection, actor.organization_id) >= MAX_ALIASES:
+                raise Conflict(f"An organisation has at most {MAX_ALIASES} aliases; remove one first")
+            made = Alias(
+                id=new_id("alias"),
+                organization_id=actor.organization_id,
+                alias=validation.alias_name(alias, self._vendors),
+                target="/".join(validation.model_name(target, self._vendors)),
+                created_at_ns=self._clock.now_ns(),
+                created_by=actor.id,
+            )
+            await self._repository.add_alias(work.connection, made)
+            await self._audit.record(work, actor, "alias.create", made.id, after=alias_record(made))
+            await self._changed(work, actor)
+        return made
+
+    async def update(self, actor: Actor, alias_id: str, *, target: str) -> Alias:
+        async with change(self._database, self._audit, actor, "alias.update", alias_id) as work:
+            before = await self._found(work, actor, alias_id)
+            require_governor(actor)
+            after = replace(before, target="/".join(validation.model_name(target, self._vendors)))
+            await self._repository.save_alias(work.connection, after)
+            await self._audit.record(work, actor, "alias.update", alias_id, before=alias_record(before), after=alias_record(after))
+            await self._changed(work, actor)
+        return after
+
+    async def delete(self, actor: Actor, alias_id: str) -> None:
+        async with change(self._database, self._audit, actor, "alias.delete", alias_id) as work:
+            before = await self._found(work, actor, alias_id)
+            require_governor(actor)
+            await self._repository.remove_alias(work.connection, actor.organization_id, alias_id)
+            await self._audit.record(work, actor, "alias.delete", alias_id, before=alias_record(before))
+            await self._changed(work, actor)
+
+    async def get(self, actor: Actor, alias_id: str) -> Alias:
+        async with self._database.read() as connection:
+            alias = await self._repository.alias(connection, actor.organization_id, alias_id)
+        if alias is None:
+            raise NotFound("There is no alias with this id")
+        return alias
+
+    async def list(self, actor: Actor, *, after: str | None, limit: int) -> Sequence[Alias]:
+        async with self._database.read() as connection:
+            return await self._repository.list_aliases(connection, actor.organization_id, after=after, limit=limit)
+
+    async def _found(self, work: UnitOfWork, actor: Actor, alias_id: str) -> Alias:
+        alias = await self._repository.alias(work.connection, actor.organization_id, alias_id)
+        if alias is None:
+            raise NotFound("There is no alias with this id")
+        return alias
+
+    async def _changed(self, work: UnitOfWork, actor: Actor) -> None:
+        await self._repository.bump(work.connection, actor.organization_id)
+        work.after_commit(lambda: self._publisher.organization_changed(actor.organization_id))
