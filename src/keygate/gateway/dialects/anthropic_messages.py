@@ -49,6 +49,7 @@ class MessagesTap(EventTap):
 
     __slots__ = ("_counts", "_final")
     HEADS = 1
+    QUIET = (b"event: content_block_delta\n",)
 
     def __init__(self) -> None:
         super().__init__()
@@ -56,7 +57,7 @@ class MessagesTap(EventTap):
         self._final = False
 
     def _matters(self, chunk: bytes) -> bool:
-        return b'"usage"' in chunk or b"message_stop" in chunk or b"event: error" in chunk or b'"error"' in chunk
+        return b'"usage"' in chunk or b"message_stop" in chunk or b'"error"' in chunk
 
     def _read(self, event: dict[str, Any]) -> bool:
         kind = event.get("type")
@@ -148,7 +149,9 @@ class MessagesCodec:
         return replace(body, changes) if changes else body
 
     def tap(self, facts: Facts, *, content_type: bytes | None, content_encoding: bytes | None) -> Tap:
-        return tap_for(MessagesTap(), BodyTap(anthropic_usage), content_type=content_type, content_encoding=content_encoding)
+        return tap_for(
+            MessagesTap(), BodyTap(anthropic_usage, tier_in_usage=True), content_type=content_type, content_encoding=content_encoding
+        )
 
     def stream_error(self, message: str, *, code: str, status: int = 500) -> bytes:
         return anthropic_stream_error(message, code=code, status=status)

@@ -67,10 +67,7 @@ class BodyDecoder(Generic[Shape]):
         except msgspec.DecodeError as error:
             raise BadBody("", f"the body is not valid JSON: {error}") from None
         if met:
-            missing = len(met)
-            for name in self._governed:
-                if getattr(shape, name) is not UNSET:
-                    missing -= 1
+            missing = len(met) + msgspec.structs.astuple(shape).count(UNSET) - len(self._governed)
             for tool in getattr(shape, "tools", None) or ():
                 if tool.type is not UNSET:
                     missing -= 1

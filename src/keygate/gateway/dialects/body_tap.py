@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import msgspec
-from msgspec import UNSET
+from msgspec import Raw
 
 from keygate.gateway.dialects.interface import Reading, Tap
 from keygate.ledger import TokenUsage
@@ -15,6 +15,11 @@ from keygate.ledger import TokenUsage
 MAX_BODY = 8 * 2**20
 MAX_INFLATED = 64 * 2**20
 _TAIL = 64 * 2**10
+NO_USAGE = Raw(b"null")
+
+
+class _Tier(msgspec.Struct):
+    service_tier: Any = None
 
 
 class _Item(msgspec.Struct):
@@ -24,7 +29,7 @@ class _Item(msgspec.Struct):
 class _Answer(msgspec.Struct):
     """The members of an answer that are read; all others are skipped."""
 
-    usage: Any = UNSET
+    usage: Raw = NO_USAGE
     model: Any = None
     id: Any = None
     service_tier: Any = None
@@ -36,6 +41,7 @@ class _AnswerWithOutput(_Answer):
     output: list[_Item] = msgspec.field(default_factory=list)
 
 
+_tier = msgspec.json.Decoder(_Tier)
 _answer = msgspec.json.Decoder(_Answer)
 _answer_with_output = msgspec.json.Decoder(_AnswerWithOutput)
 
@@ -55,12 +61,15 @@ class BodyTap:
     """Keeps up to 8 MiB and reads them at the end. Of a larger body only the tail is kept, and used where `usage_last` says that
     nothing but numbers and base64 stands before the usage (embeddings)."""
 
-    __slots__ = ("_chunks", "_items", "_kept", "_large", "_usage", "_usage_last", "done")
+    __slots__ = ("_chunks", "_items", "_kept", "_large", "_tier_in_usage", "_usage", "_usage_last", "done")
 
-    def __init__(self, usage: Callable[..., TokenUsage | None], *, usage_last: bool = False, items: bool = False) -> None:
+    def __init__(
+        self, usage: Callable[..., TokenUsage | None], *, usage_last: bool = False, items: bool = False, tier_in_usage: bool = False
+    ) -> None:
         self.done = False
         self._usage = usage
         self._usage_last = usage_last
+        self._tier_in_usage = tier_in_usage
         self._items = items  # output items count too (web searches)
         self._chunks: list[bytes] = []
         self._kept = 0
@@ -87,16 +96,17 @@ class BodyTap:
         self.done = True
         error = bool(answer.error) or answer.type == "error"
         usage = None
-        if isinstance(answer.usage, dict):
-            found = searches(answer.output) if isinstance(answer, _AnswerWithOutput) else 0
-            usage = self._usage(answer.usage, web_searches=found) if found else self._usage(answer.usage)
+        tier = answer.service_tier
+        if answer.usage is not NO_USAGE:
+            usage = self._usage(answer.usage, web_searches=searches(answer.output) if isinstance(answer, _AnswerWithOutput) else 0)
+            if tier is None and usage is not None and self._tier_in_usage:
+                tier = _tier.decode(answer.usage).service_tier
         return Reading(
             usage=usage,
             complete=True,
             error=error,
             model_served=_word(answer.model, 256),
-            service_tier=_word(answer.service_tier, 64)
-            or (_word(answer.usage.get("service_tier"), 64) if isinstance(answer.usage, dict) else None),
+            service_tier=_word(tier, 64),
             answer_id=_word(answer.id, 256),
         )
 

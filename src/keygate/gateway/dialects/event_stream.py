@@ -48,6 +48,7 @@ class EventTap:
         "_usage",
         "done",
     )
+    QUIET: ClassVar[tuple[bytes, ...]] = ()  # how an event begins that never matters
     HEADS: ClassVar[int] = 3  # events at the start that are read for the model's name and the answer's id
 
     def __init__(self, *, hide: bool = False) -> None:
@@ -73,9 +74,13 @@ class EventTap:
         raise NotImplementedError
 
     def feed(self, chunk: bytes) -> bytes:
-        if not self._held and not self._heads and chunk[-2:] == b"\n\n" and not self._matters(chunk):
-            self._events += chunk.count(b"\n\n")
-            return chunk
+        if not self._held and not self._heads and chunk.endswith(b"\n\n"):
+            if chunk.startswith(self.QUIET) and chunk.find(b"\n\n") == len(chunk) - 2:
+                self._events += 1
+                return chunk
+            if not self._matters(chunk):
+                self._events += chunk.count(b"\n\n")
+                return chunk
         return self._feed_slowly(chunk)
 
     def _feed_slowly(self, chunk: bytes) -> bytes:

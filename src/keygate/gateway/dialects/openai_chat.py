@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
-from msgspec import UNSET
+from msgspec import UNSET, UnsetType
 
 from keygate.gateway.dialects import bounds
 from keygate.gateway.dialects.bodies import (
@@ -96,6 +96,9 @@ def with_usage(body: bytes, changes: dict[str, object]) -> None:
     changes["stream_options"] = {**options, "include_usage": True} if isinstance(options, dict) else {"include_usage": True}
 
 
+_NULL_USAGE = len(b'"usage":null}\n\n')
+
+
 class ChatTap(EventTap):
     """Chunks `data: {…}`; usage in a last chunk with `choices: []`, before `data: [DONE]`."""
 
@@ -103,7 +106,10 @@ class ChatTap(EventTap):
     HEADS = 1
 
     def _matters(self, chunk: bytes) -> bool:
-        if b'"usage"' in chunk and chunk.count(b'"usage"') != chunk.count(b'"usage":null'):
+        at = chunk.find(b'"usage"')
+        if at >= 0 and not (
+            at == len(chunk) - _NULL_USAGE and chunk.endswith(b'"usage":null}\n\n')
+        ):  # most chunks, where usage was asked for
             return True
         return b"[DONE]" in chunk or b'"error"' in chunk
 
@@ -130,40 +136,32 @@ class ChatCodec:
         model = model_name(chat.model)
         stream = flag("stream", chat.stream)
         include_usage = stream and usage_asked(chat.stream_options)
-        older = count("max_tokens", chat.max_tokens)
-        newer = count("max_completion_tokens", chat.max_completion_tokens)
-        tier = text("service_tier", chat.service_tier)
+        older = None if chat.max_tokens is UNSET else count("max_tokens", chat.max_tokens)
+        newer = None if chat.max_completion_tokens is UNSET else count("max_completion_tokens", chat.max_completion_tokens)
+        tier = None if chat.service_tier is UNSET else text("service_tier", chat.service_tier)
         tally = Tally()
         for message in chat.messages or ():
             if isinstance(message.content, list):
                 tally.take(message.content)
         bound = len(body) + bounds.OVERHEAD
-        unbounded = model_features(model) + tier_features(tier)
         if tally.images:
             bound += tally.images * bounds.image_bound(model)
         if chat.tools:
             bound += bounds.TOOLS
-            unbounded += tuple(safe_word(kind) for kind in tool_types(chat.tools) if kind not in ("function", "custom"))
-        if given(chat.web_search_options) or (
-            chat.web_search_options is not UNSET and getattr(chat.web_search_options, "value", None) == {}
-        ):
-            unbounded += ("web_search",)
-        if tally.audio or given(chat.audio) or _speaks(chat.modalities):
-            unbounded += ("audio",)
         return Facts(
             model=model,
             stream=stream,
             include_usage=include_usage,
             usage_on_request=stream and not include_usage,
             output_max=older if newer is None else newer if older is None else max(older, newer),
-            answers=count("n", chat.n, least=1, most=_MAX_ANSWERS) or 1,
+            answers=1 if chat.n is UNSET else count("n", chat.n, least=1, most=_MAX_ANSWERS) or 1,
             input_bound=bound,
             images=tally.images,
             input_unknown=tally.unknown,
             cache_write_possible=True,  # newer models bill writes to the cache, which they make by themselves
-            extra_output=len(body) if given(chat.prediction) else 0,
+            extra_output=0 if chat.prediction is UNSET or not given(chat.prediction) else len(body),
             service_tier=tier,
-            unbounded=unbounded,
+            unbounded=model_features(model) + tier_features(tier) + _features(chat, tally),
         )
 
     def tight_input_bound(self, body: bytes) -> int:
@@ -196,6 +194,17 @@ class ChatCodec:
 
     def stream_error(self, message: str, *, code: str, status: int = 500) -> bytes:
         return openai_stream_error(message, code=code, status=status)
+
+
+def _features(chat: _Chat, tally: Tally) -> tuple[str, ...]:
+    features: tuple[str, ...] = ()
+    if chat.tools:
+        features = tuple(safe_word(kind) for kind in tool_types(chat.tools) if kind not in ("function", "custom"))
+    if not isinstance(chat.web_search_options, UnsetType) and chat.web_search_options.value is not None:  # an empty object searches too
+        features += ("web_search",)
+    if tally.audio or (chat.audio is not UNSET and given(chat.audio)) or (chat.modalities is not UNSET and _speaks(chat.modalities)):
+        features += ("audio",)
+    return features
 
 
 def _speaks(modalities: Governed) -> bool:

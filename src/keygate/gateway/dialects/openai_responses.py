@@ -70,17 +70,21 @@ class _Response(msgspec.Struct):
     tools: list[Tool] | None = None
 
 
+_END_MARKS = (b'"response.completed"', b'"response.incomplete"', b'"response.failed"', b"event: error", b'"type":"error"', b"[DONE]")
+
+
 class ResponsesTap(EventTap):
     """Typed events; `response.usage` in the one that ends the stream."""
 
     __slots__ = ()
     HEADS = 1
+    QUIET = (b"event: response.output_text.delta\n", b"event: response.function_call_arguments.delta\n", b"event: response.reasoning")
     _ENDS = frozenset({"response.completed", "response.incomplete", "response.failed"})
 
     def _matters(self, chunk: bytes) -> bool:
         if b'"usage"' in chunk and chunk.count(b'"usage"') != chunk.count(b'"usage":null'):
             return True
-        return b'"response.failed"' in chunk or b"event: error" in chunk or b'"type":"error"' in chunk or b"[DONE]" in chunk
+        return any(end in chunk for end in _END_MARKS)
 
     def _read(self, event: dict[str, Any]) -> bool:
         kind = event.get("type")

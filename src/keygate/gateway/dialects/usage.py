@@ -6,94 +6,108 @@ Paths: OpenAI `openai/types/completion_usage.py`, `openai/types/responses/respon
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable
+from typing import Annotated, Any, TypeVar
+
+import msgspec
 
 from keygate.ledger import TokenUsage
 
 MOST = 10**9  # tokens in one answer; no vendor comes near
 
-
-class _Garbage(Exception):  # noqa: N818  (leaves this module never)
-    pass
+Count = Annotated[int, msgspec.Meta(ge=0, le=MOST)]
 
 
-def _tokens(usage: Mapping[str, Any], name: str, *, required: bool = False) -> int:
-    value = usage.get(name)
-    if value is None and not required:
-        return 0
-    if type(value) is not int or not 0 <= value <= MOST:
-        raise _Garbage
-    return value
+class _Details(msgspec.Struct):
+    cached_tokens: Count | None = None
+    cache_write_tokens: Count | None = None
+    audio_tokens: Count | None = None
+    reasoning_tokens: Count | None = None
 
 
-def _part(usage: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    value = usage.get(name)
-    if value is None:
-        return {}
-    if not isinstance(value, dict):
-        raise _Garbage
-    return value
+class _OpenAI(msgspec.Struct):
+    prompt_tokens: Count | None = None
+    completion_tokens: Count | None = None
+    input_tokens: Count | None = None
+    output_tokens: Count | None = None
+    prompt_tokens_details: _Details | None = None
+    completion_tokens_details: _Details | None = None
+    input_tokens_details: _Details | None = None
+    output_tokens_details: _Details | None = None
 
 
-def openai_usage(usage: Any, *, web_searches: int = 0) -> TokenUsage | None:
-    """Chat, completions, embeddings (`prompt_tokens`…) and responses (`input_tokens`…): cached, written and audio parts are inside the
-    input, reasoning inside the output."""
-    if not isinstance(usage, dict):
-        return None
-    chat = "prompt_tokens" in usage
+class _ByTime(msgspec.Struct):
+    ephemeral_5m_input_tokens: Count | None = None
+    ephemeral_1h_input_tokens: Count | None = None
+
+
+class _OutputDetails(msgspec.Struct):
+    thinking_tokens: Count | None = None
+
+
+class _ServerTools(msgspec.Struct):
+    web_search_requests: Count | None = None
+
+
+class _Anthropic(msgspec.Struct):
+    input_tokens: Count
+    output_tokens: Count | None = None
+    cache_creation_input_tokens: Count | None = None
+    cache_read_input_tokens: Count | None = None
+    cache_creation: _ByTime | None = None
+    output_tokens_details: _OutputDetails | None = None
+    server_tool_use: _ServerTools | None = None
+
+
+Shape = TypeVar("Shape", bound=msgspec.Struct)
+_NO_DETAILS = _Details()
+_NO_TIMES = _ByTime()
+_decode_openai = msgspec.json.Decoder(_OpenAI).decode
+_decode_anthropic = msgspec.json.Decoder(_Anthropic).decode
+
+
+def _read(value: object, shape: type[Shape], decode: Callable[[msgspec.Raw], Shape]) -> Shape | None:
     try:
-        whole = _tokens(usage, "prompt_tokens" if chat else "input_tokens", required=True)
-        output = _tokens(usage, "completion_tokens" if chat else "output_tokens")
-        inputs = _part(usage, "prompt_tokens_details" if chat else "input_tokens_details")
-        outputs = _part(usage, "completion_tokens_details" if chat else "output_tokens_details")
-        read = _tokens(inputs, "cached_tokens")
-        written = _tokens(inputs, "cache_write_tokens")
-        audio_in = _tokens(inputs, "audio_tokens")
-        audio_out = _tokens(outputs, "audio_tokens")
-        reasoning = _tokens(outputs, "reasoning_tokens")
-    except _Garbage:
+        return decode(value) if isinstance(value, msgspec.Raw) else msgspec.convert(value, shape)
+    except (msgspec.DecodeError, RecursionError, UnicodeError):
         return None
+
+
+def openai_usage(value: object, *, web_searches: int = 0) -> TokenUsage | None:
+    """Of a decoded usage object or its raw JSON: chat, completions, embeddings (`prompt_tokens`…) and responses (`input_tokens`…). Cached,
+    written and audio parts are inside the input, reasoning inside the output."""
+    usage = _read(value, _OpenAI, _decode_openai)
+    if usage is None:
+        return None
+    if usage.prompt_tokens is not None:
+        whole, output = usage.prompt_tokens, usage.completion_tokens or 0
+        inputs, outputs = usage.prompt_tokens_details or _NO_DETAILS, usage.completion_tokens_details or _NO_DETAILS
+    elif usage.input_tokens is not None:
+        whole, output = usage.input_tokens, usage.output_tokens or 0
+        inputs, outputs = usage.input_tokens_details or _NO_DETAILS, usage.output_tokens_details or _NO_DETAILS
+    else:
+        return None
+    read, written = inputs.cached_tokens or 0, inputs.cache_write_tokens or 0
+    audio_in, audio_out = inputs.audio_tokens or 0, outputs.audio_tokens or 0
     if read + written > whole or audio_in > whole or audio_out > output:
         return None
-    return TokenUsage(
-        input=whole,
-        cache_read=read,
-        cache_write=written,
-        output=output,
-        reasoning=min(reasoning, output),
-        input_audio=audio_in,
-        output_audio=audio_out,
-        web_searches=web_searches,
-    )
+    return TokenUsage(whole, read, written, 0, output, min(outputs.reasoning_tokens or 0, output), audio_in, audio_out, web_searches)
 
 
-def anthropic_usage(usage: Any) -> TokenUsage | None:
-    """Messages: `input_tokens` excludes what was read from or written to the cache, so the whole prompt is the sum of three."""
-    if not isinstance(usage, dict):
+def anthropic_usage(value: object, *, web_searches: int = 0) -> TokenUsage | None:
+    """Of a decoded usage object or its raw JSON: `input_tokens` excludes what was read from or written to the cache, so the whole prompt
+    is the sum of three."""
+    usage = _read(value, _Anthropic, _decode_anthropic)
+    if usage is None:
         return None
-    try:
-        fresh = _tokens(usage, "input_tokens", required=True)
-        output = _tokens(usage, "output_tokens")
-        written = _tokens(usage, "cache_creation_input_tokens")
-        read = _tokens(usage, "cache_read_input_tokens")
-        by_time = _part(usage, "cache_creation")
-        hour = _tokens(by_time, "ephemeral_1h_input_tokens")
-        short = _tokens(by_time, "ephemeral_5m_input_tokens")
-        thinking = _tokens(_part(usage, "output_tokens_details"), "thinking_tokens")
-        searches = _tokens(_part(usage, "server_tool_use"), "web_search_requests")
-    except _Garbage:
-        return None
-    written = max(written, hour + short)
-    return TokenUsage(
-        input=fresh + written + read,
-        cache_read=read,
-        cache_write=written - hour,
-        cache_write_1h=hour,
-        output=output,
-        reasoning=min(thinking, output),
-        web_searches=searches,
-    )
+    output = usage.output_tokens or 0
+    read = usage.cache_read_input_tokens or 0
+    times = usage.cache_creation or _NO_TIMES
+    hour = times.ephemeral_1h_input_tokens or 0
+    written = max(usage.cache_creation_input_tokens or 0, hour + (times.ephemeral_5m_input_tokens or 0))
+    thinking = (usage.output_tokens_details.thinking_tokens or 0) if usage.output_tokens_details else 0
+    searches = (usage.server_tool_use.web_search_requests or 0) if usage.server_tool_use else web_searches
+    return TokenUsage(usage.input_tokens + written + read, read, written - hour, hour, output, min(thinking, output), 0, 0, searches)
 
 
 def merged_anthropic(start: dict[str, Any], delta: Any) -> dict[str, Any]:
