@@ -10,6 +10,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from keygate.errors import InvalidInput
+from keygate.kit.secret import Secret
 
 
 class Checker:
@@ -48,6 +49,11 @@ class Signer:
         self._key = Ed25519PrivateKey.from_private_bytes(seed)
         self.checker = Checker(self._key.public_key().public_bytes_raw())
         self.key_id = self.checker.key_id
+
+    @classmethod
+    def from_secret(cls, secret: Secret) -> Signer:
+        """From 32 bytes in URL-safe base64 without padding, as the vault makes its own secrets."""
+        return cls(base64.urlsafe_b64decode(secret.open() + "="))
 
     def sign(self, message: bytes) -> bytes:
         return self._key.sign(message)
