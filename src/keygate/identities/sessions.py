@@ -1,0 +1,174 @@
+"""Signing in and out, and finding out who calls."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from keygate.errors import Throttled, Unauthenticated
+from keygate.identities import throttle
+from keygate.identities.bearer import ACCESS, digest, kind_of, mint
+from keygate.identities.model import Actor, ActorKind, Session, User
+from keygate.identities.passwords import Passwords
+from keygate.identities.throttle import ACCOUNT, ADDRESS, PAIR, TRUSTED, Attempts, Bucket
+from keygate.kit.clock import NANOSECONDS, Clock
+from keygate.kit.ids import new_id
+from keygate.kit.secret import Secret
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncConnection
+
+    from keygate.audit import AuditLog
+    from keygate.identities.access_repository import AccessRepository
+    from keygate.kit.database import Database
+
+LIFETIME_SECONDS = 12 * 3600
+_USED_EVERY_NS = 60 * NANOSECONDS
+_REFUSED = "E-mail address or password is wrong"
+
+_log = logging.getLogger(__name__)
+
+
+class SessionService:
+    def __init__(self, database: Database, repository: AccessRepository, *, passwords: Passwords, audit: AuditLog, clock: Clock) -> None:
+        self._database = database
+        self._repository = repository
+        self._passwords = passwords
+        self._audit = audit
+        self._clock = clock
+
+    async def login(self, email: str, password: Secret, *, address: str | None, request_id: str | None = None) -> tuple[User, Session]:
+        """A new sign-in. Raises `Unauthenticated`, always in the same words and after the same work, and `Throttled` where this account or
+        address has to wait. The attempt counts before the password is looked at."""
+        email = email.strip().lower()
+        network = throttle.network_of(address)
+        async with self._database.read() as connection:
+            found = await self._repository.user_with_email(connection, email)
+        user, stored = found or (None, None)
+        await self._take(email, network, user)
+        right = await self._passwords.matches(stored, password)
+        if user is None or not right or not user.active:
+            if user is not None:
+                reason = "wrong password" if not right else "deactivated"
+                await self._audit.refused(_actor(user, address, request_id), "session.login", user.id, reason=reason)
+            raise Unauthenticated(_REFUSED)
+        rehashed = await self._passwords.hash(password) if stored and self._passwords.outdated(stored) else None
+        return user, await self._begin(user, email, network, rehashed, _actor(user, address, request_id))
+
+    async def logout(self, actor: Actor) -> None:
+        """Ends the sign-in in use. An API token is not a sign-in: it is revoked, and nothing happens here."""
+        if actor.session_id is None:
+            return
+        async with self._database.unit() as work:
+            await self._repository.end_session(work.connection, actor.organization_id, actor.session_id)
+            await self._audit.record(work, actor, "session.logout", actor.session_id)
+
+    async def authenticate(self, token: str, *, address: str | None, request_id: str | None) -> Actor:
+        """Whose access or API token this is. Raises `Unauthenticated` for one that is unknown, expired or ended."""
+        kind = kind_of(token)
+        if kind is None:
+            raise _unknown()
+        now = self._clock.now_ns()
+        if kind == ACCESS:
+            async with self._database.read() as connection:
+                session = await self._repository.session(connection, digest(token))
+            if session is None or session.expires_at_ns <= now or not session.user.active:
+                raise _unknown()
+            return _actor(session.user, address, request_id, session_id=session.id)
+        async with self._database.read() as connection:
+            found = await self._repository.token_with_digest(connection, digest(token))
+        if found is None:
+            raise _unknown()
+        held, user = found
+        if held.revoked_at_ns is not None or (held.expires_at_ns is not None and held.expires_at_ns <= now) or not user.active:
+            raise _unknown()
+        if held.last_used_at_ns is None or now - held.last_used_at_ns >= _USED_EVERY_NS:
+            async with self._database.unit() as work:
+                await self._repository.update_token(work.connection, held, {"last_used_at_ns": now})
+        return Actor(
+            kind=ActorKind.API_TOKEN,
+            id=held.id,
+            organization_id=user.organization_id,
+            role=user.role,
+            scopes=held.scopes,
+            developer_id=user.developer_id,
+            address=address,
+            request_id=request_id,
+            user_id=user.id,
+        )
+
+    async def _take(self, email: str, network: str, user: User | None) -> None:
+        now = self._clock.now_ns()
+        async with self._database.unit() as work:
+            await self._repository.forget_attempts(
+                work.connection, before_ns=now - 2 * throttle.FORGET_NS, trusted_before_ns=now - throttle.TRUST_NS
+            )
+            buckets = await self._buckets(work.connection, email, network, now_ns=now)
+            taken: dict[str, Attempts] = {}
+            wait = 0
+            for subject, bucket in sorted(buckets.items()):
+                outcome = throttle.take(bucket, await self._repository.attempts(work.connection, subject, now_ns=now), now_ns=now)
+                if isinstance(outcome, int):
+                    wait = max(wait, outcome)
+                else:
+                    taken[subject] = outcome
+            if not wait:
+                for subject, attempts in taken.items():
+                    owner = user.organization_id if user and not subject.startswith(ADDRESS.name) else None
+                    await self._repository.set_attempts(work.connection, subject, attempts, organization_id=owner)
+        if wait:
+            _log.warning("a sign-in has to wait: too many attempts")
+            raise Throttled(f"Too many attempts to sign in; try again in {wait} seconds", retry_after=wait)
+
+    async def _begin(self, user: User, email: str, network: str, rehashed: str | None, actor: Actor) -> Session:
+        token, now = mint(ACCESS), self._clock.now_ns()
+        session = Session(id=new_id("ses"), token=token, expires_at_ns=now + LIFETIME_SECONDS * NANOSECONDS, expires_in=LIFETIME_SECONDS)
+        async with self._database.unit() as work:
+            current = await self._repository.user(work.connection, user.organization_id, user.id, for_update=True)
+            if current is None or not current.active:  # ended while the password was being checked
+                raise Unauthenticated(_REFUSED)
+            await self._forgive(work.connection, email, network, user, now_ns=now)
+            changes = {"last_login_at_ns": now} | ({"password_hash": rehashed} if rehashed else {})
+            await self._repository.update_user(work.connection, user, changes)
+            await self._repository.add_session(
+                work.connection, user, session_id=session.id, digest=digest(token.open()), now_ns=now, until_ns=session.expires_at_ns
+            )
+            await self._audit.record(work, actor, "session.login", session.id)
+        return session
+
+    async def _forgive(self, connection: AsyncConnection, email: str, network: str, user: User, *, now_ns: int) -> None:
+        """A right password: the account's count ends, the address gets its attempt back, and is known for this account from now on."""
+        buckets = await self._buckets(connection, email, network, now_ns=now_ns)
+        for subject, bucket in sorted({**buckets, TRUSTED.subject(email, network): TRUSTED}.items()):
+            before = await self._repository.attempts(connection, subject, now_ns=now_ns)
+            left = before.failures - 1 if bucket is ADDRESS and before else 0
+            await self._repository.set_attempts(
+                connection,
+                subject,
+                Attempts(failures=max(left, 0), blocked_until_ns=0, updated_at_ns=now_ns),
+                organization_id=None if bucket is ADDRESS else user.organization_id,
+            )
+
+    async def _buckets(self, connection: AsyncConnection, email: str, network: str, *, now_ns: int) -> dict[str, Bucket]:
+        since = await self._repository.trusted_since(connection, TRUSTED.subject(email, network))
+        known = since is not None and now_ns - since <= throttle.TRUST_NS
+        account = (PAIR.subject(email, network), PAIR) if known else (ACCOUNT.subject(email), ACCOUNT)
+        return {account[0]: account[1], ADDRESS.subject(network): ADDRESS}
+
+
+def _actor(user: User, address: str | None, request_id: str | None, *, session_id: str | None = None) -> Actor:
+    return Actor(
+        kind=ActorKind.USER,
+        id=user.id,
+        organization_id=user.organization_id,
+        role=user.role,
+        developer_id=user.developer_id,
+        address=address,
+        request_id=request_id,
+        user_id=user.id,
+        session_id=session_id,
+    )
+
+
+def _unknown() -> Unauthenticated:
+    return Unauthenticated("The token is not known, has expired or was revoked; sign in again")
