@@ -21,7 +21,7 @@ _MAX_CHOICES = 10_000
 class Target:
     """A credential made ready: where to connect, and the lines of a request's head that do not change."""
 
-    __slots__ = ("_after", "_before", "credential_id", "heads", "models", "pool", "vendor", "weight")
+    __slots__ = ("_after", "_before", "credential_id", "heads", "models", "pool", "secret", "vendor", "weight")
 
     def __init__(self, credential: UpstreamCredential, vendor: Vendor, connector: Connector) -> None:
         parts = urlsplit(credential.base_url)
@@ -39,6 +39,7 @@ class Target:
         self.credential_id = credential.id
         self.vendor = credential.vendor
         self.models = credential.models
+        self.secret = secret
         self.weight = max(1, credential.weight)
         self.pool: Pool = connector.pool(origin)
         self.heads: dict[tuple[bytes, bytes, bytes], bytes] = {}

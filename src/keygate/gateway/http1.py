@@ -58,6 +58,7 @@ _REQUEST = {
     b"transfer-encoding": Kind.TRANSFER_ENCODING,
     b"content-encoding": Kind.CONTENT_ENCODING,
     b"connection": Kind.CONNECTION,
+    b"content-type": Kind.CONTENT_TYPE,
     b"host": Kind.HOST,
     b"expect": Kind.EXPECT,
     b"upgrade": Kind.UPGRADE,
@@ -137,6 +138,8 @@ class RequestHead(NamedTuple):
     expect_continue: bool
     encoding: bytes | None  # Content-Encoding other than identity
     websocket: bool
+    hosted: bool
+    content_type: bytes | None
 
 
 def read_request_head(headers: list[Header], spellings: Spellings) -> RequestHead:
@@ -148,6 +151,7 @@ def read_request_head(headers: list[Header], spellings: Spellings) -> RequestHea
     length: int | None = None
     encoding: bytes | None = None
     hosts = 0
+    content_type: bytes | None = None
     listed: bytes | None = None
     for name, value in headers:
         kind = spellings[name]
@@ -183,6 +187,7 @@ def read_request_head(headers: list[Header], spellings: Spellings) -> RequestHea
             if value.lower() not in _PLAIN_CONNECTION:
                 listed = value if listed is None else listed + b"," + value
         elif kind == 6:
+            content_type = value
             add(b"%b: %b\r\n" % (name, value))
         elif kind == 4:
             if value.strip().lower() not in (b"", b"identity"):
@@ -200,7 +205,7 @@ def read_request_head(headers: list[Header], spellings: Spellings) -> RequestHea
     forward = b"".join(lines)
     if listed is not None:
         forward = _without_listed(headers, spellings, listed)
-    return RequestHead(forward, token, conflict, length, chunked, expect, encoding, websocket)
+    return RequestHead(forward, token, conflict, length, chunked, expect, encoding, websocket, hosts == 1, content_type)
 
 
 _PLAIN_CONNECTION = frozenset({b"keep-alive", b"close", b"upgrade"})

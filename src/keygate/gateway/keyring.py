@@ -15,7 +15,7 @@ from typing import Protocol
 from keygate.errors import Unavailable
 from keygate.gateway.ports import Accounts, KeySource
 from keygate.gateway.ticker import Ticker
-from keygate.policies import Deny, KeyState, KeyStatus
+from keygate.policies import KeyState, KeyStatus
 from keygate.virtual_keys import digest, parse
 
 log = logging.getLogger("keygate.gateway")
@@ -24,7 +24,7 @@ FOREVER = 2**63 - 1
 _MAX_ATTEMPTS = 8
 _MAX_LOADS = 16  # at once; the database has better to do than to look up made-up keys
 _MAX_WAITING = 2000
-_MAX_DECISIONS = 256  # per key
+_MAX_PLANS = 256  # per key
 
 
 class OpenExchange(Protocol):
@@ -40,7 +40,7 @@ class OpenExchange(Protocol):
 class KeyEntry:
     """A key in memory. The object stays the same while its state changes; requests in flight stand in `open`."""
 
-    __slots__ = ("decisions", "digests", "good_until", "id", "open", "stale", "state", "used")
+    __slots__ = ("digests", "good_until", "id", "open", "plans", "stale", "state", "used")
 
     def __init__(self, state: KeyState) -> None:
         self.id = state.id
@@ -53,13 +53,13 @@ class KeyEntry:
         self.stale = False
         self.good_until = 0 if state.status is not KeyStatus.ACTIVE else FOREVER if state.expires_at_ns is None else state.expires_at_ns
         self.digests = tuple((d.digest, FOREVER if d.expires_at_ns is None else d.expires_at_ns) for d in state.digests)
-        self.decisions: dict[tuple[str, str | None, str], Deny | None] = {}
+        self.plans: dict[tuple[object, str], object] = {}  # what the pipeline decided under this state
 
-    def remember(self, question: tuple[str, str | None, str], answer: Deny | None) -> None:
+    def remember(self, route: object, model: str, plan: object) -> None:
         """Keeps a decision for as long as this state of the key lasts."""
-        if len(self.decisions) >= _MAX_DECISIONS:
-            self.decisions.clear()
-        self.decisions[question] = answer
+        if len(self.plans) >= _MAX_PLANS:
+            self.plans.clear()
+        self.plans[route, model] = plan
 
     def valid_until(self, token_digest: bytes) -> int:
         """Until when (nanoseconds) a token with this digest opens this key, expiry of the key aside; 0: it doesn't."""
@@ -251,5 +251,3 @@ class KeyRing:
         for entry in entries:
             for exchange in list(entry.open):
                 exchange.cut("key_state_unknown", detail)
-
-

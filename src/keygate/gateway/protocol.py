@@ -1,0 +1,387 @@
+"""The server's side of a connection: uvicorn's own protocol, which here answers gateway mounts straight from the parser and leaves every
+other path to ASGI. Answers leave in the order of their requests, whichever kind they are.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import httptools
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from keygate.gateway.exchange import Exchange
+from keygate.gateway.http1 import CONTINUE, MAX_HEAD_BYTES, MAX_HEADERS, STATUS_LINES, Header, HeadInvalid, read_request_head
+
+if TYPE_CHECKING:
+    from uvicorn.config import Config
+    from uvicorn.server import ServerState
+
+    from keygate.gateway.gateway import Gateway
+
+_MAX_PIPELINED = 16
+_MAX_URL = 16 * 1024
+_LINGER = 2.0  # seconds that a refused caller may still send, so that it reads our answer and not a reset
+_MAX_OVERHEAD = 1 << 20  # bytes of chunk framing between two pieces of body
+_MAX_LINGER_BYTES = 64 << 20
+
+
+class _Busy:
+    """Stands in for a running ASGI cycle, so that uvicorn queues the next one."""
+
+    response_complete = False
+
+
+class GatewayProtocol(HttpToolsProtocol):
+    """Made by `Gateway.http_class`, which sets `gateway`."""
+
+    gateway: Gateway
+
+    def __init__(
+        self, config: Config, server_state: ServerState, app_state: dict[str, Any], _loop: asyncio.AbstractEventLoop | None = None
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self.ticker = self.gateway.ticker
+        self.current: Exchange | None = None  # whose answer is due
+        self.reading: Exchange | None = None  # whose body is coming
+        self.seen = self.head_since = self.ticker.now
+        self.in_head = False
+        self.head_bytes = 0
+        self.overhead = 0
+        self.closing_since: float | None = None
+        self.lingered = -1  # bytes thrown away since the last answer; -1: not lingering
+        self.last = False  # no request after the current ones
+        self.stalled_since: float | None = None
+        self.stalled_bytes = 0
+        self.url = b""
+        self.headers: list[Header] = []
+
+    # transport
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's own
+        super().connection_made(transport)
+        self.gateway.connections.add(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.gateway.connections.discard(self)
+        current, self.current, self.reading = self.current, None, None
+        waiting = [entry for entry, app in self.pipeline if app is None]
+        self.pipeline.clear()
+        super().connection_lost(exc)
+        if current is not None:
+            current.caller_gone()
+        for exchange in waiting:
+            exchange.caller_gone()  # type: ignore[attr-defined]  # entries without an app are exchanges
+
+    def data_received(self, data: bytes) -> None:
+        self.seen = self.ticker.now
+        if self.lingered >= 0:
+            self.lingered += len(data)
+            if self.lingered > _MAX_LINGER_BYTES:
+                self.transport.abort()
+            return
+        if self.last and self.reading is None and self.current is not None:
+            return  # nothing more is taken on this connection
+        if self.in_head:
+            self.head_bytes += len(data)
+            if self.head_bytes > MAX_HEAD_BYTES:
+                self._refuse_bytes(431, "The request's head is too large.")
+                return
+        else:
+            self.overhead += len(data)
+        if self.timeout_keep_alive_task is not None:
+            self._unset_keepalive_if_required()
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            self._upgrade()
+            return
+        except httptools.HttpParserError as error:
+            reason = error.__context__
+            self._refuse_bytes(*(reason.args if isinstance(reason, _Malformed) else (400, f"This is not valid HTTP: {error}.")))
+            return
+        if self.in_head and not self.head_bytes:
+            self.head_bytes = len(data)
+        elif self.overhead > _MAX_OVERHEAD and self.reading is not None:
+            self._refuse_bytes(400, "The body's framing is larger than the body.")
+            return
+        current = self.current
+        if current is not None and current.ready:
+            current.start()
+
+    def _upgrade(self) -> None:
+        exchange = self.reading
+        if exchange is not None:
+            self.reading = None
+            exchange.received = True
+            if exchange is self.current and exchange.ready:
+                exchange.start()
+        elif self.current is not None or self.pipeline:
+            self._refuse_bytes(400, "An upgrade can't stand behind other requests.")
+        elif self._should_upgrade():
+            self.handle_websocket_upgrade()
+        else:
+            self._refuse_bytes(400, "This upgrade is not served.")
+
+    def handle_websocket_upgrade(self) -> None:
+        self.gateway.connections.discard(self)
+        super().handle_websocket_upgrade()
+
+    # parser
+
+    def on_message_begin(self) -> None:
+        self.in_head = True
+        self.head_since = self.ticker.now
+        self.head_bytes = 0
+        self.url = b""
+        self.headers = []
+
+    def on_url(self, url: bytes) -> None:
+        self.url += url
+        if len(self.url) > _MAX_URL:
+            raise _Malformed(414, "The URL is too long.")
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        headers = self.headers
+        headers.append((name, value))
+        if len(headers) > MAX_HEADERS:
+            raise _Malformed(431, "The request has too many headers.")
+        if not self.in_head:
+            raise _Malformed(400, "Trailers are not taken.")
+
+    def on_headers_complete(self) -> None:
+        self.in_head = False
+        self.overhead = 0
+        if self.last:
+            return
+        url = self.url
+        parser = self.parser
+        method: bytes = parser.get_method()
+        path, _, query = url.partition(b"?")
+        route = self.gateway.routes.find(method, path)
+        if route is None:
+            self._leave_to_asgi(url)
+            return
+        try:
+            head = read_request_head(self.headers, self.gateway.spellings)
+        except HeadInvalid as error:
+            raise _Malformed(400, f"This is not valid HTTP: {error}.") from None
+        http10 = parser.get_http_version() == "1.0"
+        if not head.hosted and not http10:
+            raise _Malformed(400, "The Host header is missing.")
+        if b"#" in url:
+            raise _Malformed(400, "A fragment can't stand in a request.")
+        exchange = Exchange(self.gateway, self, route, method, query, http10=http10, keep_alive=parser.should_keep_alive())
+        self.reading = exchange
+        if parser.should_upgrade():
+            head = head._replace(websocket=True)
+            exchange.keep_alive = False
+        if self._free:
+            self.current = exchange
+        else:
+            self._queue(exchange)
+        exchange.begin(head)
+        if exchange is self.current and exchange.wants_continue():
+            self.transport.write(CONTINUE)
+
+    def _leave_to_asgi(self, url: bytes) -> None:
+        headers = self.headers
+        super().on_message_begin()
+        self.url = url
+        self.headers = self.scope["headers"] = [(name.lower(), value) for name, value in headers]  # type: ignore[assignment]
+        self.expect_100_continue = any(name == b"expect" and value.lower() == b"100-continue" for name, value in self.headers)
+        self.reading = None
+        if self._free:
+            super().on_headers_complete()
+            return
+        running = self.cycle
+        self.cycle = _Busy()  # type: ignore[assignment]  # uvicorn then queues, and sets the new one
+        super().on_headers_complete()
+        if isinstance(self.cycle, _Busy):
+            self.cycle = running  # a WebSocket upgrade, judged in `_upgrade`
+        self._bound_queue()
+
+    @property
+    def _free(self) -> bool:
+        return self.current is None and not self.pipeline and (self.cycle is None or self.cycle.response_complete)
+
+    def _queue(self, exchange: Exchange) -> None:
+        self.flow.pause_reading()
+        self.pipeline.appendleft((exchange, None))  # type: ignore[arg-type]  # told apart by the missing app
+        self._bound_queue()
+
+    def _bound_queue(self) -> None:
+        if len(self.pipeline) > _MAX_PIPELINED:
+            self.last = True
+
+    def on_body(self, body: bytes) -> None:
+        self.overhead = 0
+        exchange = self.reading
+        if exchange is not None:
+            exchange.body_received(body)
+            if exchange.greedy:
+                self.flow.pause_reading()
+        elif not self.last and self.cycle is not None:
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        exchange = self.reading
+        if exchange is not None:
+            if not self.parser.should_upgrade():
+                self.reading = None
+                exchange.received = True
+        elif not self.last and self.cycle is not None:
+            super().on_message_complete()
+
+    # exchanges
+
+    def write(self, data: bytes) -> None:
+        self.transport.write(data)
+
+    def proceed(self, exchange: Exchange) -> None:
+        if exchange is self.current:
+            if exchange is self.reading or not self.pipeline:
+                self.flow.resume_reading()
+            if exchange.ready:
+                exchange.start()
+
+    def finished(self, exchange: Exchange, *, close: bool) -> None:
+        self.server_state.total_requests += 1
+        if exchange is not self.current:
+            return
+        self.current = None
+        self.seen = self.ticker.now
+        if self.transport.is_closing():
+            return
+        if self.reading is exchange:  # answered before its body was whole
+            self.reading = None
+            self._linger()
+        elif close or (self.last and not self.pipeline):
+            self._close()
+        else:
+            self._next()
+
+    def abort(self) -> None:
+        self.current = None
+        self.transport.abort()
+
+    def on_response_complete(self) -> None:
+        """From uvicorn: an ASGI answer has been written."""
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.seen = self.ticker.now
+        if self.last and not self.pipeline:
+            self._close()
+        else:
+            self._next()
+
+    def _next(self) -> None:
+        if not self.pipeline:
+            if self.flow.read_paused:
+                self.flow.resume_reading()
+            return
+        entry, app = self.pipeline.pop()
+        if app is not None:
+            self._start_asgi_task(entry, app)
+        else:
+            self.current = exchange = entry  # type: ignore[assignment]  # entries without an app are exchanges
+            if exchange.wants_continue():  # type: ignore[attr-defined]
+                self.transport.write(CONTINUE)
+            self.loop.call_soon(self.proceed, exchange)
+        if not self.pipeline:
+            self.flow.resume_reading()
+
+    # back-pressure
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self.stalled_since = self.ticker.now
+        self.stalled_bytes = self.transport.get_write_buffer_size()
+        if self.current is not None:
+            self.current.pause()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self.stalled_since = None
+        if self.current is not None:
+            self.current.resume()
+
+    # endings
+
+    def shutdown(self) -> None:
+        self.gateway.shutting_down()
+        self.last = True
+        if self.current is not None or self.pipeline:
+            if self.cycle is not None:
+                self.cycle.keep_alive = False
+            if self.current is not None:
+                self.current.keep_alive = False
+        else:
+            super().shutdown()
+
+    def _close(self) -> None:
+        self.closing_since = self.ticker.now
+        self.transport.close()
+
+    def _linger(self) -> None:
+        """The caller is still sending: what comes is thrown away for a moment, then the connection ends."""
+        self.lingered = 0
+        self.closing_since = self.ticker.now
+        self.last = True
+        self.flow.resume_reading()
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+
+    def _refuse_bytes(self, status: int, message: str) -> None:
+        """What came can't be read as requests any further. If an answer is under way, the connection breaks with it."""
+        current = self.current
+        self.reading = None
+        if current is not None and not current.received:
+            self.current = None
+            current.caller_gone()
+        elif not self._free:
+            self.last = True  # what was asked in good form is answered; then the connection ends
+            return
+        body = message.encode("ascii", "replace")
+        self.transport.write(
+            b"%bcontent-type: text/plain; charset=utf-8\r\nconnection: close\r\ncontent-length: %d\r\n\r\n%b"
+            % (STATUS_LINES[status], len(body), body)
+        )
+        self._linger()
+
+    def sweep(self, now: float) -> None:
+        """Every time-out of a caller's connection. Called by the gateway's ticker."""
+        patience = self.gateway.client_timeout
+        if self.closing_since is not None or self.transport.is_closing():
+            since = self.closing_since if self.closing_since is not None else self.seen
+            if now - since > (_LINGER if self.lingered >= 0 else patience):
+                self.transport.abort()
+        elif self.stalled_since is not None:
+            waiting = self.transport.get_write_buffer_size()
+            if waiting < self.stalled_bytes:
+                self.stalled_bytes = waiting
+                self.stalled_since = now
+            elif now - self.stalled_since > patience:
+                self.transport.abort()
+        elif self.in_head:
+            if now - self.head_since > patience and self._free:
+                self._refuse_bytes(408, "The request's head did not come in time.")
+        elif self.reading is not None:
+            if now - self.seen > patience and not self.flow.read_paused:
+                self._refuse_bytes(408, "The request's body did not come in time.")
+        elif self._free:
+            if now - self.seen > self.timeout_keep_alive:
+                self._close()
+        elif (
+            self.current is None
+            and self.cycle is not None
+            and self.cycle.more_body
+            and not self.flow.read_paused
+            and now - self.seen > patience
+        ):
+            self.transport.abort()
+
+
+class _Malformed(ValueError):
+    """Raised inside parser callbacks: status and message of the refusal."""
