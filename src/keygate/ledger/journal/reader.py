@@ -10,7 +10,8 @@ import msgspec
 from keygate.ledger.journal.records import SETTLE, TYPES, Position, Record, Settle
 from keygate.ledger.journal.segments import MAGIC, REMEDY, JournalCorrupt, bodies, check_magic, segment_numbers, segment_path
 
-READ_BYTES = 4 << 20
+READ_BYTES = 4 << 20  # longer than any record
+USUAL_BYTES = 1024  # of a settle with its begin: reading little more than `limit` of them costs least
 
 _DECODERS: dict[int, msgspec.msgpack.Decoder[Record]] = {kind: msgspec.msgpack.Decoder(type_) for kind, type_ in TYPES.items()}
 _SETTLE = msgspec.msgpack.Decoder(Settle)
@@ -38,6 +39,7 @@ def read_from(directory: Path, position: Position, *, limit: int = 2000) -> Batc
     for index, number in enumerate(numbers):
         _check_sequence(directory, numbers, index)
         path = segment_path(directory, number)
+        span = min(READ_BYTES, max(1, limit) * USUAL_BYTES)
         offset = position.offset if number == position.segment else 0
         offset = max(offset, len(MAGIC))
         position = Position(number, offset)
@@ -46,7 +48,7 @@ def read_from(directory: Path, position: Position, *, limit: int = 2000) -> Batc
                 if offset <= len(MAGIC):
                     check_magic(file.read(len(MAGIC)), path)
                 file.seek(offset)
-                data = file.read(READ_BYTES)
+                data = file.read(span)
             before = offset
             for body, behind in bodies(data, 0, path, base=offset):
                 if body[0] == SETTLE:
@@ -55,8 +57,12 @@ def read_from(directory: Path, position: Position, *, limit: int = 2000) -> Batc
                 if len(settles) >= limit:
                     return Batch(tuple(settles), position, more=True)
             offset = position.offset
-            if offset == before or len(data) < READ_BYTES:
+            if len(data) < span:
                 break
+            if offset == before:  # a record longer than the span
+                if span == READ_BYTES:
+                    break
+                span = READ_BYTES
     return Batch(tuple(settles), position, more=False)
 
 

@@ -1,0 +1,81 @@
+"""What a batch of settled requests adds up to: rows of entries, spend per budget window, use per limit and day. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from keygate.ledger.journal import Settle
+from keygate.ledger.model import TokenUsage
+
+BUCKET_NS = 300 * 10**9  # five minutes: the grain in which limits per day survive a restart
+
+_NO_USAGE = TokenUsage()
+_MILLISECOND = 1_000_000
+
+Row = tuple[object, ...]
+
+
+@dataclass(slots=True)
+class Postings:
+    """Rows for one transaction. `rows` are in the order of `tables.POSTED`."""
+
+    rows: list[Row] = field(default_factory=list)
+    spend: dict[tuple[str, int], tuple[str, int, int]] = field(default_factory=dict)  # → (organization, spent, in doubt)
+    use: dict[tuple[str, int], tuple[str, int]] = field(default_factory=dict)  # → (organization, amount)
+
+    def add(self, settles: Iterable[Settle], first_seq: int) -> int:
+        """Adds settled requests, numbered from `first_seq`; returns the next number. Every microsecond here is paid by every request."""
+        seq = first_seq
+        append = self.rows.append
+        spend = self.spend
+        for s in settles:
+            cost = s.cost_nano
+            append(
+                (
+                    seq,
+                    s.request_id,
+                    s.organization_id,
+                    s.began_at_ns,
+                    s.key_id,
+                    s.team_id,
+                    s.developer_id,
+                    s.app_id,
+                    s.vendor,
+                    s.endpoint,
+                    s.model_asked,
+                    s.model,
+                    s.model_served,
+                    s.credential_id,
+                    s.status,
+                    s.outcome,
+                    *(s.usage or _NO_USAGE),
+                    s.price_id,
+                    s.service_tier,
+                    cost,
+                    s.hold_nano,
+                    1 if s.in_doubt else 0,
+                    s.latency_ns // _MILLISECOND,
+                    None if s.first_token_ns is None else s.first_token_ns // _MILLISECOND,
+                    1 if s.streamed else 0,
+                    json.dumps(s.tags) if s.tags else None,
+                    s.upstream_request_id,
+                    json.dumps(s.budgets) if s.in_doubt else None,
+                )
+            )
+            seq += 1
+            if cost:
+                organization_id = s.organization_id
+                doubted = cost if s.in_doubt else 0
+                for window in s.budgets:
+                    former = spend.get(window)
+                    spend[window] = (
+                        (organization_id, cost, doubted) if former is None else (organization_id, former[1] + cost, former[2] + doubted)
+                    )
+            if s.day_limits:
+                bucket = s.began_at_ns - s.began_at_ns % BUCKET_NS
+                for limit_id, amount in s.day_limits:
+                    counted = self.use.get((limit_id, bucket))
+                    self.use[limit_id, bucket] = (s.organization_id, amount if counted is None else counted[1] + amount)
+        return seq

@@ -1,0 +1,79 @@
+"""What the database knows of budgets and limits, for the engine; and this gateway's permission to spend."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from keygate.errors import StartRefused, Unavailable
+from keygate.kit.clock import NANOSECONDS, Clock
+from keygate.ledger.ports import BudgetQuery, Loaded
+
+if TYPE_CHECKING:
+    from keygate.kit.database import Database
+    from keygate.ledger.repository import LedgerRepository
+
+LEASE_NS = 120 * NANOSECONDS  # longer than a restart of the database takes
+
+
+class DatabaseSpend:
+    """The `SpendSource` over the tables that the fold keeps. All of an answer is one snapshot, as of the checkpoint it names."""
+
+    def __init__(self, *, database: Database, repository: LedgerRepository, journal_id: str) -> None:
+        self._database = database
+        self._repository = repository
+        self._journal_id = journal_id
+
+    async def load(self, budgets: Sequence[BudgetQuery], limit_ids: Sequence[str], limits_since_ns: int) -> Loaded:
+        async with self._database.read() as connection:
+            return Loaded(
+                position=await self._repository.checkpoint(connection, self._journal_id),
+                budgets=await self._repository.spend(connection, budgets),
+                limits=await self._repository.limit_use(connection, limit_ids, limits_since_ns),
+            )
+
+
+class WholeGrant:
+    """The `SliceSource` of a single gateway: it holds the whole of every budget, by one lease in the database.
+
+    A second gateway on the same database is refused at its start while the lease lasts, since both would spend the same money.
+    `node_id` stays the same across restarts, so a gateway that died takes its own lease up again at once.
+    """
+
+    def __init__(self, *, database: Database, repository: LedgerRepository, clock: Clock, node_id: str) -> None:
+        self._database = database
+        self._repository = repository
+        self._clock = clock
+        self._node_id = node_id
+        self._until_ns = 0
+
+    async def acquire(self) -> None:
+        """Call once before the first request. Raises `StartRefused` while another gateway holds the lease."""
+        if not await self._take():
+            raise StartRefused(
+                "Another KeyGate gateway spends from this database's budgets. Stop it, or wait two minutes if it has just died; "
+                "several gateways on one database are not supported yet."
+            )
+
+    async def renew(self) -> None:
+        """Call every ten seconds. Where it fails until the lease ends, `granted` answers 0: nothing is spent without permission."""
+        if not await self._take():
+            self._until_ns = 0
+            raise Unavailable("Another gateway has taken over the budgets of this database")
+
+    async def release(self) -> None:
+        self._until_ns = 0
+        async with self._database.unit() as work:
+            await self._repository.give_back(work.connection, self._node_id)
+
+    def granted(self, budget_id: str, amount_nano: int) -> int:
+        del budget_id  # the whole of each
+        return amount_nano if self._clock.now_ns() < self._until_ns else 0
+
+    async def _take(self) -> bool:
+        now = self._clock.now_ns()
+        async with self._database.unit() as work:
+            taken = await self._repository.grant_whole(work.connection, self._node_id, now_ns=now, until_ns=now + LEASE_NS)
+        if taken:
+            self._until_ns = now + LEASE_NS
+        return taken
