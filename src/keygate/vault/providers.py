@@ -171,16 +171,18 @@ def read_master_key(path: Path) -> Secret:
 
 def _read(path: Path) -> Secret:
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | getattr(os, "O_NONBLOCK", 0))  # a pipe must not hold the start up
     except OSError as error:
         raise StartRefused(f"The master key file {path} can't be read: {error.strerror}") from None
-    with os.fdopen(descriptor, "rb") as file:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
+    try:
+        mode = os.fstat(descriptor).st_mode
+        if not stat.S_ISREG(mode):
             raise StartRefused(f"The master key file {path} is not a regular file")
-        if os.name == "posix" and status.st_mode & 0o077:
-            raise StartRefused(f"The master key file {path} can be read by others than its owner; run: chmod 600 {path}")
-        raw = file.read(_LONGEST_FILE + 1)
+        if os.name == "posix" and mode & 0o077:
+            raise StartRefused(f"The master key file {path} is open to others than its owner; run: chmod 600 {path}")
+        raw = os.read(descriptor, _LONGEST_FILE + 1)
+    finally:
+        os.close(descriptor)
     try:
         text = raw.decode().strip()
     except UnicodeDecodeError:

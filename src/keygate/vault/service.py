@@ -166,7 +166,9 @@ class Vault:
         draft = WrappedKey(new_id("dk"), organization_id, generation, provider.id, b"", now, now)
         material = os.urandom(KEY_BYTES)
         await self._repository.add_key(connection, replace(draft, wrapped=await provider.wrap(material, draft.context)))
-        return DataKey(draft.id, material)  # kept in memory once a committed row names it
+        key = DataKey(draft.id, material)
+        self._keys[key.id] = key  # where the transaction fails nothing will ever name it
+        return key
 
     async def _open_key(self, stored: WrappedKey) -> DataKey:
         provider = await self._provider_for(stored.kek_id)
