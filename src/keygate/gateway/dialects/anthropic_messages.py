@@ -17,7 +17,7 @@ from keygate.gateway.dialects.body_tap import BodyTap, NoTap, tap_for
 from keygate.gateway.dialects.event_stream import EventTap
 from keygate.gateway.dialects.interface import BadBody, Facts, Tap
 from keygate.gateway.dialects.openai_chat import tier_features
-from keygate.gateway.dialects.parts import Message, Part, Tally, Tool, blob_members, tool_types
+from keygate.gateway.dialects.parts import Message, Part, Tally, Tool, blob_bytes, tool_types
 from keygate.gateway.dialects.refusals import anthropic_stream_error
 from keygate.gateway.dialects.usage import anthropic_usage, merged_anthropic
 from keygate.ledger import TokenUsage
@@ -136,7 +136,7 @@ class MessagesCodec:
 
     def tight_input_bound(self, body: bytes) -> int:
         facts = self.read(body, None)
-        return min(facts.input_bound, facts.input_bound - len(body) + bounds.walked(body, blob=blob_members))
+        return min(facts.input_bound, facts.input_bound - len(body) + bounds.walked(body, blobs=blob_bytes))
 
     def rewrite(
         self, body: bytes, facts: Facts, *, model: str | None = None, max_output: int | None = None, include_usage: bool = False

@@ -38,22 +38,19 @@ def image_bound(model: str) -> int:
     return _TILES_MINI
 
 
-def walked(body: bytes, *, blob: Callable[[dict[str, Any]], tuple[str, ...]]) -> int:
-    """The length of the JSON as it would be without escapes and white space, in bytes, without the members that `blob` names for an
-    object: base64 data that the vendor decodes, whose tokens are bounded otherwise."""
-    total = 0
-    stack: list[Any] = [msgspec.json.decode(body)]
+def walked(body: bytes, *, blobs: Callable[[dict[str, Any]], int]) -> int:
+    """The length in bytes of the JSON as it would be without escapes and white space, and without the `blobs`, whose tokens are bounded
+    otherwise."""
+    decoded = msgspec.json.decode(body)
+    total = -blobs(decoded)
+    stack: list[Any] = [decoded]
     while stack:
         value = stack.pop()
         if isinstance(value, str):
             total += len(value.encode("utf-8", "surrogatepass")) + 3
         elif isinstance(value, dict):
-            skipped = blob(value)
-            total += 2
-            for name, inner in value.items():
-                total += len(name.encode("utf-8", "surrogatepass")) + 4
-                if name not in skipped:
-                    stack.append(inner)
+            total += 2 + sum(len(name.encode("utf-8", "surrogatepass")) + 4 for name in value)
+            stack.extend(value.values())
         elif isinstance(value, list):
             total += 2 + len(value)
             stack.extend(value)

@@ -104,7 +104,9 @@ class EventTap:
             passed_on = whole
         else:
             passed_on = self._read_events(whole)
-        return passed_on if self._hide else chunk
+        if not self._hide or passed_on == chunk:
+            return chunk
+        return passed_on
 
     def _last_end(self) -> int:
         """Where the last whole event in `_held` ends; 0 if none does. What was searched before is not searched again."""

@@ -28,7 +28,7 @@ from keygate.gateway.dialects.bodies import (
 from keygate.gateway.dialects.body_tap import BodyTap, tap_for
 from keygate.gateway.dialects.event_stream import EventTap
 from keygate.gateway.dialects.interface import BadBody, Facts, Tap
-from keygate.gateway.dialects.parts import Message, Tally, Tool, blob_members, tool_types
+from keygate.gateway.dialects.parts import Message, Tally, Tool, blob_bytes, tool_types
 from keygate.gateway.dialects.refusals import openai_stream_error
 from keygate.gateway.dialects.usage import openai_usage
 from keygate.vendors import Dialect, ErrorStyle
@@ -167,7 +167,7 @@ class ChatCodec:
     def tight_input_bound(self, body: bytes) -> int:
         facts = self.read(body, None)
         extra = facts.input_bound - len(body)
-        return min(facts.input_bound, extra + bounds.walked(body, blob=blob_members))
+        return min(facts.input_bound, extra + bounds.walked(body, blobs=blob_bytes))
 
     def rewrite(
         self, body: bytes, facts: Facts, *, model: str | None = None, max_output: int | None = None, include_usage: bool = False

@@ -32,7 +32,7 @@ class EmbeddingsCodec:
         return Facts(model=model_name(asked.model), output_max=0, output_free=True, input_bound=len(body) + bounds.OVERHEAD)
 
     def tight_input_bound(self, body: bytes) -> int:
-        return min(len(body), bounds.walked(body, blob=lambda _: ())) + bounds.OVERHEAD
+        return min(len(body), bounds.walked(body, blobs=lambda _: 0)) + bounds.OVERHEAD
 
     def rewrite(
         self, body: bytes, facts: Facts, *, model: str | None = None, max_output: int | None = None, include_usage: bool = False

@@ -17,7 +17,7 @@ from keygate.gateway.dialects.body_tap import BodyTap, NoTap, searches, tap_for
 from keygate.gateway.dialects.event_stream import EventTap
 from keygate.gateway.dialects.interface import BadBody, Facts, Tap
 from keygate.gateway.dialects.openai_chat import model_features, tier_features
-from keygate.gateway.dialects.parts import Part, Tally, Tool, blob_members, tool_types
+from keygate.gateway.dialects.parts import Part, Tally, Tool, blob_bytes, tool_types
 from keygate.gateway.dialects.refusals import openai_stream_error, responses_stream_error
 from keygate.gateway.dialects.usage import openai_usage
 from keygate.vendors import Dialect, ErrorStyle
@@ -142,7 +142,7 @@ class ResponsesCodec:
 
     def tight_input_bound(self, body: bytes) -> int:
         facts = self.read(body, None)
-        return min(facts.input_bound, facts.input_bound - len(body) + bounds.walked(body, blob=blob_members))
+        return min(facts.input_bound, facts.input_bound - len(body) + bounds.walked(body, blobs=blob_bytes))
 
     def rewrite(
         self, body: bytes, facts: Facts, *, model: str | None = None, max_output: int | None = None, include_usage: bool = False

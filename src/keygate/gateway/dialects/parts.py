@@ -85,13 +85,32 @@ _IMAGE = frozenset({"image_url", "input_image", "image", "computer_screenshot"})
 _NESTING = frozenset({"tool_result", "search_result", "mid_conv_system"})
 
 
-def blob_members(value: dict[str, Any]) -> tuple[str, ...]:
-    """Members of this object whose text is base64 that the vendor decodes: counted by ceilings, not by their bytes."""
-    kind = value.get("type")
-    if kind in ("image_url", "input_image", "computer_screenshot"):
-        return ("image_url",)
-    if kind == "base64" and isinstance(value.get("media_type"), str):
-        return ("data",)
-    if kind in ("file", "input_file"):
-        return ("file", "file_data")
-    return ()
+def blob_bytes(body: dict[str, Any]) -> int:
+    """How many bytes of this decoded body are base64 of images, at the places where `Tally` counts images and nowhere else: the vendor
+    decodes those; the same shape in a tool's arguments is text."""
+    total = 0
+    stack: list[Any] = [body.get("system")]
+    for name in ("messages", "input"):
+        items = body.get(name)
+        if isinstance(items, list):
+            stack += [item.get(member) for item in items if isinstance(item, dict) for member in ("content", "output")]
+    while stack:
+        content = stack.pop()
+        for part in content if isinstance(content, list) else (content,):
+            if not isinstance(part, dict):
+                continue
+            if part.get("type") in _IMAGE:
+                total += _image_bytes(part)
+            stack.append(part.get("content"))
+            source = part.get("source")
+            if part.get("type") == "document" and isinstance(source, dict):
+                stack.append(source.get("content"))
+    return total
+
+
+def _image_bytes(part: dict[str, Any]) -> int:
+    image, source = part.get("image_url"), part.get("source")
+    if isinstance(image, dict):
+        image = image.get("url")
+    data = source.get("data") if isinstance(source, dict) and source.get("type") == "base64" else None
+    return sum(len(text) for text in (image, data) if isinstance(text, str) and text.isascii())

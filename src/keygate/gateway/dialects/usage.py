@@ -116,8 +116,11 @@ def merged_anthropic(start: dict[str, Any], delta: Any) -> dict[str, Any]:
         return {**start, "output_tokens": delta}
     merged = dict(start)
     for name, value in delta.items():
-        before = merged.get(name)
-        if value is None or (type(value) is int and type(before) is int and 0 <= value < before):
+        before: Any = merged.get(name)
+        counter = before is not None and name.endswith("_tokens")
+        if value is None or (counter and (type(before) is not int or before < 0)):
+            continue  # nothing said, or garbage at the start, which stays garbage
+        if counter and type(value) is int and 0 <= value < before:
             continue
         merged[name] = value
     return merged
