@@ -13,7 +13,6 @@ import jsonschema
 import pytest
 import referencing
 import referencing.jsonschema
-
 from tests.sandbox.wire import CHAT_TOOL, RESPONSES_TOOL, chat, events, responses
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -125,7 +124,9 @@ async def test_completion_fits_the_contract(openai: httpx.AsyncClient) -> None:
     body = {"model": "gpt-3.5-turbo-instruct", "prompt": ["One", "Two"], "max_tokens": 5}
     fits((await openai.post("/completions", json=body)).json(), "CreateCompletionResponse")
     for chunk in events(await openai.post("/completions", json={**body, "stream": True})):
-        fits({name: value for name, value in chunk.items() if name != "usage" or value}, "CreateCompletionResponse")
+        for choice in chunk["choices"]:
+            choice["finish_reason"] = choice["finish_reason"] or "stop"  # null until the end; only the plain answer is described
+        fits(chunk, "CreateCompletionResponse")
 
 
 async def test_embeddings_fit_the_contract(openai: httpx.AsyncClient) -> None:

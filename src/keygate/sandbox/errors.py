@@ -40,7 +40,7 @@ class VendorError(Exception):
         return {"type": "error", "error": {"type": kind, "message": self.message}, "request_id": request_id}
 
 
-_OPENAI_KINDS = {429: "requests"}
+_OPENAI_KINDS = {402: "insufficient_quota", 429: "requests"}
 _ANTHROPIC_KINDS = {
     401: "authentication_error",
     402: "billing_error",
