@@ -6,6 +6,7 @@
     ├── Forbidden             403  forbidden             known, visible, not allowed
     ├── NotFound              404  not_found             absent, or not visible to this actor
     ├── Conflict              409  conflict              the state does not allow it, or the name is taken
+    ├── TooLarge              413  too_large             the body is larger than this call takes
     ├── Throttled             429  throttled             try again after `retry_after` seconds
     ├── UpstreamFailed        502  upstream_failed       a vendor or a peer did not do its part
     ├── Unavailable           503  unavailable           we cannot do it now (a dependency is down)
@@ -22,6 +23,7 @@ class KeyGateError(Exception):
     status: int = 500
     code: str = "internal"
     title: str = "Something went wrong on our side"
+    recorded: bool = False  # set where the refusal stands in the audit log already
 
     def __init__(self, detail: str, *, field: str | None = None) -> None:
         super().__init__(detail)
@@ -57,6 +59,12 @@ class Conflict(KeyGateError):
     status = 409
     code = "conflict"
     title = "Not possible in this state"
+
+
+class TooLarge(KeyGateError):
+    status = 413
+    code = "too_large"
+    title = "The body is too large"
 
 
 class Throttled(KeyGateError):

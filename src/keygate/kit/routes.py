@@ -12,7 +12,8 @@ from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Generic, TypeVar
 
 from fastapi import APIRouter, Depends, Query, Request
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, StringConstraints, model_validator
+from pydantic_core import PydanticCustomError
 
 from keygate.errors import InvalidInput
 
@@ -22,10 +23,28 @@ Handler = TypeVar("Handler", bound=Callable[..., Any])
 PUBLIC = "public"  # no sign-in: log in, health
 
 
+Name = Annotated[
+    str,
+    StringConstraints(strip_whitespace=True, min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]*[^\x00-\x20\x7f][^\x00-\x1f\x7f]*$"),
+]
+"""What people call a thing: one line, not only spaces."""
+
+Id = Annotated[str, StringConstraints(min_length=1, max_length=40, pattern=r"^[A-Za-z0-9_]+$")]
+"""An id of ours, as it comes from outside."""
+
+
 class Schema(BaseModel):
-    """Base of every body on the wire: unknown fields are refused, so that a typing mistake is never silently ignored."""
+    """Base of every body on the wire: unknown fields are refused, so that a typing mistake is never silently ignored. Text may not
+    hold NUL, which PostgreSQL can't store."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, from_attributes=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_nul(cls, data: Any) -> Any:
+        if isinstance(data, dict) and _holds_nul(data):
+            raise PydanticCustomError("nul", "Text may not contain the character U+0000")
+        return data
 
 
 class Page(Schema, Generic[T]):
@@ -33,6 +52,14 @@ class Page(Schema, Generic[T]):
 
     items: list[T]
     next_cursor: str | None = None
+
+
+def _holds_nul(value: Any) -> bool:
+    if isinstance(value, str):
+        return "\0" in value
+    if isinstance(value, dict):
+        return any(_holds_nul(key) or _holds_nul(item) for key, item in value.items())
+    return isinstance(value, list) and any(map(_holds_nul, value))
 
 
 class PageQuery:
@@ -49,7 +76,9 @@ class PageQuery:
             try:
                 self.after = base64.urlsafe_b64decode(cursor.encode("ascii", "strict") + b"=" * (-len(cursor) % 4)).decode("ascii")
             except (binascii.Error, UnicodeError):
-                raise InvalidInput("cursor: not one that we gave out; start again without it", field="cursor") from None
+                self.after = ""
+            if not (self.after.isprintable() and self.after):
+                raise InvalidInput("cursor: not one that we gave out; start again without it", field="cursor")
 
     def page(self, rows: Sequence[T], *, key: Callable[[T], str]) -> tuple[Sequence[T], str | None]:
         """Cuts `rows` (asked for with `limit + 1`) to the page and makes the cursor."""

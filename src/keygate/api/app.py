@@ -1,0 +1,58 @@
+"""Assembly of the control plane: everything that is not a gateway mount."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from fastapi import FastAPI
+from fastapi.routing import APIRoute
+
+from keygate import __version__
+from keygate.api import health, openapi, problems
+from keygate.api.access import authoriser
+from keygate.api.envelope import Envelope
+from keygate.api.health import Check
+from keygate.api.routes import ALL, PREFIX
+from keygate.audit import AuditLog
+from keygate.identities import SessionService
+from keygate.kit.routes import Routes
+
+
+def create_app(
+    *,
+    services: Mapping[type, object],
+    sessions: SessionService,
+    audit: AuditLog,
+    public_url: str,
+    checks: Mapping[str, Check] | None = None,
+    metrics: Callable[[], bytes] | None = None,
+    routes: Sequence[Routes] = ALL,
+) -> FastAPI:
+    """The ASGI application. `services` are the areas' services by class; `checks` must pass for `/ready`; `metrics` makes the text of
+    `/metrics`. `app.state` holds what routes may ask for: `services`, `authorise`, `public_url`, `checks`, `metrics`."""
+    app = FastAPI(
+        title="KeyGate",
+        version=__version__,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=f"{PREFIX}/openapi.json",
+        redirect_slashes=False,
+        generate_unique_id_function=_operation_id,
+    )
+    app.state.services = services
+    app.state.authorise = authoriser(sessions)
+    app.state.public_url = public_url
+    app.state.checks = checks or {}
+    app.state.metrics = metrics or bytes
+    for each in routes:
+        app.include_router(each.router, prefix=PREFIX)
+    app.include_router(health.routes.router)
+    problems.install(app, audit)
+    openapi.install(app)
+    app.add_middleware(Envelope)
+    return app
+
+
+def _operation_id(route: APIRoute) -> str:
+    """The handler's name: stable, and unique across areas (a test sees to it)."""
+    return route.name

@@ -1,0 +1,115 @@
+"""Errors on the wire: RFC 9457 problem details with a stable `code` and the request's id."""
+
+from __future__ import annotations
+
+import logging
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, Field
+from starlette.exceptions import HTTPException
+
+from keygate.audit import AuditLog
+from keygate.errors import Conflict, Forbidden, InvalidInput, KeyGateError, NotFound, Throttled, Unauthenticated
+from keygate.identities import Actor
+
+MEDIA_TYPE = "application/problem+json"
+_LONGEST_NAME = 60
+
+_log = logging.getLogger(__name__)
+
+
+class Problem(BaseModel):
+    type: str = Field(description="`urn:keygate:problem:` and the code")
+    title: str
+    status: int
+    detail: str = Field(description="What is wrong and what to do, for the person who called")
+    code: str = Field(description="Stable, for programs")
+    request_id: str
+    field: str | None = Field(None, description="The field that is wrong, where it is one")
+
+
+def problem(
+    request_id: str, *, status: int, code: str, title: str, detail: str, field: str | None = None, headers: dict[str, str] | None = None
+) -> JSONResponse:
+    body: dict[str, Any] = {
+        "type": f"urn:keygate:problem:{code}",
+        "title": title,
+        "status": status,
+        "detail": detail,
+        "code": code,
+        "request_id": request_id,
+    }
+    if field is not None:
+        body["field"] = field
+    return JSONResponse(body, status, media_type=MEDIA_TYPE, headers=headers)
+
+
+def of_error(error: KeyGateError, request_id: str) -> JSONResponse:
+    headers = {}
+    if isinstance(error, Throttled):
+        headers["retry-after"] = str(error.retry_after)
+    if isinstance(error, Unauthenticated):
+        headers["www-authenticate"] = "Bearer"
+    return problem(
+        request_id, status=error.status, code=error.code, title=error.title, detail=error.detail, field=error.field, headers=headers
+    )
+
+
+def install(app: FastAPI, audit: AuditLog) -> None:
+    """Every error of a route leaves as a problem, and refusals to change something are recorded, whichever layer refused."""
+
+    async def refused(request: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, KeyGateError)  # noqa: S101  (registered for this class)
+        await _record(request, error, audit)
+        return of_error(error, request.state.request_id)
+
+    async def invalid(request: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, RequestValidationError)  # noqa: S101  (registered for this class)
+        return of_error(_first(error), request.state.request_id)
+
+    async def http(request: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, HTTPException)  # noqa: S101  (registered for this class)
+        request_id = request.state.request_id
+        if error.status_code == HTTPStatus.NOT_FOUND:
+            return of_error(NotFound("There is nothing at this address"), request_id)
+        if error.status_code == HTTPStatus.BAD_REQUEST:
+            return of_error(InvalidInput("The body can't be read; send JSON as `application/json`"), request_id)
+        status = HTTPStatus(error.status_code)
+        code = status.name.lower()
+        detail = f"{request.method} is not possible here" if status is HTTPStatus.METHOD_NOT_ALLOWED else status.description
+        return problem(request_id, status=status, code=code, title=status.phrase, detail=detail, headers=dict(error.headers or {}))
+
+    app.add_exception_handler(KeyGateError, refused)
+    app.add_exception_handler(RequestValidationError, invalid)
+    app.add_exception_handler(HTTPException, http)
+
+
+async def _record(request: Request, error: KeyGateError, audit: AuditLog) -> None:
+    actor: Actor | None = getattr(request.state, "actor", None)
+    permission: str | None = getattr(request.state, "permission", None)
+    changing = request.method not in {"GET", "HEAD", "OPTIONS"} and permission is not None and permission.endswith((".write", ".self"))
+    if actor is None or permission is None or not changing or error.recorded or not isinstance(error, Forbidden | NotFound | Conflict):
+        return
+    try:
+        await audit.refused(actor, permission, f"{request.method} {request.url.path}"[:400], reason=error.detail)
+    except KeyGateError:
+        _log.exception("a refusal could not be recorded (request %s)", request.state.request_id)
+
+
+def _first(error: RequestValidationError) -> InvalidInput:
+    """Names the field and what it should be. What was sent is never repeated: it may be a secret."""
+    first = error.errors()[0]
+    where = [str(part)[:_LONGEST_NAME] for part in first.get("loc", ())]
+    kind = first.get("type", "")
+    if kind == "json_invalid":
+        return InvalidInput("The body is not JSON that can be read")
+    names = where[1:] if where and where[0] in {"body", "query", "path", "header", "cookie"} else where
+    if not names:
+        return InvalidInput("The body is missing or of the wrong kind; send a JSON object as `application/json`")
+    field = ".".join(names)
+    message = "this field is not known here" if kind == "extra_forbidden" else str(first.get("msg", "not valid"))
+    return InvalidInput(f"{field}: {message}", field=field)
