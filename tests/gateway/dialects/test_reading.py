@@ -265,7 +265,7 @@ def test_input_that_the_body_does_not_show_is_unknown(kind, body: bytes) -> None
         (CHAT, chat(modalities=["text", "audio"]), "audio"),
         (CHAT, chat(messages=[{"role": "user", "content": [{"type": "input_audio", "input_audio": {"data": "x"}}]}]), "audio"),
         (CHAT, chat(model="gpt-4o-search-preview"), "search_model"),
-        (CHAT, chat(service_tier="priority"), "service_tier_priority"),
+        (CHAT, chat(service_tier="ultra"), "service_tier_ultra"),
         (CHAT, chat(service_tier="brand\nnew"), "service_tier_unknown"),
         (RESPONSES, responses(tools=[{"type": "web_search_preview"}]), "web_search_preview"),
         (RESPONSES, responses(tools=[{"type": "function", "name": "f"}, {"type": "mcp"}]), "mcp"),
@@ -276,7 +276,7 @@ def test_input_that_the_body_does_not_show_is_unknown(kind, body: bytes) -> None
         (MESSAGES, messages(tools=[{"type": "web_search_20250305", "name": "web_search"}]), "web_search_20250305"),
         (MESSAGES, messages(tools=[{"type": "code_execution_20250825"}]), "code_execution_20250825"),
         (MESSAGES, messages(mcp_servers=[{"url": "x"}]), "mcp_servers"),
-        (MESSAGES, messages(speed="fast"), "speed_fast"),
+        (MESSAGES, messages(speed="warp"), "speed_warp"),
         (MESSAGES, messages(inference_geo="us"), "inference_geo_us"),
     ],
 )  # fmt: skip
@@ -294,6 +294,13 @@ def test_tools_that_the_caller_runs_are_bounded() -> None:
     facts = MESSAGES.read(body, JSON)
     assert facts.unbounded == ()
     assert facts.input_bound > len(body) + 2000
+
+
+def test_a_priced_tier_is_passed_on_to_the_price_table() -> None:
+    facts = CHAT.read(chat(service_tier="priority"), JSON)
+    assert (facts.service_tier, facts.unbounded) == ("priority", ())
+    facts = MESSAGES.read(messages(speed="fast"), JSON)
+    assert (facts.service_tier, facts.unbounded) == ("fast", ())
 
 
 def test_background_responses_are_refused_by_name() -> None:

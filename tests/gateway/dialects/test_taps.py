@@ -273,6 +273,8 @@ def test_whole_answers_are_read() -> None:
     _, reading = run(Dialect.ANTHROPIC_MESSAGES, [body.encode()], kind=b"application/json")
     assert reading.usage == MESSAGES_READ._replace(web_searches=0)
     assert reading.service_tier == "standard"
+    body = json.dumps({"id": "msg_1", "usage": {**START_USAGE, "speed": "fast"}})
+    assert run(Dialect.ANTHROPIC_MESSAGES, [body.encode()], kind=b"application/json")[1].service_tier == "fast"
     body = json.dumps({**RESPONSE, "output": [{"type": "web_search_call"}], "usage": RESPONSES_USAGE})
     assert run(Dialect.OPENAI_RESPONSES, [body.encode()], kind=b"application/json")[1].usage == RESPONSES_READ
 

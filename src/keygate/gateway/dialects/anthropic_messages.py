@@ -25,7 +25,8 @@ from keygate.vendors import Dialect, ErrorStyle
 
 # The vendor's own tools that the caller runs, by the name before their date: `bash_20250124`. All others run at the vendor.
 _CALLERS_TOOLS = ("bash_", "text_editor_", "computer_", "memory_")
-_LIST_PRICE = {"speed": (None, "standard"), "inference_geo": (None, "global", "not_available")}
+_FAST = "fast"  # a speed that is priced as a tier of its own
+_PRICED = {"speed": (None, "standard", "fast"), "inference_geo": (None, "global", "not_available")}
 
 
 class _Messages(msgspec.Struct):
@@ -78,7 +79,7 @@ class MessagesTap(EventTap):
         if usage is None:
             return
         self._counts = merged_anthropic(self._counts, usage)
-        tier = self._counts.get("service_tier")
+        tier = _FAST if self._counts.get("speed") == _FAST else self._counts.get("service_tier")
         if isinstance(tier, str):
             self._tier = tier[:64]
         if final:
@@ -115,13 +116,16 @@ class MessagesCodec:
             tools, features = _tools(asked.tools)
             bound += tools
             unbounded += features
-        for name, listed in _LIST_PRICE.items():
-            value = text(name, getattr(asked, name))
-            if value not in listed:
+        for name, priced in _PRICED.items():
+            member: Governed = getattr(asked, name)
+            if member is not UNSET and (value := text(name, member)) not in priced:
                 unbounded += (f"{name}_{safe_word(value)}",)
         for name in ("mcp_servers", "container", "context_management", "fallbacks"):
-            if given(getattr(asked, name)):
+            member = getattr(asked, name)
+            if member is not UNSET and given(member):
                 unbounded += (name,)
+        if asked.speed is not UNSET and text("speed", asked.speed) == _FAST:
+            tier = _FAST
         return Facts(
             model=model,
             stream=flag("stream", asked.stream),

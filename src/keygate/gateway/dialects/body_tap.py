@@ -20,6 +20,7 @@ NO_USAGE = Raw(b"null")
 
 class _Tier(msgspec.Struct):
     service_tier: Any = None
+    speed: Any = None
 
 
 class _Item(msgspec.Struct):
@@ -100,7 +101,8 @@ class BodyTap:
         if answer.usage is not NO_USAGE:
             usage = self._usage(answer.usage, web_searches=searches(answer.output) if isinstance(answer, _AnswerWithOutput) else 0)
             if tier is None and usage is not None and self._tier_in_usage:
-                tier = _tier.decode(answer.usage).service_tier
+                said = _tier.decode(answer.usage)
+                tier = said.speed if said.speed == "fast" else said.service_tier  # fast is priced as a tier of its own
         return Reading(
             usage=usage,
             complete=True,

@@ -35,7 +35,8 @@ from keygate.vendors import Dialect, ErrorStyle
 
 _MAX_ANSWERS = 128
 _COMPLETIONS_DEFAULT = 16  # the vendor's default of `max_tokens` for completions
-_TIERS = frozenset({None, "auto", "default", "flex", "standard_only", "standard"})  # at the list price or below it
+# Tiers that the price table knows (`Ask.service_tier`); any other may cost what we can't bound.
+_TIERS = frozenset({None, "auto", "default", "flex", "priority", "fast", "scale", "standard_only", "standard"})
 
 
 def model_features(model: str) -> tuple[str, ...]:
@@ -104,6 +105,17 @@ class ChatTap(EventTap):
 
     __slots__ = ()
     HEADS = 1
+
+    def feed(self, chunk: bytes) -> bytes:
+        # Most chunks: one whole event, an object, without usage or an error. Each search of a chunk counts here.
+        if chunk.startswith(b"data: {") and not self._held and not self._heads:
+            size = len(chunk)
+            if chunk.find(b"\n\n") == size - 2 and b'"error"' not in chunk:
+                at = chunk.find(b'"usage"')
+                if at < 0 or (at == size - _NULL_USAGE and chunk.endswith(b'"usage":null}\n\n')):
+                    self._events += 1
+                    return chunk
+        return EventTap.feed(self, chunk)
 
     def _matters(self, chunk: bytes) -> bool:
         at = chunk.find(b'"usage"')
