@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup run test drill check fix bench lock migration
+.PHONY: help setup run test sdks drill check fix bench lock migration
 
 PYTHON ?= python3
 VENV := .venv
@@ -38,6 +38,9 @@ fix: $(VENV)/.dev ## format and mend what can be mended
 
 test: check ## every check and test, within 20 minutes
 	$(BIN)/pytest
+
+sdks: $(VENV)/.dev ## install the official SDKs that the tests drive, each into .sdks/
+	$(BIN)/python tests/sdks/environments.py
 
 drill: $(VENV)/.dev ## the drills at full length
 	KEYGATE_DRILL=full $(BIN)/pytest tests/drills

@@ -39,7 +39,7 @@ async def control(state: SandboxState, connection: Connection) -> None:
         status, answer = _dispatch(state, scope, decode(raw) if raw else {})
     except VendorError as error:
         status, answer = error.status, {"error": error.message}
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, AttributeError) as error:
         status, answer = 400, {"error": str(error)}
     await connection.answer(status, [JSON], encode(answer))
 
@@ -52,7 +52,12 @@ def _dispatch(state: SandboxState, scope: Any, body: dict[str, Any]) -> tuple[in
             return 200, base_urls(scope)
         case ("POST", "keys"):
             status = KeyStatus(body.get("status", KeyStatus.VALID))
-            key = state.create_key(Vendor(str(body.get("vendor"))), value=body.get("key"), status=status, settings=body.get("behaviour"))
+            key = state.create_key(
+                Vendor(str(body.get("vendor"))),
+                value=_text(body, "key") if "key" in body else None,
+                status=status,
+                settings=body.get("behaviour"),
+            )
             return 201, key.as_dict()
         case ("GET", "keys"):
             return 200, {"keys": [key.as_dict() for key in state.keys.values()]}
@@ -75,7 +80,9 @@ def _dispatch(state: SandboxState, scope: Any, body: dict[str, Any]) -> tuple[in
             state.behaviour = Behaviour().with_settings(body)
             return 200, state.behaviour.as_dict()
         case ("POST", "models"):
-            model = Model(str(body["name"]), Vendor(str(body.get("vendor"))), Use(body.get("use", Use.CHAT)), body.get("max_output"), 1536)
+            model = Model(
+                _text(body, "name"), Vendor(str(body.get("vendor"))), Use(body.get("use", Use.CHAT)), body.get("max_output"), 1536
+            )
             state.add_model(model)
             return 201, {"name": model.name, "vendor": model.vendor, "use": model.use, "max_output": model.max_output}
         case ("GET", "served"):
@@ -91,6 +98,13 @@ def base_urls(scope: Any) -> dict[str, str]:
     host, port = scope["server"][:2]
     address = f"http://{host}:{port}"
     return {"openai_base_url": f"{address}/openai/v1", "anthropic_base_url": f"{address}/anthropic"}
+
+
+def _text(body: dict[str, Any], name: str) -> str:
+    value = body.get(name)
+    if not isinstance(value, str) or not value.isascii():
+        raise ValueError(f"{name}: must be plain text")
+    return value
 
 
 def _known(state: SandboxState, value: str) -> Key:
