@@ -1,0 +1,82 @@
+"""What every process stands on: data directory, database, vault, audit log. Opened in this order, each relying on the one before."""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import dataclass
+from pathlib import Path
+
+from keygate.audit import AuditService, HeadsFile, Signer
+from keygate.audit.repository import AuditRepository
+from keygate.config import Settings
+from keygate.identities import Actor, ActorKind, Role
+from keygate.kit.clock import Clock, SystemClock
+from keygate.kit.database import Database, open_database
+from keygate.kit.secret import Secret
+from keygate.processes.node import DataDirectory
+from keygate.vault import LocalKeySource, Vault
+from keygate.vault.repository import VaultRepository
+
+PEPPER = "token-pepper"  # keys the digests of tokens
+DIGESTS = "digest-key"  # keys the digests that stand for secrets in the audit log, and those by which equal credentials are known
+SIGNING = "audit-signing"  # seed of the key that signs audit heads
+
+
+@dataclass(frozen=True, slots=True)
+class Foundation:
+    settings: Settings
+    directory: Path
+    clock: Clock
+    database: Database
+    keys: LocalKeySource
+    vault: Vault
+    audit: AuditService
+    pepper: bytes
+    digest_key: bytes
+
+    async def close(self) -> None:
+        await self.database.close()
+
+
+def open_store(settings: Settings, directory: Path) -> Database:
+    url = settings.database_url.get_secret_value() if settings.database_url else ""
+    return open_database(url, data_dir=directory)
+
+
+def master_key_source(settings: Settings, directory: Path) -> LocalKeySource:
+    text = Secret(settings.master_key.get_secret_value()) if settings.master_key else None
+    return LocalKeySource(directory, text=text, file=settings.master_key_file)
+
+
+async def _raw(vault: Vault, name: str) -> bytes:
+    text = (await vault.system_secret(name)).open()
+    return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+
+
+async def lay(settings: Settings, directory: DataDirectory) -> Foundation:
+    """Opens all of it on a migrated database. Raises `StartRefused` with the remedy."""
+    clock = SystemClock()
+    database = open_store(settings, directory.path)
+    try:
+        keys = master_key_source(settings, directory.path)
+        vault = Vault(database, VaultRepository(), source=keys, clock=clock)
+        await vault.start()
+        digest_key = await _raw(vault, DIGESTS)
+        audit = AuditService(
+            database,
+            AuditRepository(),
+            signer=Signer.from_secret(await vault.system_secret(SIGNING)),
+            digest_key=digest_key,
+            heads=HeadsFile(directory.path),
+            clock=clock,
+        )
+        pepper = await _raw(vault, PEPPER)
+    except BaseException:
+        await database.close()
+        raise
+    return Foundation(settings, directory.path, clock, database, keys, vault, audit, pepper, digest_key)
+
+
+def operator(organization_id: str) -> Actor:
+    """Whoever runs a command on the data directory itself."""
+    return Actor(ActorKind.OPERATOR, "operator", organization_id, Role.OWNER)
