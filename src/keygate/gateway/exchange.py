@@ -64,7 +64,8 @@ class Connection(Protocol):
 
 class Exchange:
     __slots__ = (
-        "_body", "_buffering", "_body_size", "_chunked", "_g", "_parts", "_passed", "_payload", "_pending", "_reading", "_retried",
+        "_body", "_buffering",
+        "_charged", "_body_size", "_chunked", "_g", "_parts", "_passed", "_payload", "_pending", "_reading", "_retried",
         "_stream", "ask", "began_ns", "caller", "connection", "cost", "deadline", "early", "facts", "first_ns", "head", "hold", "http10",
         "keep_alive", "lines", "loading", "method", "outcome", "phase", "plan", "query", "received", "refused", "request_id", "route",
         "settled", "status", "tap", "target", "upstream", "upstream_head_", "valid_until",
@@ -99,7 +100,7 @@ class Exchange:
         self.deadline = 0.0
         self.valid_until = FOREVER
         self._parts: list[bytes] = []
-        self._body_size = 0
+        self._body_size = self._charged = 0
         self._retried = self._stream = self._chunked = False
         self._buffering = True
         self._pending: list[bytes] = []
@@ -182,6 +183,7 @@ class Exchange:
             self._refuse_early(Refuse(Problem.UNAVAILABLE, "Too many large requests are in flight."))
         else:
             g.buffered_bytes += len(data)
+            self._charged += len(data)
             self._parts.append(data)
 
     def _refuse_early(self, refused: Refuse) -> None:
@@ -190,10 +192,10 @@ class Exchange:
         self._release_body()
 
     def _release_body(self) -> None:
-        self._g.buffered_bytes -= self._body_size if self._parts or self._payload else 0
+        self._g.buffered_bytes -= self._charged
+        self._charged = 0
         self._parts = []
         self._payload = None
-        self._body_size = 0
 
     def _too_large(self) -> Refuse:
         return Refuse(Problem.BODY_TOO_LARGE, f"The request body is larger than {self._g.max_body_bytes} bytes.")
@@ -585,6 +587,7 @@ class Exchange:
 
     def _break_off(self, refused: Refuse) -> None:
         """Tells the caller in the best way that is left: an answer, an event on the stream, or a visible break."""
+        self._release_body()
         self._abandon()
         connection = self.connection
         if connection is None or self.phase is Phase.DONE:
@@ -687,6 +690,7 @@ class Exchange:
             self._drained()
 
     def _drained(self) -> None:
+        self._release_body()
         self._g.draining.discard(self)
         self.phase = Phase.DONE
         if self.tap is not None:
@@ -699,6 +703,7 @@ class Exchange:
 
     def stop(self) -> None:
         """The process ends: settle now, with what is known."""
+        self._release_body()
         connection, self.connection = self.connection, None
         self._abandon()
         if self.tap is not None:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from keygate.gateway.gateway import Gateway
 
+_VERSIONS = frozenset({"1.1", "1.0"})
 _MAX_PIPELINED = 16
 _MAX_URL = 16 * 1024
 _LINGER = 2.0  # seconds that a refused caller may still send, so that it reads our answer and not a reset
@@ -156,6 +157,9 @@ class GatewayProtocol(HttpToolsProtocol):
             return
         url = self.url
         parser = self.parser
+        version = parser.get_http_version()
+        if version not in _VERSIONS:
+            raise _Malformed(400, "Only HTTP/1.1 and HTTP/1.0 are spoken here.")
         method: bytes = parser.get_method()
         path, _, query = url.partition(b"?")
         route = self.gateway.routes.find(method, path)
@@ -166,7 +170,7 @@ class GatewayProtocol(HttpToolsProtocol):
             head = read_request_head(self.headers, self.gateway.spellings)
         except HeadInvalid as error:
             raise _Malformed(400, f"This is not valid HTTP: {error}.") from None
-        http10 = parser.get_http_version() == "1.0"
+        http10 = version == "1.0"
         if not head.hosted and not http10:
             raise _Malformed(400, "The Host header is missing.")
         if b"#" in url:
@@ -185,6 +189,8 @@ class GatewayProtocol(HttpToolsProtocol):
             self.transport.write(CONTINUE)
 
     def _leave_to_asgi(self, url: bytes) -> None:
+        if not url.startswith((b"/", b"http://", b"https://")):
+            raise _Malformed(400, "The request's target is not a path.")
         headers = self.headers
         super().on_message_begin()
         self.url = url

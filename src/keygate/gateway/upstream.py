@@ -40,7 +40,7 @@ class UpstreamConnection(asyncio.Protocol):
     """One connection. Free (in its pool, `receiver` None) or busy with one request."""
 
     __slots__ = (
-        "_answered", "_body_allowed", "_complete", "_head", "_headers", "_informational", "_keep", "_overhead", "_parser",
+        "_answered", "_body", "_complete", "_head", "_headers", "_informational", "_keep", "_overhead", "_parser",
         "_reason", "_ticker", "closed", "fresh", "on_body", "parts", "paused", "pool", "receiver", "seen", "sent_at", "served", "transport",
         "until_close",
     )  # fmt: skip
@@ -65,6 +65,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._head: tuple[int, ResponseHead] | None = None
         self._reason: str | None = None
         self._overhead = self._informational = 0
+        self._body = b""
 
     # the request
 
@@ -119,28 +120,43 @@ class UpstreamConnection(asyncio.Protocol):
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             if not self._complete:
-                self._lose(self._reason or f"its answer is not valid HTTP ({error})")
+                reason = self._reason or f"its answer is not valid HTTP ({error})"
+                if not self._reason:
+                    self._deliver(receiver)  # what stood before the fault is good
+                self._lose(reason)
                 return
             self._keep = False  # garbage behind a whole answer
-        parts = self.parts
-        if parts:
-            body = parts[0] if len(parts) == 1 else b"".join(parts)
-            parts.clear()
-            self._overhead = 0
+        self._deliver(receiver)
+
+    def _deliver(self, receiver: Receiver) -> None:
+        """Hands on what the parser has found so far."""
+        if self._complete:
+            body = self._body
+            self.parts.clear()  # of whatever stands behind the answer
         else:
-            body = b""
-            if self._overhead > _MAX_OVERHEAD:
+            body = self._joined()
+            if body:
+                self._overhead = 0
+            elif self._overhead > _MAX_OVERHEAD:
                 self._lose("its answer has an endless head or trailer")
                 return
         head = self._head
         if head is not None:
             self._head = None
             receiver.upstream_head(head[0], head[1])
-        if self._complete:
-            if self.receiver is receiver:
+        if self.receiver is receiver:
+            if self._complete:
                 self._finish(receiver, body)
-        elif body and self.receiver is receiver:
-            receiver.upstream_data(body, complete=False)
+            elif body:
+                receiver.upstream_data(body, complete=False)
+
+    def _joined(self) -> bytes:
+        parts = self.parts
+        if not parts:
+            return b""
+        body = parts[0] if len(parts) == 1 else b"".join(parts)
+        parts.clear()
+        return body
 
     def eof_received(self) -> bool:
         if self.receiver is not None and self.until_close and not self._complete:
@@ -229,6 +245,7 @@ class UpstreamConnection(asyncio.Protocol):
     def on_message_complete(self) -> None:
         if self._informational == -1 and not self._complete:
             self._complete = True
+            self._body = self._joined()
 
     def _refuse(self, reason: str) -> ValueError:
         self._reason = reason
