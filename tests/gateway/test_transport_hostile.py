@@ -1,0 +1,346 @@
+"""Callers and vendors that break the rules: a clear error or a clean close, no hang, nothing held behind."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+
+import pytest
+
+from keygate.ledger import Outcome
+from tests.gateway.rig import Rig, chat, read_chunk, read_head, read_reply, request, running
+from tests.gateway.upstream import CHAT
+
+
+@pytest.fixture
+async def rig() -> AsyncIterator[Rig]:
+    async with running(client_timeout=0.75, drain_timeout=2.0, first_byte_timeout=1.0, idle_timeout=1.0, max_body_bytes=1 << 20) as rig:
+        yield rig
+
+
+SMUGGLED = {
+    "two lengths": b"Content-Length: 2\r\nContent-Length: 2\r\n\r\n{}",
+    "conflicting lengths": b"Content-Length: 2\r\nContent-Length: 20\r\n\r\n{}",
+    "length list": b"Content-Length: 2, 2\r\n\r\n{}",
+    "length and chunked": b"Content-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "chunked and length": b"Transfer-Encoding: chunked\r\nContent-Length: 2\r\n\r\n0\r\n\r\n",
+    "chunked twice": b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "other coding": b"Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+    "unknown coding": b"Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n",
+    "identity coding": b"Transfer-Encoding: identity\r\nContent-Length: 2\r\n\r\n{}",
+    "signed length": b"Content-Length: +2\r\n\r\n{}",
+    "negative length": b"Content-Length: -2\r\n\r\n{}",
+    "hex length": b"Content-Length: 0x2\r\n\r\n{}",
+    "huge length": b"Content-Length: 99999999999999999999999\r\n\r\n{}",
+    "folded header": b"X-A: b\r\n c\r\nContent-Length: 2\r\n\r\n{}",
+    "space before colon": b"Content-Length : 2\r\n\r\n{}",
+    "bare LF": b"X-A: b\nX-C: d\r\nContent-Length: 2\r\n\r\n{}",
+    "bare CR": b"X-A: b\rX-C: d\r\nContent-Length: 2\r\n\r\n{}",
+    "NUL": b"X-A: b\x00c\r\nContent-Length: 2\r\n\r\n{}",
+    "control character": b"X-A: b\x01c\r\nContent-Length: 2\r\n\r\n{}",
+    "chunk size with space": b"Transfer-Encoding: chunked\r\n\r\n2 \r\n{}\r\n0\r\n\r\n",
+    "chunk size in hex notation": b"Transfer-Encoding: chunked\r\n\r\n0x2\r\n{}\r\n0\r\n\r\n",
+    "chunk size overflow": b"Transfer-Encoding: chunked\r\n\r\nfffffffffffffffff2\r\n{}\r\n0\r\n\r\n",
+    "chunk ended by LF": b"Transfer-Encoding: chunked\r\n\r\n2\n{}\n0\n\n",
+    "chunk longer than it says": b"Transfer-Encoding: chunked\r\n\r\n1\r\n{}\r\n0\r\n\r\n",
+    "trailer": b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\nContent-Length: 5\r\n\r\n",
+    "two hosts": b"Host: b\r\nContent-Length: 2\r\n\r\n{}",
+    "odd expectation": b"Expect: 200-ok\r\nContent-Length: 2\r\n\r\n{}",
+}
+
+
+@pytest.mark.parametrize("name", SMUGGLED)
+async def test_odd_framing_is_refused_and_the_connection_ends(rig: Rig, name: str) -> None:
+    token, _ = rig.key()
+    await rig.call(token, chat(max_tokens=1))
+    before = len(rig.upstream.seen)
+    head = f"POST /openai/v1/chat/completions HTTP/1.1\r\nHost: gw\r\nAuthorization: Bearer {token}\r\n".encode()
+    answer = await rig.raw(head + SMUGGLED[name] + request(token, chat(max_tokens=1)))
+    assert answer.startswith(b"HTTP/1.1 400 "), answer
+    assert answer.count(b"HTTP/1.1") == 1
+    assert len(rig.upstream.seen) == before
+    rig.nothing_leaks()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [b"GET * HTTP/1.1", b"CONNECT vendor:443 HTTP/1.1", b"POST /openai/v1/chat/completions HTTP/1.1\r\nHost: gw", b"BREW /openai HTTP/1.1",
+     b"GET /openai HTTP/2.0", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", b"GET /openai/v1/\xff HTTP/1.1"],
+)  # fmt: skip
+async def test_odd_request_lines_are_refused(rig: Rig, line: bytes) -> None:
+    answer = await rig.raw(line + b"\r\nHost: a\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 400"), answer
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["//openai/v1/chat/completions", "/openai//v1/chat/completions", "/openai/v1/../v1/chat/completions", "/openai%2fv1/chat/completions",
+     "/%6fpenai/v1/chat/completions", "/openai/v1/chat/completions/", "/openai/v1/chat%2fcompletions", "/OpenAI/v1/chat/completions",
+     "http://gw/openai/v1/chat/completions", "/openai/v1/chat/completions;x", "/openai/v1/files", "/openai/v1/unknown", "/api/../openai/v1/chat/completions"],
+)  # fmt: skip
+async def test_no_spelling_of_a_path_passes_unmetered(rig: Rig, path: str) -> None:
+    token, _ = rig.key()
+    reply = await rig.call(token, chat(max_tokens=1), path=path)
+    assert reply.status in (400, 403, 404, 405) or reply.body.startswith(b"asgi ")
+    assert not rig.upstream.seen
+
+
+async def test_oversized_heads_are_refused(rig: Rig) -> None:
+    assert (await rig.raw(b"GET /openai HTTP/1.1\r\nHost: a\r\nX: " + b"a" * 200_000)).startswith(b"HTTP/1.1 431")
+    assert (await rig.raw(b"GET /openai HTTP/1.1\r\nHost: a\r\n" + b"X: a\r\n" * 500 + b"\r\n")).startswith(b"HTTP/1.1 431")
+    assert (await rig.raw(b"GET /" + b"a" * 30_000 + b" HTTP/1.1\r\nHost: a\r\n\r\n")).startswith(b"HTTP/1.1 414")
+
+
+async def test_bodies_above_the_limit_are_refused_before_they_are_read(rig: Rig) -> None:
+    token, _ = rig.key()
+    head = f"POST /openai/v1/chat/completions HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {token}\r\n".encode()
+    answer = await rig.raw(head + b"Content-Length: 99999999\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 413")
+    rig.nothing_leaks()
+
+
+async def test_endless_chunked_bodies_are_cut_at_the_limit(rig: Rig) -> None:
+    token, _ = rig.key()
+    await rig.call(token, chat(max_tokens=1))
+    reader, writer = await rig.open()
+    writer.write(f"POST /openai/v1/chat/completions HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {token}\r\nTransfer-Encoding: chunked\r\n\r\n".encode())
+    piece = b"10000\r\n" + b"x" * 65536 + b"\r\n"
+
+    async def pour() -> None:
+        try:
+            while True:
+                writer.write(piece)
+                await writer.drain()
+        except ConnectionError:
+            pass
+
+    pouring = asyncio.create_task(pour())
+    status, _ = await asyncio.wait_for(read_head(reader), 5)
+    assert status == 413
+    await asyncio.wait_for(pouring, 5)
+    writer.close()
+    rig.nothing_leaks()
+
+
+async def test_endless_chunk_extensions_are_refused(rig: Rig) -> None:
+    token, _ = rig.key()
+    await rig.call(token, chat(max_tokens=1))
+    head = f"POST /openai/v1/chat/completions HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {token}\r\nTransfer-Encoding: chunked\r\n\r\n1;".encode()
+    assert (await rig.raw(head + b"a" * 3_000_000)).startswith(b"HTTP/1.1 400")
+    rig.nothing_leaks()
+
+
+async def test_compressed_bodies_are_refused_with_the_remedy(rig: Rig) -> None:
+    token, _ = rig.key()
+    reply = await rig.call(token, Content_Encoding="gzip")
+    assert reply.status == 415
+    assert b"Content-Encoding" in reply.body
+
+
+@pytest.mark.parametrize("body", [b"", b"nonsense", b"[]", b"{", b'{"model": 5}', b'{"model":"gpt-4.1","model":"gpt-5","messages":[]}', b"\xff\xfe", b"null"])
+async def test_bad_json_is_the_callers_fault(rig: Rig, body: bytes) -> None:
+    token, _ = rig.key()
+    answer = await rig.raw(
+        f"POST /openai/v1/chat/completions HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {token}\r\nConnection: close\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+        + body
+    )
+    assert answer.startswith(b"HTTP/1.1 400")
+    assert not rig.upstream.seen
+
+
+async def test_nothing_is_injected_through_model_names(rig: Rig) -> None:
+    token, _ = rig.key()
+    for model in ("gpt\r\nX-Evil: 1", "gpt\x00", "x" * 100_000, "no such\nmodel"):
+        reply = await rig.call(token, chat(model=model, max_tokens=1), path="/v1/chat/completions")
+        assert reply.status in (400, 404)
+        assert "x-evil" not in reply.headers
+    assert not rig.upstream.seen
+
+
+async def test_slow_heads_and_slow_bodies_are_ended(rig: Rig) -> None:
+    token, _ = rig.key()
+    await rig.call(token, chat(max_tokens=1))
+    reader, writer = await rig.open()
+    writer.write(b"GET /openai HTTP/1.1\r\nHost")
+
+    async def drip() -> None:
+        try:
+            while True:
+                writer.write(b"a")
+                await asyncio.sleep(0.1)
+        except ConnectionError:
+            pass
+
+    dripping = asyncio.create_task(drip())
+    status, _ = await asyncio.wait_for(read_head(reader), 4)
+    assert status == 408
+    dripping.cancel()
+    writer.close()
+    answer = await rig.raw(f"POST /openai/v1/chat/completions HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {token}\r\nContent-Length: 10\r\n\r\nabc".encode())
+    assert answer.startswith(b"HTTP/1.1 408")
+    rig.nothing_leaks()
+
+
+async def test_slow_readers_hold_the_vendor_back_and_are_cut(rig: Rig) -> None:
+    token, _ = rig.key()
+    reader, writer = await asyncio.open_connection("127.0.0.1", rig.port, limit=1024)
+    writer.transport.pause_reading()
+    writer.write(request(token, chat(stream=True, max_tokens=5), X_Mode="torrent"))
+    await asyncio.sleep(0.5)
+    early = rig.upstream.events
+    await asyncio.sleep(0.2)
+    assert rig.upstream.events - early < 20  # it waits for the reader
+    assert early < 600
+    await asyncio.sleep(1.2)  # past client_timeout: cut, then drained
+    rig.upstream.go.set()
+    await rig.settled(timeout=10)
+    assert rig.accounts.last.outcome is Outcome.CLIENT_GONE
+    rig.nothing_leaks()
+    writer.close()
+
+
+async def test_two_thousand_idle_connections_stand_in_nobodys_way(rig: Rig) -> None:
+    token, _ = rig.key()
+    await rig.call(token, chat(max_tokens=1))
+    writers = []
+    for _ in range(20):
+        writers += [writer for _, writer in await asyncio.gather(*(rig.open() for _ in range(100)))]
+    assert (await rig.call(token, chat(max_tokens=1))).status == 200
+    for writer in writers:
+        writer.transport.abort()
+
+
+@pytest.mark.parametrize(
+    ("mode", "status"),
+    [("garbage", 502), ("lengths", 502), ("smuggle", 502), ("short", 502), ("reset", 502), ("reset-plain", 502), ("endless-head", 502),
+     ("many-headers", 502), ("switch", 502), ("gzip", 502), ("redirect", 502), ("stall", 504)],
+)  # fmt: skip
+async def test_broken_vendors_are_clear_errors_in_doubt(rig: Rig, mode: str, status: int) -> None:
+    token, _ = rig.key()
+    reply = await rig.call(token, chat(max_tokens=5), X_Mode=mode)
+    assert reply.status == status
+    assert reply.json()["error"]["code"] in ("upstream_lost", "upstream_timeout")
+    assert reply.headers["x-keygate-origin"] == "gateway"
+    await rig.settled()
+    assert {settlement.outcome for _, settlement in rig.accounts.settled.values()} <= {Outcome.UPSTREAM_LOST, Outcome.NOT_SENT}
+    rig.nothing_leaks()
+    assert (await rig.call(token, chat(max_tokens=5))).status == 200
+
+
+@pytest.mark.parametrize("mode", ["long", "second"])
+async def test_surplus_behind_an_answer_never_reaches_anybody(rig: Rig, mode: str) -> None:
+    token, _ = rig.key()
+    assert (await rig.call(token, chat(max_tokens=5), X_Mode=mode)).body == CHAT
+    for _ in range(3):
+        assert (await rig.call(token, chat(max_tokens=5))).body == CHAT
+    assert rig.upstream.connections >= 2
+    rig.nothing_leaks()
+
+
+@pytest.mark.parametrize("mode", ["early", "until-close"])
+async def test_odd_but_valid_answers_pass(rig: Rig, mode: str) -> None:
+    token, _ = rig.key()
+    assert (await rig.call(token, chat(max_tokens=5), X_Mode=mode)).body == CHAT
+    assert rig.accounts.last.outcome is Outcome.FINISHED
+
+
+@pytest.mark.parametrize("mode", ["reset-mid", "bad-chunk", "stall-mid"])
+async def test_streams_that_break_end_in_an_error_event(rig: Rig, mode: str) -> None:
+    token, _ = rig.key()
+    reply = await rig.call(token, chat(stream=True, max_tokens=5), X_Mode=mode)
+    assert reply.status == 200
+    last = reply.body.strip().split(b"\n\n")[-1]
+    assert json.loads(last.removeprefix(b"data: "))["error"]["code"] in ("upstream_lost", "upstream_timeout")
+    await rig.settled()
+    assert rig.accounts.last.outcome is Outcome.UPSTREAM_LOST
+    assert rig.accounts.last.usage is None
+    rig.nothing_leaks()
+
+
+async def test_answers_without_usage_are_settled_in_doubt(rig: Rig) -> None:
+    token, _ = rig.key()
+    reply = await rig.call(token, chat(max_tokens=5), X_Mode="no-usage")
+    assert reply.status == 200
+    assert rig.accounts.last.usage is None
+    rig.nothing_leaks()
+
+
+async def test_fresh_connection_that_dies_is_tried_once_more_under_a_hold_of_its_own(rig: Rig) -> None:
+    token, _ = rig.key()
+    reply = await rig.call(token, chat(max_tokens=5), X_Mode="once")
+    assert reply.status == 200
+    assert [settlement.outcome for _, settlement in rig.accounts.settled.values()] == [Outcome.UPSTREAM_LOST, Outcome.FINISHED]
+    rig.nothing_leaks()
+
+
+async def test_kept_connection_that_dies_is_tried_once_more_under_the_same_hold(rig: Rig) -> None:
+    token, _ = rig.key()
+    await rig.call(token, chat(max_tokens=5))
+    reply = await rig.call(token, chat(max_tokens=5), X_Mode="once")
+    assert reply.status == 200
+    assert [settlement.outcome for _, settlement in rig.accounts.settled.values()] == [Outcome.FINISHED, Outcome.FINISHED]
+    rig.nothing_leaks()
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:1/v1", "http://169.254.169.254/v1", "http://[fe80::1]/v1", "http://no-such-host.invalid/v1"])
+async def test_unreachable_vendors_cost_nothing(rig: Rig, url: str) -> None:
+    token, _ = rig.key()
+    rig.credentials.all[0].base_url = url
+    await rig.gateway.credentials_changed()
+    reply = await rig.call(token, chat(max_tokens=5))
+    assert reply.status == 503
+    assert rig.accounts.last.outcome is Outcome.NOT_SENT
+    rig.nothing_leaks()
+
+
+async def test_caller_who_leaves_is_drained_and_charged(rig: Rig) -> None:
+    token, _ = rig.key()
+    reader, writer = await rig.open()
+    writer.write(request(token, chat(stream=True, max_tokens=5), X_Mode="stepped"))
+    await read_head(reader)
+    await read_chunk(reader)
+    writer.transport.abort()
+    await asyncio.sleep(0.05)
+    assert rig.accounts.open
+    rig.upstream.go.set()
+    await rig.settled()
+    assert rig.accounts.last.outcome is Outcome.CLIENT_GONE
+    assert rig.accounts.last.usage is not None
+    rig.nothing_leaks()
+
+
+async def test_draining_ends_in_time(rig: Rig) -> None:
+    token, _ = rig.key()
+    reader, writer = await rig.open()
+    writer.write(request(token, chat(stream=True, max_tokens=5), X_Mode="ticking"))
+    await read_head(reader)
+    writer.transport.abort()
+    await rig.settled(timeout=4)
+    assert rig.accounts.last.outcome is Outcome.CLIENT_GONE
+    assert rig.accounts.last.usage is None
+    rig.nothing_leaks()
+
+
+async def test_caller_who_leaves_at_any_moment_leaks_nothing(rig: Rig) -> None:
+    token, _ = rig.key()
+    data = request(token, chat(stream=True, max_tokens=5))
+    for cut in range(0, 40):
+        reader, writer = await rig.open()
+        writer.write(data if cut > 5 else data[: 20 * cut])
+        await asyncio.sleep(0.0004 * cut)
+        writer.transport.abort()
+    await asyncio.sleep(0.3)
+    async with asyncio.timeout(5):
+        while rig.gateway.in_flight:
+            await asyncio.sleep(0.01)
+    rig.nothing_leaks()
+
+
+async def test_refused_early_the_next_request_needs_a_new_connection(rig: Rig) -> None:
+    reader, writer = await rig.open()
+    writer.write(b"POST /openai/v1/chat/completions HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer nope\r\nContent-Length: 900000\r\n\r\n" + b"x" * 1000)
+    reply = await asyncio.wait_for(read_reply(reader), 5)
+    assert reply.status == 401
+    assert reply.headers["connection"] == "close"
+    writer.close()
