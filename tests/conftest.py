@@ -1,31 +1,25 @@
-"""What every test may ask for: `database` (each test runs on SQLite and on PostgreSQL), `clock`, `postgres_server`."""
+"""What every test may ask for: `database` (each test runs on SQLite and on PostgreSQL), `clock`, `audit`,
+`people` (the services of identities), `started` (an organisation with its owner), `owner` (that owner as an actor)."""
 
 from __future__ import annotations
 
 import asyncio
-import importlib.util
-import sys
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from uuid import uuid4
 
 import asyncpg
 import pytest
+from tests.postgresql import PostgresServer
 
+from keygate.audit import AuditService, HeadsFile, Signer
+from keygate.audit.repository import AuditRepository
+from keygate.identities import Actor, ActorKind, NoListener, NoPublisher, Passwords, Role, Started
+from keygate.identities.wiring import Identities, identities
 from keygate.kit.clock import ManualClock
 from keygate.kit.database import Database, open_database
+from keygate.kit.secret import Secret
 from keygate.schema import whole_schema
-
-
-def _load_postgresql() -> type:
-    spec = importlib.util.spec_from_file_location("keygate_tests_postgresql", Path(__file__).with_name("postgresql.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module.PostgresServer
 
 
 @pytest.fixture
@@ -35,9 +29,9 @@ def clock() -> ManualClock:
 
 
 @pytest.fixture(scope="session")
-def postgres_server() -> Iterator[object]:
+def postgres_server() -> Iterator[PostgresServer]:
     """One server per test process; `.url(database)` is its address."""
-    server = _load_postgresql()()
+    server = PostgresServer()
     yield server
     server.stop()
 
@@ -104,3 +98,41 @@ async def database(database_url) -> AsyncIterator[Database]:
     opened = open_database(database_url)
     yield opened
     await opened.close()
+
+
+@pytest.fixture
+def audit(database, clock, tmp_path) -> AuditService:
+    """The real audit log, with its heads in the test's directory."""
+    return AuditService(database, AuditRepository(), signer=Signer(b"s" * 32), digest_key=b"d" * 32, heads=HeadsFile(tmp_path), clock=clock)
+
+
+@pytest.fixture
+def people(database, audit, clock) -> Identities:
+    """The services of identities; nobody listens to changes, and passwords are hashed cheaply."""
+    return identities(
+        database,
+        audit=audit,
+        clock=clock,
+        publisher=NoPublisher(),
+        holders=NoListener(),
+        policies=None,
+        passwords=Passwords(memory_kib=8, passes=1),
+    )
+
+
+OWNER_PASSWORD = "correct horse battery"  # of the `started` owner, owner@example.com
+
+
+@pytest.fixture
+async def started(people) -> Started:
+    """The organisation, and its first owner `owner@example.com`."""
+    made = await people.users.bootstrap(organization_name="Example", email="owner@example.com", password=Secret(OWNER_PASSWORD))
+    assert made is not None
+    return made
+
+
+@pytest.fixture
+def owner(started) -> Actor:
+    """The first owner as an actor, signed in."""
+    user = started.owner
+    return Actor(kind=ActorKind.USER, id=user.id, organization_id=user.organization_id, role=Role.OWNER, user_id=user.id)

@@ -1,0 +1,244 @@
+"""Teams, developers and apps: who keys belong to."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from tests.conftest import OWNER_PASSWORD
+
+from keygate.audit import EntryFilter
+from keygate.errors import Conflict, Forbidden, InvalidInput, NotFound, Unauthenticated
+from keygate.identities import Passwords, Role, Status
+from keygate.identities.directory import OwnerDirectory
+from keygate.identities.repository import OwnerRepository
+from keygate.identities.wiring import identities
+from keygate.kit.secret import Secret
+
+
+class Recorder:
+    """A listener and a publisher that note what they are told, and when."""
+
+    def __init__(self) -> None:
+        self.told = []
+        self.fails = False
+
+    async def developer_deactivated(self, work, actor, developer_id):
+        self.told.append(("developer", developer_id))
+        if self.fails:
+            raise Conflict("not now")
+
+    async def app_deactivated(self, work, actor, app_id):
+        self.told.append(("app", app_id))
+
+    async def team_archived(self, work, actor, team_id):
+        self.told.append(("team", team_id))
+
+    async def keys_changed(self, key_ids):
+        self.told.append(("keys", tuple(key_ids)))
+
+    async def organization_changed(self, organization_id):
+        self.told.append(("organization", organization_id))
+
+
+class Policies:
+    async def policy_exists(self, connection, organization_id, policy_id):
+        return policy_id == "pol_known"
+
+
+@pytest.fixture
+def recorder():
+    return Recorder()
+
+
+@pytest.fixture
+def wired(database, audit, clock, recorder):
+    return identities(
+        database,
+        audit=audit,
+        clock=clock,
+        publisher=recorder,
+        holders=recorder,
+        policies=Policies(),
+        passwords=Passwords(memory_kib=8, passes=1),
+    )
+
+
+async def _actions(audit, owner, action):
+    entries = await audit.find(owner.organization_id, EntryFilter(action=action), before=None, limit=10)
+    return [(entry.target, entry.actor_id) for entry in entries]
+
+
+async def test_team_names_are_unique_among_teams_that_are_not_archived(people, owner):
+    first = await people.teams.create(owner, name="research")
+    with pytest.raises(Conflict):
+        await people.teams.create(owner, name="research")
+    other = await people.teams.create(owner, name="ops")
+    with pytest.raises(Conflict):
+        await people.teams.update(owner, other.id, {"name": "research"})
+    await people.teams.archive(owner, first.id)
+    await people.teams.archive(owner, first.id)
+    assert (await people.teams.create(owner, name="research")).id != first.id
+    assert [team.name for team in await people.teams.list(owner, after=None, limit=10)] == ["ops", "research"]
+    assert len(await people.teams.list(owner, after=None, limit=10, archived=True)) == 3
+
+
+async def test_every_change_is_recorded_with_its_actor(people, audit, owner):
+    team = await people.teams.create(owner, name="research")
+    await people.teams.update(owner, team.id, {"name": "science"})
+    await people.teams.archive(owner, team.id)
+    for action in ("team.create", "team.update", "team.archive"):
+        assert await _actions(audit, owner, action) == [(team.id, owner.id)]
+    assert (await audit.verify(owner.organization_id)).ok
+
+
+async def test_a_team_with_active_members_is_not_archived(people, owner):
+    team = await people.teams.create(owner, name="research")
+    developer = await people.developers.create(owner, name="Ada", email="ada@example.com", team_id=team.id)
+    with pytest.raises(Conflict, match="1 active developers"):
+        await people.teams.archive(owner, team.id)
+    await people.developers.deactivate(owner, developer.id)
+    await people.teams.archive(owner, team.id)
+    with pytest.raises(InvalidInput):
+        await people.developers.create(owner, name="Eve", email="eve@example.com", team_id=team.id)
+    with pytest.raises(InvalidInput):
+        await people.developers.activate(owner, developer.id)
+
+
+async def test_an_email_address_belongs_to_one_developer(people, owner):
+    await people.developers.create(owner, name="Ada", email="Ada@Example.com")
+    with pytest.raises(Conflict):
+        await people.developers.create(owner, name="Ada 2", email="ada@example.com")
+
+
+async def test_another_organisation_is_as_if_it_were_not_there(people, owner):
+    team = await people.teams.create(owner, name="research")
+    developer = await people.developers.create(owner, name="Ada", email="ada@example.com")
+    app = await people.apps.create(owner, name="ci")
+    stranger = replace(owner, organization_id="org_other")
+    for call in (
+        people.teams.get(stranger, team.id),
+        people.teams.update(stranger, team.id, {"name": "mine"}),
+        people.teams.archive(stranger, team.id),
+        people.developers.get(stranger, developer.id),
+        people.developers.deactivate(stranger, developer.id),
+        people.apps.get(stranger, app.id),
+        people.apps.deactivate(stranger, app.id),
+        people.users.get(stranger, owner.id),
+    ):
+        with pytest.raises(NotFound):
+            await call
+    assert await people.developers.list(stranger, after=None, limit=10) == []
+
+
+async def test_a_developer_sees_themselves_their_team_and_their_apps_only(people, owner):
+    team = await people.teams.create(owner, name="research")
+    other_team = await people.teams.create(owner, name="ops")
+    ada = await people.developers.create(owner, name="Ada", email="ada@example.com", team_id=team.id)
+    eve = await people.developers.create(owner, name="Eve", email="eve@example.com", team_id=other_team.id)
+    mine = await people.apps.create(owner, name="mine", developer_id=ada.id)
+    other = await people.apps.create(owner, name="other", developer_id=eve.id)
+    actor = replace(owner, role=Role.DEVELOPER, developer_id=ada.id)
+    assert [each.id for each in await people.developers.list(actor, after=None, limit=10)] == [ada.id]
+    assert [each.id for each in await people.teams.list(actor, after=None, limit=10)] == [team.id]
+    assert [each.id for each in await people.apps.list(actor, after=None, limit=10)] == [mine.id]
+    for call in (people.developers.get(actor, eve.id), people.teams.get(actor, other_team.id), people.apps.get(actor, other.id)):
+        with pytest.raises(NotFound):
+            await call
+    nobody = replace(actor, developer_id=None)
+    assert not await people.developers.list(nobody, after=None, limit=10)
+    assert not await people.teams.list(nobody, after=None, limit=10)
+    assert not await people.apps.list(nobody, after=None, limit=10)
+
+
+async def test_policies_must_exist(wired, started, people, owner):
+    await wired.teams.create(owner, name="research", policy_id="pol_known")
+    with pytest.raises(InvalidInput):
+        await wired.teams.create(owner, name="ops", policy_id="pol_unknown")
+    with pytest.raises(InvalidInput):
+        await wired.organizations.update(owner, {"policy_id": "pol_unknown"})
+
+
+async def test_lists_go_on_where_the_page_before_ended(people, owner):
+    made = [(await people.teams.create(owner, name=f"team {number}")).id for number in range(5)]
+    first = await people.teams.list(owner, after=None, limit=3)
+    rest = await people.teams.list(owner, after=first[-1].id, limit=3)
+    assert sorted([team.id for team in (*first, *rest)]) == sorted(made)
+
+
+async def test_deactivating_a_developer_ends_sign_ins_tokens_and_tells_who_hands_out_access(wired, owner, recorder, people):
+    ada = await wired.developers.create(owner, name="Ada", email="ada@example.com")
+    password = Secret("a long enough password")
+    user = await wired.users.create(owner, email="ada@example.com", name="Ada", role=Role.DEVELOPER, password=password, developer_id=ada.id)
+    _, session = await wired.sessions.login("ada@example.com", password, address="10.0.0.1")
+    actor = await wired.sessions.authenticate(session.token.open(), address=None, request_id=None)
+    _, token = await wired.api_tokens.create(actor, name="ci", scopes={"virtual_keys.read"})
+    await wired.sessions.authenticate(token.open(), address=None, request_id=None)
+    await wired.developers.deactivate(owner, ada.id)
+    assert recorder.told == [("developer", ada.id), ("organization", owner.organization_id)]
+    for ended in (session.token, token):
+        with pytest.raises(Unauthenticated):
+            await wired.sessions.authenticate(ended.open(), address=None, request_id=None)
+    with pytest.raises(Unauthenticated):
+        await wired.sessions.login("ada@example.com", password, address="10.0.0.1")
+    assert (await wired.users.get(owner, user.id)).status is Status.DEACTIVATED
+    await wired.developers.deactivate(owner, ada.id)
+    assert len(recorder.told) == 2
+
+
+async def test_a_developer_whose_keys_can_not_be_revoked_stays_active(wired, owner, recorder):
+    ada = await wired.developers.create(owner, name="Ada", email="ada@example.com")
+    recorder.fails = True
+    with pytest.raises(Conflict):
+        await wired.developers.deactivate(owner, ada.id)
+    assert (await wired.developers.get(owner, ada.id)).active
+
+
+async def test_deactivating_a_developer_never_ends_a_greater_user_or_the_last_owner(wired, owner, started):
+    boss = await wired.developers.create(owner, name="Boss", email="owner@example.com")
+    await wired.users.update(owner, started.owner.id, {"developer_id": boss.id})
+    admin = replace(owner, role=Role.ADMIN)
+    with pytest.raises(Forbidden):
+        await wired.developers.deactivate(admin, boss.id)
+    with pytest.raises(Conflict, match="last owner"):
+        await wired.developers.deactivate(owner, boss.id)
+    await wired.sessions.login("owner@example.com", Secret(OWNER_PASSWORD), address=None)
+
+
+async def test_apps_and_teams_that_end_tell_who_hands_out_access(wired, owner, recorder):
+    team = await wired.teams.create(owner, name="research")
+    app = await wired.apps.create(owner, name="ci")
+    await wired.apps.deactivate(owner, app.id)
+    await wired.teams.archive(owner, team.id)
+    assert [told for told in recorder.told if told[0] != "organization"] == [("app", app.id), ("team", team.id)]
+
+
+async def test_a_change_of_an_owner_is_published_after_it_is_stored(wired, owner, recorder):
+    team = await wired.teams.create(owner, name="research")
+    await wired.teams.update(owner, team.id, {"policy_id": "pol_known"})
+    assert recorder.told == [("organization", owner.organization_id)]
+
+
+async def test_time_zones_are_real_ones(people, owner):
+    assert (await people.organizations.update(owner, {"time_zone": "Europe/Berlin"})).time_zone == "Europe/Berlin"
+    with pytest.raises(InvalidInput):
+        await people.organizations.update(owner, {"time_zone": "Mars/Olympus"})
+
+
+async def test_the_directory_knows_an_owner_with_everything_above_it(wired, owner, database):
+    team = await wired.teams.create(owner, name="research", policy_id="pol_known")
+    ada = await wired.developers.create(owner, name="Ada", email="ada@example.com", team_id=team.id)
+    app = await wired.apps.create(owner, name="ci", developer_id=ada.id)
+    directory = OwnerDirectory(OwnerRepository())
+    async with database.read() as connection:
+        found = await directory.holders(connection, owner.organization_id, [app.id, "app_unknown", "nonsense"])
+        assert {key: (holder.scope, holder.active) for key, holder in found.items()} == {
+            app.id: ("app", True),
+            ada.id: ("developer", True),
+            team.id: ("team", True),
+        }
+        assert not await directory.holders(connection, "org_other", [app.id])
+        assert await directory.holders_with_policy(connection, owner.organization_id, "pol_known") == 1
+        organization = await directory.organization(connection, owner.organization_id)
+        assert organization is not None
+        assert organization.name == "Example"
