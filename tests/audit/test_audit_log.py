@@ -284,13 +284,15 @@ async def test_twenty_thousand_entries_verify_in_a_few_seconds(sqlite_template: 
     signer = Signer(bytes(range(32)))
     audit = AuditService(database, AuditRepository(), signer=signer, digest_key=b"k", heads=HeadsFile(tmp_path), clock=clock)
     head = None
+    rows = []
     async with database.unit() as work:
         for number in range(20_000):
             draft = Draft(f"aud_{number}", "user", "usr_1", None, None, "team.create", AuditOutcome.DONE, "team_1", None, '{"name":"x"}')
             previous = head.hash if head else GENESIS
             entry = append(draft, organization_id=ORG, head=head, at_ns=number, previous_hash=previous, signer=signer)
             head = sign_head(entry, signer)
-            await work.connection.execute(audit_entries.insert().values(asdict(entry)))
+            rows.append(asdict(entry))
+        await work.connection.execute(audit_entries.insert(), rows)
         await work.connection.execute(audit_heads.insert().values(asdict(head)))
     began = time.process_time()
     result = await audit.verify(ORG)

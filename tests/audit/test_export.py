@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from keygate.audit import AuditService, Checker, FaultKind, HeadsFile, Signer, Verification, read_end, verify_export
+from keygate.audit import AuditService, Checker, FaultKind, HeadsFile, Signer, Verification, read_end, verify_export, verify_export_file
 from keygate.audit.chain import append, canonical_values, sign_head
 from keygate.audit.export import end_line, entry_line
 from keygate.audit.model import GENESIS, AuditOutcome, Draft
@@ -153,3 +153,25 @@ async def test_a_database_exports_wholly_or_by_time(database: Database, clock: M
     assert check(part[1:]).fault is not None
     empty = b"".join([part async for part in audit.export("org_none")]).splitlines(keepends=True)
     assert (len(empty), check(empty).fault) == (1, None)
+
+
+def test_a_file_is_verified_line_by_line(tmp_path: Path) -> None:
+    path = tmp_path / "export.jsonl"
+    lines = made(700)
+    path.write_bytes(b"".join(lines))
+    found = verify_export_file(path, trusted=SIGNER.checker)
+    assert (found.fault, found.entries) == (None, 700)
+    for changed, sequence in (
+        (lines[:-1], 701),
+        ([*lines[:400], *lines[401:]], 401),
+        ([*lines[:10], lines[10].replace(b"usr_1", b"usr_2"), *lines[11:]], 11),
+        ([], 1),
+        ([b"x" * 3_000_000], 1),
+        ([b"\n"], 1),
+        ([*lines[:699], lines[699][:-20]], 700),
+        ([*lines, b"\n"], 702),
+    ):
+        path.write_bytes(b"".join(changed))
+        fault = verify_export_file(path, trusted=SIGNER.checker).fault
+        assert fault is not None
+        assert fault.sequence == sequence

@@ -1,7 +1,7 @@
 """Who did what: a hash chain per organisation with signed heads, verification and export."""
 
 from keygate.audit.chain import digest_secret
-from keygate.audit.export import ExportEnd, read_end, verify_export
+from keygate.audit.export import ExportEnd, read_end, verify_export, verify_export_file
 from keygate.audit.heads import HeadsFile
 from keygate.audit.model import AuditEntry, AuditOutcome, Fault, FaultKind, SignedHead, Verification
 from keygate.audit.ports import AuditLog, EntryFilter
@@ -25,4 +25,5 @@ __all__ = [
     "digest_secret",
     "read_end",
     "verify_export",
+    "verify_export_file",
 ]
