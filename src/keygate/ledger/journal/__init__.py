@@ -2,6 +2,24 @@
 
 from keygate.ledger.journal.reader import Batch, read_from
 from keygate.ledger.journal.records import START, Begin, Boot, Position, Settle
+from keygate.ledger.journal.recovery import Recovered, Use, claim, recover
 from keygate.ledger.journal.segments import JournalCorrupt
+from keygate.ledger.journal.writer import Journal, JournalUnwritable, Written
 
-__all__ = ["START", "Batch", "Begin", "Boot", "JournalCorrupt", "Position", "Settle", "read_from"]
+__all__ = [
+    "START",
+    "Batch",
+    "Begin",
+    "Boot",
+    "Journal",
+    "JournalCorrupt",
+    "JournalUnwritable",
+    "Position",
+    "Recovered",
+    "Settle",
+    "Use",
+    "Written",
+    "claim",
+    "read_from",
+    "recover",
+]

@@ -35,7 +35,7 @@ class Boot(msgspec.Struct, frozen=True, array_like=True):
     version: str
 
 
-class Begin(msgspec.Struct, frozen=True, array_like=True):
+class Begin(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A request is about to be sent. Holds all that is needed to charge it if no settle ever follows."""
 
     request_id: str
@@ -60,7 +60,7 @@ class Begin(msgspec.Struct, frozen=True, array_like=True):
     service_tier: str | None = None
 
 
-class Settle(msgspec.Struct, frozen=True, array_like=True):
+class Settle(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """How a request ended. Needs nothing else to become a ledger entry."""
 
     request_id: str

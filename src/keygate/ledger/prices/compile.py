@@ -73,7 +73,7 @@ def _model(model: Any) -> dict[str, Any]:
 
 def _rates(price: Any) -> dict[str, Any] | None:
     """None where the price depends on something that tokens do not bound: seconds, characters, pages, pixels, kinds of image."""
-    rates = {}
+    rates: dict[str, Any] = {}
     for key, value in sorted(price.__dict__.items()):
         if value is None or key in IGNORED:
             continue
