@@ -41,7 +41,7 @@ class OwnerDirectory:
 
     async def organization(self, connection: AsyncConnection, organization_id: str) -> Organization | None:
         found = await self._repository.organization(connection, organization_id)
-        return Organization(id=found.id, name=found.name, policy_id=found.policy_id) if found else None
+        return Organization(id=found.id, name=found.name, policy_id=found.policy_id, time_zone=found.time_zone) if found else None
 
     async def holders_with_policy(self, connection: AsyncConnection, organization_id: str, policy_id: str) -> int:
         return await self._repository.with_policy(connection, organization_id, policy_id)

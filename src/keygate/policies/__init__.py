@@ -20,7 +20,7 @@ from keygate.policies.ports import (
     UsageReader,
 )
 from keygate.policies.records import rules_from_json, rules_to_json
-from keygate.policies.service import AliasService, PolicyDraft, PolicyService, kept_accounts
+from keygate.policies.service import AliasService, PolicyDraft, PolicyService, home_zone, kept_accounts
 from keygate.policies.state import (
     Allow,
     BudgetMode,
@@ -85,6 +85,7 @@ __all__ = [
     "covers",
     "decide",
     "evaluate",
+    "home_zone",
     "kept_accounts",
     "matches",
     "may_use",

@@ -16,6 +16,7 @@ from keygate.policies.changes import change, require_governor
 from keygate.policies.model import BESIDE, Budget, BudgetSpec, Limit
 from keygate.policies.ports import KeyDirectory, OwnerDirectory, StatePublisher
 from keygate.policies.records import budget_record, limit_record
+from keygate.policies.service import home_zone
 from keygate.policies.state import BudgetRule, LimitKind, LimitRule, Scope
 from keygate.vendors import Vendor
 
@@ -85,12 +86,14 @@ class BudgetService:
         async with change(self._database, self._audit, actor, "budget.create", "budget") as work:
             require_governor(actor)
             place = await self._place(work.connection, actor, scope, scope_id)
-            spec = replace(validation.budget_terms(terms, "amount_usd"), id=new_id("bud"), starts_at_ns=now)
+            zone = terms.time_zone or await home_zone(self._owners, work, actor)
+            spec = replace(terms, id=new_id("bud"), starts_at_ns=now, time_zone=zone)
+            validation.budget_terms(spec, "amount_usd")
             rule = placed_budget(spec, scope, place, validation.selector(scope, selector, self._vendors))
             budget = Budget(rule=rule, organization_id=actor.organization_id, created_at_ns=now, created_by=actor.id)
             await self._repository.add_budgets(work.connection, [budget])
             await self._audit.record(work, actor, "budget.create", rule.id, after=budget_record(budget))
-            await self._changed(work, actor, rule)
+            self._changed(work, actor, rule)
         return budget
 
     async def update_budget(self, actor: Actor, budget_id: str, changes: Mapping[str, Any]) -> Budget:
@@ -103,7 +106,7 @@ class BudgetService:
             after = replace(before, rule=rule)
             await self._repository.save_budget(work.connection, after)
             await self._audit.record(work, actor, "budget.update", budget_id, before=budget_record(before), after=budget_record(after))
-            await self._changed(work, actor, after.rule)
+            self._changed(work, actor, after.rule)
         return after
 
     async def delete_budget(self, actor: Actor, budget_id: str) -> None:
@@ -112,7 +115,7 @@ class BudgetService:
             require_governor(actor)
             await self._repository.remove_budgets(work.connection, actor.organization_id, [budget_id])
             await self._audit.record(work, actor, "budget.delete", budget_id, before=budget_record(before))
-            await self._changed(work, actor, before.rule)
+            self._changed(work, actor, before.rule)
 
     async def get_budget(self, actor: Actor, budget_id: str) -> Budget:
         _require_overview(actor)
@@ -146,7 +149,7 @@ class BudgetService:
             limit = Limit(rule=rule, organization_id=actor.organization_id, created_at_ns=self._clock.now_ns(), created_by=actor.id)
             await self._repository.add_limits(work.connection, [limit])
             await self._audit.record(work, actor, "limit.create", rule.id, after=limit_record(limit))
-            await self._changed(work, actor, rule)
+            self._changed(work, actor, rule)
         return limit
 
     async def update_limit(self, actor: Actor, limit_id: str, *, amount: int) -> Limit:
@@ -157,7 +160,7 @@ class BudgetService:
             after = replace(before, rule=replace(before.rule, amount=amount))
             await self._repository.save_limit(work.connection, after)
             await self._audit.record(work, actor, "limit.update", limit_id, before=limit_record(before), after=limit_record(after))
-            await self._changed(work, actor, after.rule)
+            self._changed(work, actor, after.rule)
         return after
 
     async def delete_limit(self, actor: Actor, limit_id: str) -> None:
@@ -166,7 +169,7 @@ class BudgetService:
             require_governor(actor)
             await self._repository.remove_limits(work.connection, actor.organization_id, [limit_id])
             await self._audit.record(work, actor, "limit.delete", limit_id, before=limit_record(before))
-            await self._changed(work, actor, before.rule)
+            self._changed(work, actor, before.rule)
 
     async def get_limit(self, actor: Actor, limit_id: str) -> Limit:
         _require_overview(actor)
@@ -212,8 +215,7 @@ class BudgetService:
             raise NotFound("There is no limit with this id")
         return limit
 
-    async def _changed(self, work: UnitOfWork, actor: Actor, rule: BudgetRule | LimitRule) -> None:
-        await self._repository.bump(work.connection, actor.organization_id)
+    def _changed(self, work: UnitOfWork, actor: Actor, rule: BudgetRule | LimitRule) -> None:
         if rule.scope is Scope.KEY:
             work.after_commit(lambda: self._publisher.keys_changed([rule.scope_id]))
         else:

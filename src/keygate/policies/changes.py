@@ -22,6 +22,7 @@ async def change(database: Database, audit: AuditLog, actor: Actor, action: str,
             yield work
     except (Conflict, Forbidden, NotFound) as error:
         await audit.refused(actor, action, target, reason=error.detail)
+        error.recorded = True
         raise
 
 

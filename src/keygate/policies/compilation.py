@@ -36,12 +36,10 @@ class KeyFacts:
     expires_at_ns: int | None
     tags: tuple[str, ...]
     revoked: bool
-    version: int
 
 
-def compile_key(key: KeyFacts, above: Governance, *, now_ns: int) -> KeyState:
-    """`version` rises with every change of the key and of anything in the organisation's governance. Former tokens whose overlap
-    has ended are left out."""
+def compile_key(key: KeyFacts, above: Governance, *, now_ns: int, version: int = 0) -> KeyState:
+    """Former tokens whose overlap has ended are left out. `version` must rise from one snapshot to the next."""
     chain = _chain(key, above)
     carried = _carried(key, chain, above)
     by_scope = {holder.scope: holder.id for holder in chain}
@@ -71,7 +69,7 @@ def compile_key(key: KeyFacts, above: Governance, *, now_ns: int) -> KeyState:
         ),
         tags=key.tags,
         aliases=above.aliases,
-        version=key.version + above.version,
+        version=version,
     )
 
 

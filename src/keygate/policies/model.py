@@ -32,7 +32,7 @@ class BudgetSpec:
     period: Period
     mode: BudgetMode = BudgetMode.HARD
     rolling: bool = False
-    time_zone: str = "UTC"
+    time_zone: str = ""  # empty: as it was, or for a new one the organisation's
     thresholds: tuple[int, ...] = THRESHOLDS
     starts_at_ns: int = 0
     id: str = ""
@@ -115,6 +115,7 @@ class Organization:
     id: str
     name: str
     policy_id: str | None = None
+    time_zone: str = "UTC"  # of budgets that name none
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,4 +128,3 @@ class Governance:
     budgets: dict[str, tuple[BudgetRule, ...]] = field(default_factory=dict)  # scope id → budgets there
     limits: dict[str, tuple[LimitRule, ...]] = field(default_factory=dict)
     aliases: tuple[tuple[str, str], ...] = ()
-    version: int = 0

@@ -10,12 +10,12 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from keygate.errors import Conflict
-from keygate.kit.database import insert_or_ignore, upsert
+from keygate.kit.database import insert_or_ignore
 from keygate.policies.model import Alias, Budget, Governance, Limit, Policy
 from keygate.policies.ports import OwnerDirectory
 from keygate.policies.records import rules_from_json, rules_to_json, spec_from_json, spec_to_json
 from keygate.policies.state import BudgetMode, BudgetRule, LimitKind, LimitRule, Period, Scope
-from keygate.policies.tables import aliases, budgets, governance, limits, policies
+from keygate.policies.tables import aliases, budgets, limits, policies
 
 CHUNK = 500  # ids in one statement
 
@@ -152,11 +152,6 @@ class PolicyRepository:
 
     # What stands above keys
 
-    async def bump(self, connection: AsyncConnection, organization_id: str) -> None:
-        """States compiled after this transaction are newer than all before."""
-        values = {"organization_id": organization_id, "version": 1}
-        await upsert(connection, governance, values, key=("organization_id",), update={"version": governance.c.version + 1})
-
     async def governance(
         self,
         connection: AsyncConnection,
@@ -181,7 +176,6 @@ class PolicyRepository:
             for limit in await self.list_limits(connection, organization_id, scope_ids=part):
                 found_limits[limit.rule.scope_id].append(limit.rule)
         known_policies = {policy.id: policy for policy in await self._policies(connection, organization_id, sa.true())}
-        version = sa.select(governance.c.version).where(governance.c.organization_id == organization_id)
         return Governance(
             organization=organization,
             holders=holders,
@@ -189,7 +183,6 @@ class PolicyRepository:
             budgets={scope_id: tuple(rules) for scope_id, rules in found_budgets.items()},
             limits={scope_id: tuple(rules) for scope_id, rules in found_limits.items()},
             aliases=tuple(sorted((alias.alias, alias.target) for alias in await self.list_aliases(connection, organization_id))),
-            version=(await connection.execute(version)).scalar_one_or_none() or 0,
         )
 
 

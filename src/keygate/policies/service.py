@@ -73,7 +73,7 @@ class PolicyService:
                     description=draft.description,
                     rules=draft.rules,
                     limits=validation.limit_amounts(dict(draft.limits)),
-                    budgets=self._budgets(draft.budgets, (), now),
+                    budgets=await self._budgets(work, actor, draft.budgets, (), now),
                     version=1,
                     created_at_ns=now,
                     created_by=actor.id,
@@ -82,7 +82,7 @@ class PolicyService:
             )
             await self._repository.add_policy(work.connection, policy)
             await self._audit.record(work, actor, "policy.create", policy.id, after=policy_record(policy))
-            await self._changed(work, actor)
+            self._changed(work, actor)
         return policy
 
     async def update(self, actor: Actor, policy_id: str, changes: Mapping[str, Any]) -> Policy:
@@ -99,12 +99,12 @@ class PolicyService:
             if "limits" in changes:
                 own["limits"] = validation.limit_amounts(changes["limits"])
             if "budgets" in changes:
-                own["budgets"] = self._budgets(changes["budgets"], before.budgets, now)
+                own["budgets"] = await self._budgets(work, actor, changes["budgets"], before.budgets, now)
             changed = replace(before, **own, rules=replace(before.rules, **rules), version=before.version + 1, updated_at_ns=now)
             after = self._checked(changed)
             await self._repository.save_policy(work.connection, after)
             await self._audit.record(work, actor, "policy.update", policy_id, before=policy_record(before), after=policy_record(after))
-            await self._changed(work, actor)
+            self._changed(work, actor)
         return after
 
     async def delete(self, actor: Actor, policy_id: str) -> None:
@@ -122,7 +122,7 @@ class PolicyService:
                 )
             await self._repository.remove_policy(work.connection, actor.organization_id, policy_id)
             await self._audit.record(work, actor, "policy.delete", policy_id, before=policy_record(before))
-            await self._changed(work, actor)
+            self._changed(work, actor)
 
     async def get(self, actor: Actor, policy_id: str) -> Policy:
         async with self._database.read() as connection:
@@ -135,8 +135,7 @@ class PolicyService:
         async with self._database.read() as connection:
             return await self._repository.list_policies(connection, actor.organization_id, after=after, limit=limit)
 
-    async def _changed(self, work: UnitOfWork, actor: Actor) -> None:
-        await self._repository.bump(work.connection, actor.organization_id)
+    def _changed(self, work: UnitOfWork, actor: Actor) -> None:
         work.after_commit(lambda: self._publisher.organization_changed(actor.organization_id))
 
     def _checked(self, policy: Policy) -> Policy:
@@ -147,25 +146,34 @@ class PolicyService:
             rules=validation.whole_rules(policy.rules, self._vendors),
         )
 
-    def _budgets(self, wanted: Sequence[BudgetSpec], former: Sequence[BudgetSpec], now: int) -> tuple[BudgetSpec, ...]:
+    async def _budgets(
+        self, work: UnitOfWork, actor: Actor, wanted: Sequence[BudgetSpec], former: Sequence[BudgetSpec], now: int
+    ) -> tuple[BudgetSpec, ...]:
         if len(wanted) > MAX_POLICY_BUDGETS:
             raise InvalidInput(f"budgets: at most {MAX_POLICY_BUDGETS}", field="budgets")
-        return kept_accounts([validation.budget_terms(spec) for spec in wanted], former, now_ns=now)
+        return kept_accounts(wanted, former, now_ns=now, time_zone=await home_zone(self._owners, work, actor))
 
 
-def kept_accounts(wanted: Sequence[BudgetSpec], former: Sequence[BudgetSpec], *, now_ns: int) -> tuple[BudgetSpec, ...]:
-    """Gives each wanted budget the id of the former one that counts the same period, so that a changed amount or mode forgives
-    nothing that was spent; what has no match is new and counts from now."""
+async def home_zone(owners: OwnerDirectory, work: UnitOfWork, actor: Actor) -> str:
+    """The time zone of budgets that name none: the organisation's."""
+    organization = await owners.organization(work.connection, actor.organization_id)
+    return "UTC" if organization is None else organization.time_zone
+
+
+def kept_accounts(wanted: Sequence[BudgetSpec], former: Sequence[BudgetSpec], *, now_ns: int, time_zone: str) -> tuple[BudgetSpec, ...]:
+    """Checks each wanted budget, and gives it the id of the former one that counts the same period, so that a changed amount or mode
+    forgives nothing that was spent; what has no match is new and counts from now."""
     left = list(former)
     placed = []
     for spec in wanted:
-        alike = [old for old in left if (old.period, old.rolling, old.time_zone) == (spec.period, spec.rolling, spec.time_zone)]
+        alike = [old for old in left if (old.period, old.rolling) == (spec.period, spec.rolling) and spec.time_zone in {"", old.time_zone}]
         match = next((old for old in alike if old.mode is spec.mode), alike[0] if alike else None)
         if match is None:
-            placed.append(replace(spec, id=new_id("bud"), starts_at_ns=now_ns))
+            spec = replace(spec, id=new_id("bud"), starts_at_ns=now_ns, time_zone=spec.time_zone or time_zone)  # noqa: PLW2901  (completed)
         else:
             left.remove(match)
-            placed.append(replace(spec, id=match.id, starts_at_ns=match.starts_at_ns))
+            spec = replace(spec, id=match.id, starts_at_ns=match.starts_at_ns, time_zone=match.time_zone)  # noqa: PLW2901  (completed)
+        placed.append(validation.budget_terms(spec))
     return tuple(placed)
 
 
@@ -203,7 +211,7 @@ class AliasService:
             )
             await self._repository.add_alias(work.connection, made)
             await self._audit.record(work, actor, "alias.create", made.id, after=alias_record(made))
-            await self._changed(work, actor)
+            self._changed(work, actor)
         return made
 
     async def update(self, actor: Actor, alias_id: str, *, target: str) -> Alias:
@@ -213,7 +221,7 @@ class AliasService:
             after = replace(before, target="/".join(validation.model_name(target, self._vendors)))
             await self._repository.save_alias(work.connection, after)
             await self._audit.record(work, actor, "alias.update", alias_id, before=alias_record(before), after=alias_record(after))
-            await self._changed(work, actor)
+            self._changed(work, actor)
         return after
 
     async def delete(self, actor: Actor, alias_id: str) -> None:
@@ -222,7 +230,7 @@ class AliasService:
             require_governor(actor)
             await self._repository.remove_alias(work.connection, actor.organization_id, alias_id)
             await self._audit.record(work, actor, "alias.delete", alias_id, before=alias_record(before))
-            await self._changed(work, actor)
+            self._changed(work, actor)
 
     async def get(self, actor: Actor, alias_id: str) -> Alias:
         async with self._database.read() as connection:
@@ -241,6 +249,5 @@ class AliasService:
             raise NotFound("There is no alias with this id")
         return alias
 
-    async def _changed(self, work: UnitOfWork, actor: Actor) -> None:
-        await self._repository.bump(work.connection, actor.organization_id)
+    def _changed(self, work: UnitOfWork, actor: Actor) -> None:
         work.after_commit(lambda: self._publisher.organization_changed(actor.organization_id))

@@ -127,7 +127,7 @@ class KeyState:
     budgets: tuple[BudgetRule, ...]
     tags: tuple[str, ...] = ()  # `name=value` or `name`
     aliases: tuple[tuple[str, str], ...] = ()  # (alias, `vendor/model`), organisation-wide
-    version: int = 0  # rises with every change that concerns this key
+    version: int = 0  # rises with every load from the database: of two states of a key the higher is the newer
 
 
 @dataclass(frozen=True, slots=True)

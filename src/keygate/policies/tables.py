@@ -69,11 +69,3 @@ aliases = sa.Table(
     sa.Column("created_by", sa.String(200), nullable=False),
     sa.UniqueConstraint("organization_id", "alias"),
 )
-
-# One counter per organisation: rises with every change of its policies, budgets, limits, aliases and key owners.
-governance = sa.Table(
-    "governance",
-    metadata,
-    sa.Column("organization_id", sa.String(40), primary_key=True),
-    sa.Column("version", sa.BigInteger, nullable=False),
-)

@@ -66,7 +66,6 @@ class VirtualKey:
             expires_at_ns=self.expires_at_ns,
             tags=self.tags,
             revoked=self.revoked_at_ns is not None,
-            version=self.version,
         )
 
 

@@ -29,6 +29,7 @@ from keygate.policies import (
     StatePublisher,
     UsageReader,
     change,
+    home_zone,
     kept_accounts,
     placed_budget,
     standing,
@@ -115,7 +116,7 @@ class VirtualKeyService:
             )
             await self._repository.add(work.connection, key)
             limits = self._limits(actor, key.id, dict(validation.limit_amounts(draft.limits)), now)
-            budgets = self._budgets(actor, key.id, draft.budgets, (), now)
+            budgets = await self._budgets(work, actor, key.id, draft.budgets, (), now)
             await self._policies.add_limits(work.connection, limits)
             await self._policies.add_budgets(work.connection, budgets)
             view = KeyView(key, tuple(limits), tuple(budgets), key.standing(now))
@@ -149,7 +150,7 @@ class VirtualKeyService:
             limits = await self._change_limits(work.connection, actor, before, changes.get("limits") or {}, now)
             budgets = before.budgets
             if "budgets" in changes:
-                budgets = await self._change_budgets(work.connection, actor, before, changes["budgets"], now)
+                budgets = await self._change_budgets(work, actor, before, changes["budgets"], now)
             view = KeyView(after, limits, budgets, after.standing(now))
             if actor.role is Role.DEVELOPER:
                 _require_narrower(before, view)
@@ -261,7 +262,6 @@ class VirtualKeyService:
         work.after_commit(lambda: self._publisher.organization_changed(actor.organization_id))
 
     async def _holder_ended(self, work: UnitOfWork, actor: Actor, owner_id: str, reason: str) -> None:
-        await self._policies.bump(work.connection, actor.organization_id)
         keys = await self._repository.held_by(work.connection, actor.organization_id, owner_id)
         await self._revoke(work, actor, keys, reason, self._clock.now_ns())
 
@@ -365,11 +365,18 @@ class VirtualKeyService:
             for kind, amount in amounts.items()
         ]
 
-    def _budgets(self, actor: Actor, key_id: str, wanted: Sequence[BudgetSpec], former: Sequence[Budget], now: int) -> list[Budget]:
+    async def _budgets(
+        self, work: UnitOfWork, actor: Actor, key_id: str, wanted: Sequence[BudgetSpec], former: Sequence[Budget], now: int
+    ) -> list[Budget]:
         if len(wanted) > MAX_BUDGETS:
             raise InvalidInput(f"budgets: at most {MAX_BUDGETS}", field="budgets")
         known = {budget.rule.id: budget for budget in former}
-        specs = kept_accounts([validation.budget_terms(spec) for spec in wanted], [terms_of(budget.rule) for budget in former], now_ns=now)
+        specs = kept_accounts(
+            wanted,
+            [terms_of(budget.rule) for budget in former],
+            now_ns=now,
+            time_zone=await home_zone(self._owners, work, actor),
+        )
         return [
             replace(known[spec.id], rule=rule)
             if spec.id in known
@@ -394,11 +401,11 @@ class VirtualKeyService:
         return (*(limit for limit in before.limits if limit.rule.kind not in wanted), *made)
 
     async def _change_budgets(
-        self, connection: AsyncConnection, actor: Actor, before: KeyView, wanted: Sequence[BudgetSpec], now: int
+        self, work: UnitOfWork, actor: Actor, before: KeyView, wanted: Sequence[BudgetSpec], now: int
     ) -> tuple[Budget, ...]:
-        after = self._budgets(actor, before.key.id, wanted, before.budgets, now)
-        await self._policies.remove_budgets(connection, actor.organization_id, [budget.rule.id for budget in before.budgets])
-        await self._policies.add_budgets(connection, after)
+        after = await self._budgets(work, actor, before.key.id, wanted, before.budgets, now)
+        await self._policies.remove_budgets(work.connection, actor.organization_id, [budget.rule.id for budget in before.budgets])
+        await self._policies.add_budgets(work.connection, after)
         return tuple(after)
 
 

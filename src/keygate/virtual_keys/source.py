@@ -42,30 +42,41 @@ class DatabaseKeySource:
         self._owners = owners
         self._clock = clock
         self._pepper = pepper
+        self._stamped = 0
+
+    def _stamp(self) -> int:
+        """The version of states read from now on. Taken before the snapshot opens: a load that follows a change gets a higher one than
+        any load that may have missed it."""
+        self._stamped = max(self._stamped + 1, self._clock.now_ns())
+        return self._stamped
 
     async def load(self, public_id: str) -> KeyState | None:
         """The key with this public id in any status, or None. Raises `Unavailable` when the database can't be asked."""
+        version = self._stamp()
         async with self._database.read() as connection:
             key = await self._keys.by_public_id(connection, public_id)
-            return None if key is None else await self.compiled(connection, key)
+            return None if key is None else await self.compiled(connection, key, version=version)
 
     async def load_by_ids(self, key_ids: Sequence[str]) -> list[KeyState]:
         """The current states of these ids; unknown ids are left out."""
+        version = self._stamp()
         states: list[KeyState] = []
         async with self._database.read() as connection:
             for start in range(0, len(key_ids), CHUNK):
-                states += await self._compiled(connection, await self._keys.by_ids(connection, key_ids[start : start + CHUNK]))
+                states += await self._compiled(connection, await self._keys.by_ids(connection, key_ids[start : start + CHUNK]), version)
         return states
 
     async def load_active_page(self, *, after: str | None = None, limit: int = CHUNK) -> tuple[list[KeyState], str | None]:
         """Keys that are neither revoked nor expired, in the order of ids, for filling a cache; and where to go on, None at the end."""
+        version = self._stamp()
         async with self._database.read() as connection:
             keys = await self._keys.active_page(connection, now_ns=self._clock.now_ns(), after=after, limit=min(limit, CHUNK))
-            states = await self._compiled(connection, keys)
+            states = await self._compiled(connection, keys, version)
         return states, keys[-1].id if len(keys) == min(limit, CHUNK) else None
 
-    async def compiled(self, connection: AsyncConnection, key: VirtualKey) -> KeyState | None:
-        states = await self._compiled(connection, [key])
+    async def compiled(self, connection: AsyncConnection, key: VirtualKey, *, version: int = 0) -> KeyState | None:
+        """The state of a key just read on this connection; without a `version` it is for looking at, not for the gateway."""
+        states = await self._compiled(connection, [key], version)
         return states[0] if states else None
 
     async def authenticated(self, token: Secret) -> KeyState | None:
@@ -96,7 +107,7 @@ class DatabaseKeySource:
         state = await self.authenticated(token)
         return state if state is not None and state.organization_id == organization_id else None
 
-    async def _compiled(self, connection: AsyncConnection, keys: Sequence[VirtualKey]) -> list[KeyState]:
+    async def _compiled(self, connection: AsyncConnection, keys: Sequence[VirtualKey], version: int) -> list[KeyState]:
         by_organization: dict[str, list[VirtualKey]] = defaultdict(list)
         for key in keys:
             by_organization[key.organization_id].append(key)
@@ -111,5 +122,5 @@ class DatabaseKeySource:
             )
             if above is not None:
                 now = self._clock.now_ns()
-                states += [compile_key(key.facts(), above, now_ns=now) for key in several]
+                states += [compile_key(key.facts(), above, now_ns=now, version=version) for key in several]
         return states
