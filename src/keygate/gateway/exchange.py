@@ -110,18 +110,18 @@ class Exchange:
 
     # RECEIVING: from the caller's connection
 
-    def begin(self, head: RequestHead) -> None:
-        """Judges what can be judged before the body comes. Never raises."""
+    def begin(self, head: RequestHead, known: Caller | None) -> None:
+        """Judges what can be judged before the body comes. `known` sent this very head on this connection before. Never raises."""
         self.head = head
         try:
-            self._admit(head)
+            self._admit(head, known)
         except Refuse as refused:
             self.refused = refused
         if self.refused is not None:
             length = 0 if head.content_length is None else head.content_length
             self.early = head.chunked or head.expect_continue or length > _EAGER
 
-    def _admit(self, head: RequestHead) -> None:
+    def _admit(self, head: RequestHead, known: Caller | None) -> None:
         g = self._g
         route = self.route
         if self.method == b"HEAD":
@@ -136,6 +136,9 @@ class Exchange:
         if head.content_length is not None and head.content_length > g.max_body_bytes:
             raise self._too_large()
         pipeline = g.pipeline
+        if known is not None and b"key=" not in self.query and known.holds(time.time_ns()):
+            self._belongs_to(known)
+            return
         token = pipeline.token(head, self.query)
         found = pipeline.authenticate(token, time.time_ns())
         if isinstance(found, str):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import http
 from collections.abc import Iterable
 from enum import IntEnum
+from hmac import compare_digest
 from typing import NamedTuple
 
 Header = tuple[bytes, bytes]
@@ -103,7 +104,7 @@ _REQUEST_PREFIXES = (b"x-forwarded-", b"x-keygate-", b"cf-", b"sec-websocket-")
 _RESPONSE_PREFIXES = (b"x-keygate-", b"cf-")
 
 
-class Spellings(dict[bytes, Kind]):
+class Spellings(dict[bytes, int]):
     """Header name as it came → kind. Subscripting classifies a new spelling; the number kept is bounded."""
 
     def __init__(self, known: dict[bytes, Kind], prefixes: tuple[bytes, ...], dropped: Iterable[bytes] = ()) -> None:
@@ -111,11 +112,12 @@ class Spellings(dict[bytes, Kind]):
         self._known = known | dict.fromkeys(_HOP_BY_HOP, Kind.DROP) | dict.fromkeys(dropped, Kind.DROP)
         self._prefixes = prefixes
 
-    def __missing__(self, name: bytes) -> Kind:
+    def __missing__(self, name: bytes) -> int:
         lower = name.lower()
-        kind = self._known.get(lower)
-        if kind is None:
-            kind = Kind.DROP if lower.startswith(self._prefixes) else Kind.PASS
+        known = self._known.get(lower)
+        if known is None:
+            known = Kind.DROP if lower.startswith(self._prefixes) else Kind.PASS
+        kind = int(known)  # plain integers compare faster than members
         if len(self) < _MAX_SPELLINGS and len(name) <= 64:
             self[name] = kind
         return kind
@@ -156,7 +158,7 @@ def read_request_head(headers: list[Header], spellings: Spellings) -> RequestHea
     for name, value in headers:
         kind = spellings[name]
         if kind == 0:
-            add(b"%b: %b\r\n" % (name, value))
+            add(name + b": " + value)
         elif kind == 1:
             continue
         elif kind == 9:
@@ -188,7 +190,7 @@ def read_request_head(headers: list[Header], spellings: Spellings) -> RequestHea
                 listed = value if listed is None else listed + b"," + value
         elif kind == 6:
             content_type = value
-            add(b"%b: %b\r\n" % (name, value))
+            add(name + b": " + value)
         elif kind == 4:
             if value.strip().lower() not in (b"", b"identity"):
                 encoding = value.strip()
@@ -202,7 +204,8 @@ def read_request_head(headers: list[Header], spellings: Spellings) -> RequestHea
         raise HeadInvalid("both Content-Length and Transfer-Encoding")
     if hosts > 1:
         raise HeadInvalid("more than one Host")
-    forward = b"".join(lines)
+    lines.append(b"")
+    forward = b"\r\n".join(lines)
     if listed is not None:
         forward = _without_listed(headers, spellings, listed)
     return RequestHead(forward, token, conflict, length, chunked, expect, encoding, websocket, hosts == 1, content_type)
@@ -216,6 +219,47 @@ def _without_listed(headers: list[Header], spellings: Spellings, listed: bytes) 
     hop = {token.strip().lower() for token in listed.split(b",")}
     passed = (Kind.PASS, Kind.CONTENT_TYPE)
     return b"".join(b"%b: %b\r\n" % (n, v) for n, v in headers if spellings[n] in passed and n.lower() not in hop)
+
+
+class RememberedHead:
+    """The last head on a connection. A client sends the same one again and again, but for the length: then nothing is read anew.
+
+    The key's line is compared in constant time, apart from the others.
+    """
+
+    __slots__ = ("_headers", "_key_at", "_length_at", "head")
+
+    def __init__(self, headers: list[Header], head: RequestHead, spellings: Spellings) -> None:
+        kinds = [spellings[name] for name, _ in headers]
+        self.head = head
+        self._headers = headers
+        self._length_at = kinds.index(2) if 2 in kinds else -1
+        self._key_at = kinds.index(9) if kinds.count(9) == 1 else -1
+
+    @property
+    def usable(self) -> bool:
+        return self._length_at >= 0 and self._key_at >= 0 and not self.head.expect_continue
+
+    def again(self, headers: list[Header]) -> RequestHead | None:
+        """The head, with this request's length, if all else is as before. `headers` is left as it came."""
+        mine = self._headers
+        if len(headers) != len(mine):
+            return None
+        length_at, key_at = self._length_at, self._key_at
+        length, key = headers[length_at], headers[key_at]
+        my_length, my_key = mine[length_at], mine[key_at]
+        if length[0] != my_length[0] or key[0] != my_key[0] or not compare_digest(key[1], my_key[1]):
+            return None
+        headers[length_at], headers[key_at] = my_length, my_key
+        same = headers == mine
+        headers[length_at], headers[key_at] = length, key
+        if not same:
+            return None
+        if length[1] == my_length[1]:
+            return self.head
+        if not length[1].isdigit() or len(length[1]) > 18:
+            return None
+        return self.head._replace(content_length=int(length[1]))
 
 
 class ResponseHead(NamedTuple):
@@ -240,12 +284,12 @@ def read_response_head(headers: list[Header]) -> ResponseHead:
     for name, value in headers:
         kind = spellings[name]
         if kind == 0:
-            add(b"%b: %b\r\n" % (name, value))
+            add(name + b": " + value)
         elif kind == 1:
             continue
         elif kind == 6:
             content_type = value
-            add(b"%b: %b\r\n" % (name, value))
+            add(name + b": " + value)
         elif kind == 2:
             digits = value.strip(b" \t")
             if length is not None or not digits.isdigit() or len(digits) > 18:
@@ -262,7 +306,8 @@ def read_response_head(headers: list[Header]) -> ResponseHead:
             request_id = value
     if chunked and length is not None:
         raise HeadInvalid("both Content-Length and Transfer-Encoding")
-    return ResponseHead(b"".join(lines), length, chunked, content_type, encoding, request_id)
+    lines.append(b"")
+    return ResponseHead(b"\r\n".join(lines), length, chunked, content_type, encoding, request_id)
 
 
 def _status_line(status: int) -> bytes:

@@ -185,6 +185,7 @@ class KeyRing:
                 self._entries[public_id] = entry
             else:
                 del self._by_id[entry.id]
+                entry.stale = True  # connections may remember it
 
     def _remove(self, entry: KeyEntry) -> None:
         self._entries.pop(entry.state.public_id, None)

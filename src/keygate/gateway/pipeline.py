@@ -105,6 +105,12 @@ class Caller(NamedTuple):
     entry: KeyEntry
     digest: bytes
     valid_until: int  # nanoseconds; the key or this token of it ends then
+    state: KeyState  # under which this was found
+
+    def holds(self, now_ns: int) -> bool:
+        """True while nothing has changed that could make it wrong."""
+        entry = self.entry
+        return entry.state is self.state and not entry.stale and now_ns < self.valid_until
 
 
 class Pipeline:
@@ -163,7 +169,7 @@ class Pipeline:
             if now_ns >= until:
                 denied = standing(entry.state, now_ns=now_ns)
                 raise refuse_denied(denied) if denied is not None else _invalid()
-        return Caller(entry, token_digest, until)
+        return Caller(entry, token_digest, until, entry.state)
 
     def still_valid_until(self, caller: Caller) -> int:
         """As `verify`, for a request in flight whose key has another state now."""

@@ -11,13 +11,14 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from keygate.gateway.exchange import Exchange
-from keygate.gateway.http1 import CONTINUE, MAX_HEAD_BYTES, MAX_HEADERS, STATUS_LINES, Header, HeadInvalid, read_request_head
+from keygate.gateway.http1 import CONTINUE, MAX_HEAD_BYTES, MAX_HEADERS, STATUS_LINES, Header, HeadInvalid, RememberedHead, RequestHead, read_request_head
 
 if TYPE_CHECKING:
     from uvicorn.config import Config
     from uvicorn.server import ServerState
 
     from keygate.gateway.gateway import Gateway
+    from keygate.gateway.pipeline import Caller
 
 _VERSIONS = frozenset({"1.1", "1.0"})
 _MAX_PIPELINED = 16
@@ -56,6 +57,9 @@ class GatewayProtocol(HttpToolsProtocol):
         self.stalled_bytes = 0
         self.url = b""
         self.headers: list[Header] = []
+        self.header_count = 0
+        self.remembered: RememberedHead | None = None
+        self.known: Caller | None = None  # who sent the remembered head
 
     # transport
 
@@ -143,16 +147,15 @@ class GatewayProtocol(HttpToolsProtocol):
             raise _Malformed(414, "The URL is too long.")
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        headers = self.headers
-        headers.append((name, value))
-        if len(headers) > MAX_HEADERS:
-            raise _Malformed(431, "The request has too many headers.")
-        if not self.in_head:
-            raise _Malformed(400, "Trailers are not taken.")
+        self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         self.in_head = False
         self.overhead = 0
+        headers = self.headers
+        self.header_count = len(headers)
+        if self.header_count > MAX_HEADERS:
+            raise _Malformed(431, "The request has too many headers.")
         if self.last:
             return
         url = self.url
@@ -166,10 +169,10 @@ class GatewayProtocol(HttpToolsProtocol):
         if route is None:
             self._leave_to_asgi(url)
             return
-        try:
-            head = read_request_head(self.headers, self.gateway.spellings)
-        except HeadInvalid as error:
-            raise _Malformed(400, f"This is not valid HTTP: {error}.") from None
+        remembered = self.remembered
+        head = remembered.again(headers) if remembered is not None else None
+        if head is None:
+            head = self._read_head(headers)
         http10 = version == "1.0"
         if not head.hosted and not http10:
             raise _Malformed(400, "The Host header is missing.")
@@ -184,9 +187,22 @@ class GatewayProtocol(HttpToolsProtocol):
             self.current = exchange
         else:
             self._queue(exchange)
-        exchange.begin(head)
+        exchange.begin(head, self.known)
+        if exchange.caller is not None:
+            self.known = exchange.caller
         if exchange is self.current and exchange.wants_continue():
             self.transport.write(CONTINUE)
+
+    def _read_head(self, headers: list[Header]) -> RequestHead:
+        spellings = self.gateway.spellings
+        try:
+            head = read_request_head(headers, spellings)
+        except HeadInvalid as error:
+            raise _Malformed(400, f"This is not valid HTTP: {error}.") from None
+        remembered = RememberedHead(headers, head, spellings)
+        self.remembered = remembered if remembered.usable else None
+        self.known = None
+        return head
 
     def _leave_to_asgi(self, url: bytes) -> None:
         if not url.startswith((b"/", b"http://", b"https://")):
@@ -231,6 +247,8 @@ class GatewayProtocol(HttpToolsProtocol):
             super().on_body(body)
 
     def on_message_complete(self) -> None:
+        if len(self.headers) != self.header_count:
+            raise _Malformed(400, "Trailers are not taken.")
         exchange = self.reading
         if exchange is not None:
             if not self.parser.should_upgrade():
