@@ -13,21 +13,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from sqlalchemy.exc import IntegrityError
-
 from keygate.kit.clock import NANOSECONDS, Clock
 from keygate.ledger.journal import START, Position, Settle, read_from
 from keygate.ledger.journal.segments import segment_path
-from keygate.ledger.posting import Postings
+from keygate.ledger.posting import LAST_SEQ, ROLLED_SEQ, AlreadyPosted, Postings
 
 if TYPE_CHECKING:
     from keygate.kit.database import Database, UnitOfWork
     from keygate.ledger.repository import LedgerRepository
 
-LAST_SEQ = "last_seq"  # the number of the newest entry
-ROLLED_SEQ = "rolled_seq"  # of the newest entry that the roll-ups contain
-
-CHUNK = 500  # settled requests handled without giving the event loop a turn: about two milliseconds
+CHUNK = 250  # settled requests handled without giving the event loop a turn: about two milliseconds
 TRANSACTION = 4_000  # at most so many in one transaction: other writers wait for its end
 INTERVAL = 5.0  # seconds between folds; the journal is what is durable, and a report folds before it answers
 ROLL_UP_ENTRIES = 100_000  # the roll-ups follow in bulk: the more entries at once, the fewer rows are touched per entry
@@ -39,10 +34,6 @@ _log = logging.getLogger(__name__)
 
 class _OutOfStepError(Exception):
     """The database is not where this fold believed it to be: another one has been at work."""
-
-
-class _RepeatedError(Exception):
-    """A request of the batch stands in the ledger already."""
 
 
 class Crossings(Protocol):
@@ -181,7 +172,7 @@ class Fold:
     async def _commit(self, settles: list[Settle], start: Position, end: Position) -> int:
         try:
             return await self._write(settles, start, end)
-        except _RepeatedError:
+        except AlreadyPosted:
             first = {settle.request_id: settle for settle in reversed(settles)}
             async with self._database.read() as connection:
                 known = await self._repository.known_requests(connection, list(first))
@@ -202,10 +193,7 @@ class Fold:
             standing = (await repository.checkpoint(connection, self._journal_id), await repository.counter(connection, LAST_SEQ))
             if standing != (start, self._last_seq):
                 raise _OutOfStepError
-            try:
-                await repository.post(connection, postings)
-            except IntegrityError as error:
-                raise _RepeatedError from error
+            await repository.post(connection, postings)
             if self._waiting and self._crossings is not None:
                 await self._crossings.announce(work, self._waiting)
             await repository.set_counter(connection, LAST_SEQ, following - 1)

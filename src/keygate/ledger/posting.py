@@ -9,12 +9,21 @@ from dataclasses import dataclass, field
 from keygate.ledger.journal import Settle
 from keygate.ledger.model import TokenUsage
 
+HOUR_NS = 3_600 * 10**9
+DAY_NS = 24 * HOUR_NS
 BUCKET_NS = 300 * 10**9  # five minutes: the grain in which limits per day survive a restart
 
 _NO_USAGE = TokenUsage()
 _MILLISECOND = 1_000_000
 
+LAST_SEQ = "last_seq"  # counter: the number of the newest entry
+ROLLED_SEQ = "rolled_seq"  # counter: the newest entry that the roll-ups contain
+
 Row = tuple[object, ...]
+
+
+class AlreadyPosted(Exception):  # noqa: N818  (a state, as in the error tree)
+    """A settled request of the batch stands in the ledger already."""
 
 
 @dataclass(slots=True)

@@ -13,10 +13,10 @@ from keygate.kit.database import lock, upsert
 from keygate.ledger.bulk import Bulk
 from keygate.ledger.journal import START, Position
 from keygate.ledger.ports import BudgetQuery, LimitUse, WindowSpend
-from keygate.ledger.posting import Postings
+from keygate.ledger.posting import DAY_NS, HOUR_NS, ROLLED_SEQ, AlreadyPosted, Postings
+from keygate.ledger.reports import MEASURES
 from keygate.ledger.tables import (
     DIMENSIONS,
-    MEASURES,
     POSTED,
     budget_slices,
     budget_spend,
@@ -29,8 +29,6 @@ from keygate.ledger.tables import (
     usage_hourly,
 )
 
-HOUR_NS = 3_600 * 10**9
-DAY_NS = 24 * HOUR_NS
 WHOLE = "*"  # the grant of every budget to one gateway
 
 _FAILED = "(e.status >= 400 OR e.status = 0 OR e.outcome IN ('upstream_error', 'upstream_lost', 'not_sent'))"
@@ -144,8 +142,11 @@ class LedgerRepository:
         return known
 
     async def post(self, connection: AsyncConnection, batch: Postings) -> None:
-        """Raises `sqlalchemy.exc.IntegrityError` where a request stands in the ledger already; the caller rolls back."""
-        await _ENTRIES.insert(connection, batch.rows)
+        """Raises `AlreadyPosted` where a request stands in the ledger already; the caller rolls back."""
+        try:
+            await _ENTRIES.insert(connection, batch.rows)
+        except sa.exc.IntegrityError as error:
+            raise AlreadyPosted from error
         await _SPEND.insert(connection, [(*window, *sums) for window, sums in batch.spend.items()])
         await _USE.insert(connection, [(*bucket, *sums) for bucket, sums in batch.use.items()])
 
@@ -203,7 +204,7 @@ class LedgerRepository:
         )
         windows = [(str(budget_id), int(start)) for budget_id, start in json.loads(entry.charges or "[]")]
         await _SPEND.insert(connection, [(*window, entry.organization_id, delta, -charged) for window in windows])
-        if entry.seq <= await self.counter(connection, "rolled_seq"):
+        if entry.seq <= await self.counter(connection, ROLLED_SEQ):
             for table, size in ((usage_hourly, HOUR_NS), (usage_daily, DAY_NS)):
                 values = {name: getattr(entry, name) or "" for name in DIMENSIONS}
                 await connection.execute(
@@ -249,7 +250,7 @@ class LedgerRepository:
         first = (await connection.execute(sa.select(entries.c.seq, entries.c.at_ns).order_by(entries.c.seq).limit(1))).one_or_none()
         if first is None or first.at_ns >= before_ns:
             return None
-        rolled = await self.counter(connection, "rolled_seq")
+        rolled = await self.counter(connection, ROLLED_SEQ)
         return min(first.seq + limit - 1, rolled) if first.seq <= rolled else None
 
     async def delete_entries(self, connection: AsyncConnection, *, until_seq: int, before_ns: int) -> int:

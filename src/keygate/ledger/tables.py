@@ -9,6 +9,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 
 from keygate.kit.database import metadata
+from keygate.ledger.reports import MEASURES
 
 _ID = sa.String(64)
 _NAME = sa.String(256)
@@ -70,19 +71,6 @@ POSTED = tuple(column.name for column in entries.columns if not column.name.star
 
 # What the columns of a roll-up are told apart by. Empty text stands for "none", since a primary key takes no null.
 DIMENSIONS = ("key_id", "team_id", "developer_id", "app_id", "vendor", "model")
-MEASURES = (
-    "requests",
-    "errors",
-    "unpriced",
-    "input_tokens",
-    "cache_read_tokens",
-    "cache_write_tokens",
-    "output_tokens",
-    "reasoning_tokens",
-    "web_searches",
-    "cost_nano",
-    "in_doubt_nano",
-)
 
 
 def _rollup(name: str) -> sa.Table:
