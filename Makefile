@@ -51,3 +51,6 @@ bench: $(VENV)/.dev ## CPU per request against nginx, in one run
 lock: $(VENV)/.server ## renew the lock files; releases of the last days are left out
 	$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --exclude-newer "$(COOL_DOWN)" pyproject.toml -o requirements/server.txt
 	$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --exclude-newer "$(COOL_DOWN)" pyproject.toml --group dev --extra otel -c requirements/server.txt -o requirements/dev.txt
+
+migration: $(VENV)/.dev ## write the next migration from what the tables say: make migration m="what changes"
+	$(BIN)/python migrations/new.py "$(m)"

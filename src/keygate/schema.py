@@ -1,16 +1,52 @@
-"""Every table of KeyGate on one `metadata`: what migrations compare with, and what tests create.
+"""Every table of KeyGate on one `metadata`, and how a database gets and keeps this shape.
 
-An area's tables are found by their file name (`tables.py`), so a new one can't be forgotten.
+An area's tables are found by their file name (`tables.py`), so a new one can't be forgotten. Revisions stand in `migrations/`, beside
+`src/` in the source tree and inside the package once installed.
 """
 
 from __future__ import annotations
 
+import asyncio
 import importlib
+import os
+import sqlite3
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, closing
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 
-from keygate.kit.database import metadata
+from keygate.errors import Conflict, InvalidInput, StartRefused
+from keygate.kit.database import Database, lock, metadata
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncConnection
+
+
+@dataclass(frozen=True, slots=True)
+class SchemaReport:
+    """How a database stands against this version. `drift` names differences between tables and code; `damage` what the database itself
+    finds wrong with its file (SQLite)."""
+
+    current: str | None
+    head: str | None
+    drift: tuple[str, ...]
+    damage: tuple[str, ...]
+
+    @property
+    def pending(self) -> bool:
+        return self.current != self.head
+
+    @property
+    def ok(self) -> bool:
+        return not (self.pending or self.drift or self.damage)
 
 
 def whole_schema() -> sa.MetaData:
@@ -19,3 +55,98 @@ def whole_schema() -> sa.MetaData:
     for path in sorted(root.rglob("tables.py")):
         importlib.import_module(".".join(("keygate", *path.relative_to(root).with_suffix("").parts)))
     return metadata
+
+
+def configuration(connection: sa.Connection | None = None) -> Config:
+    """Alembic's configuration; no alembic.ini is needed."""
+    package = Path(__file__).parent
+    inside = package / "migrations"
+    config = Config()
+    config.set_main_option("script_location", str(inside if inside.is_dir() else package.parents[1] / "migrations").replace("%", "%%"))
+    config.set_main_option("path_separator", "os")
+    config.attributes["connection"] = connection
+    return config
+
+
+async def upgrade(database: Database) -> str:
+    """Brings a database to this version, whole or not at all, one process at a time. Returns the revision it then has. Raises
+    `StartRefused` for a database that a newer KeyGate has written."""
+    async with _alone(database) as connection:
+        return await connection.run_sync(_upgrade)
+
+
+async def check(database: Database) -> SchemaReport:
+    """Compares; changes nothing."""
+    async with database.read() as connection:
+        current, head, drift = await connection.run_sync(_compare)
+        damage: tuple[str, ...] = ()
+        if database.is_sqlite:
+            found = await connection.exec_driver_sql("PRAGMA quick_check(20)")
+            damage = tuple(row[0] for row in found if row[0] != "ok")
+    return SchemaReport(current=current, head=head, drift=drift, damage=damage)
+
+
+async def backup(database: Database, path: Path) -> None:
+    """A consistent copy of a SQLite database while others use it, in a new file that only its owner may read."""
+    if not database.is_sqlite:
+        raise InvalidInput("This database is PostgreSQL: back it up with `pg_dump --format=custom --file=keygate.dump` and its URL")
+    try:
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+    except FileExistsError:
+        raise Conflict(f"{path} exists already; name a new file") from None
+    except OSError as error:
+        raise InvalidInput(f"{path} can't be written: {error.strerror}") from None
+    await asyncio.to_thread(_copy, str(database.engine.url.database), path)
+
+
+def _copy(source: str, target: Path) -> None:
+    with closing(sqlite3.connect(f"file:{source}?mode=ro", uri=True, timeout=30)) as old, closing(sqlite3.connect(target)) as new:
+        old.backup(new)
+
+
+@asynccontextmanager
+async def _alone(database: Database) -> AsyncIterator[AsyncConnection]:
+    """A transaction that no other migration runs beside. SQLite: BEGIN IMMEDIATE, with foreign keys checked at the end instead of
+    enforced, because tables are rebuilt there. PostgreSQL: an advisory lock."""
+    if not database.is_sqlite:
+        async with database.unit() as work:
+            await work.connection.execute(sa.text("SET LOCAL lock_timeout = '10min'"))
+            await work.connection.execute(sa.text("SET LOCAL statement_timeout = 0"))
+            await lock(work.connection, "keygate:migrations")
+            yield work.connection
+        return
+    async with database.engine.connect() as connection:
+        driver: Any = (await connection.get_raw_connection()).driver_connection
+        await driver.execute("PRAGMA foreign_keys=OFF")
+        try:
+            async with connection.begin():
+                yield connection
+                broken = (await connection.exec_driver_sql("PRAGMA foreign_key_check")).first()
+                if broken is not None:
+                    raise StartRefused(f"The migration would leave broken references in {broken[0]}; nothing was changed")
+        finally:
+            await driver.execute("PRAGMA foreign_keys=ON")
+
+
+def _upgrade(connection: sa.Connection) -> str:
+    config = configuration(connection)
+    scripts = ScriptDirectory.from_config(config)
+    current = MigrationContext.configure(connection).get_current_revision()
+    if current is not None and current not in {script.revision for script in scripts.walk_revisions()}:
+        raise StartRefused(
+            f"The database has the revision {current}, which this version does not know; start the newer KeyGate, or restore a backup"
+        )
+    command.upgrade(config, "head")
+    return MigrationContext.configure(connection).get_current_revision() or ""
+
+
+def _compare(connection: sa.Connection) -> tuple[str | None, str | None, tuple[str, ...]]:
+    context = MigrationContext.configure(connection, opts={"compare_type": True})
+    head = ScriptDirectory.from_config(configuration()).get_current_head()
+    drift = tuple(_describe(difference) for difference in compare_metadata(context, whole_schema()))
+    return context.get_current_revision(), head, drift
+
+
+def _describe(difference: Any) -> str:
+    flat = difference[0] if isinstance(difference, list) else difference
+    return " ".join(str(part) for part in flat if isinstance(part, str | sa.Table | sa.Column | sa.Index))[:300]
