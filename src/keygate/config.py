@@ -128,12 +128,6 @@ def vendor_keys(names: Iterable[str]) -> dict[str, Secret]:
 
 
 def proxy_environment() -> dict[str, str]:
-    """`http`, `https` and `no` as the environment names proxies, lower case first as curl does."""
-    found = {}
-    for scheme in ("http", "https", "no"):
-        names = (f"{scheme}_proxy",) if scheme == "http" else (f"{scheme}_proxy", f"{scheme.upper()}_PROXY")
-        for name in names:  # HTTP_PROXY in capitals is a CGI request header, not a setting
-            if value := os.environ.get(name):
-                found[scheme] = value
-                break
-    return found
+    """The variables that name proxies, as they stand, for `gateway.proxies`."""
+    names = ("http_proxy", "https_proxy", "all_proxy", "no_proxy", "REQUEST_METHOD")
+    return {name: os.environ[name] for each in names for name in (each, each.upper()) if name in os.environ}

@@ -98,10 +98,11 @@ def verify(
     as_json: output.JsonOption = False,
 ) -> None:
     """Find any edit, removal, reordering or truncation. Works on the data directory itself, without a server."""
-    report = local.verify_audit(file)
+    reports = local.verify_audit(file)
     if as_json:
-        output.as_json(report)
+        output.as_json(reports)
     else:
-        output.card(report)
-    if not report["ok"]:
+        for report in reports:
+            output.card(report)
+    if not all(report["ok"] for report in reports):
         raise typer.Exit(Exit.VERIFICATION_FAILED)

@@ -9,7 +9,6 @@ from pathlib import Path
 from keygate.audit import AuditService, HeadsFile, Signer
 from keygate.audit.repository import AuditRepository
 from keygate.config import Settings
-from keygate.identities import Actor, ActorKind, Role
 from keygate.kit.clock import Clock, SystemClock
 from keygate.kit.database import Database, open_database
 from keygate.kit.secret import Secret
@@ -75,8 +74,3 @@ async def lay(settings: Settings, directory: DataDirectory) -> Foundation:
         await database.close()
         raise
     return Foundation(settings, directory.path, clock, database, keys, vault, audit, pepper, digest_key)
-
-
-def operator(organization_id: str) -> Actor:
-    """Whoever runs a command on the data directory itself."""
-    return Actor(ActorKind.OPERATOR, "operator", organization_id, Role.OWNER)

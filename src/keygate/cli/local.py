@@ -1,0 +1,85 @@
+"""Commands that work on this machine instead of through the API. What they need is imported when they run: `--help` stays quick."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from keygate.cli.client import Exit, fail
+from keygate.errors import KeyGateError
+
+T = TypeVar("T")
+
+
+def _guarded(work: Callable[[], T]) -> T:
+    """What refuses a start is told as a sentence, not as a trace."""
+    try:
+        return work()
+    except KeyGateError as error:
+        fail(error.detail, Exit.FAILED)
+    except ValidationError as error:
+        fail(
+            "; ".join(f"{problem['loc'][0]}: {problem['msg']}" for problem in error.errors(include_input=False, include_url=False)),
+            Exit.USAGE,
+        )
+
+
+def serve(*, host: str | None, port: int | None, sandbox: bool) -> None:
+    """Becomes the server: this process is replaced, so that nothing of the command line stays in its memory."""
+    environment = dict(os.environ)
+    if host is not None:
+        environment["KEYGATE_HOST"] = host
+    if port is not None:
+        environment["KEYGATE_PORT"] = str(port)
+    sys.stdout.flush()
+    os.execve(sys.executable, [sys.executable, "-m", "keygate.processes.serve", *(["--sandbox"] if sandbox else [])], environment)  # noqa: S606
+
+
+def run_sandbox(*, host: str, port: int) -> None:
+    from keygate.sandbox import run  # noqa: PLC0415  (only here)
+
+    try:
+        run(host, port, say=lambda line: print(f"export {line}", flush=True))
+    except OSError as error:
+        fail(f"can't listen on {host} port {port}: {error.strerror}; name another with --port")
+
+
+def upgrade_database() -> str:
+    from keygate.processes import operating  # noqa: PLC0415  (only here)
+
+    return _guarded(operating.upgrade_database)
+
+
+def check_database() -> dict[str, Any]:
+    from keygate.processes import operating  # noqa: PLC0415  (only here)
+
+    return _guarded(operating.check_database)
+
+
+def backup_database(file: Path) -> str:
+    from keygate.processes import operating  # noqa: PLC0415  (only here)
+
+    return _guarded(lambda: operating.backup_database(file))
+
+
+def vault_status() -> dict[str, Any]:
+    from keygate.processes import operating  # noqa: PLC0415  (only here)
+
+    return _guarded(operating.vault_status)
+
+
+def rotate_master_key(new_key_file: Path | None) -> str:
+    from keygate.processes import operating  # noqa: PLC0415  (only here)
+
+    return _guarded(lambda: operating.rotate(new_key_file))
+
+
+def verify_audit(file: Path | None) -> list[dict[str, Any]]:
+    from keygate.processes import operating  # noqa: PLC0415  (only here)
+
+    return _guarded(lambda: operating.verify_audit(file))

@@ -1,0 +1,116 @@
+"""The control plane's services, wired: what each area stands on, and who is told of changes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from keygate.events import EventOutbox
+from keygate.events.repository import EventRepository
+from keygate.gateway.ports import StatePublisher
+from keygate.identities.directory import OwnerDirectory
+from keygate.identities.repository import OwnerRepository
+from keygate.identities.wiring import Identities, identities
+from keygate.kit.clock import Clock
+from keygate.policies import AliasService, BudgetService, ExplainService, PolicyService, PriceReader, UsageReader
+from keygate.policies.repository import PolicyRepository
+from keygate.processes.foundation import Foundation
+from keygate.vault import CredentialService, HttpProbe
+from keygate.vault.credential_repository import CredentialRepository
+from keygate.vendors import VENDORS
+from keygate.virtual_keys import DatabaseKeySource, VirtualKeyService
+from keygate.virtual_keys.repository import VirtualKeyRepository
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """What the gateway reads from the control plane's tables."""
+
+    owners: OwnerDirectory
+    policies: PolicyRepository
+    key_rows: VirtualKeyRepository
+    keys: DatabaseKeySource
+
+
+@dataclass(frozen=True, slots=True)
+class Control:
+    identities: Identities
+    virtual_keys: VirtualKeyService
+    services: dict[type, object]
+
+
+def sources(base: Foundation) -> Sources:
+    owners = OwnerDirectory(OwnerRepository())
+    policies, key_rows = PolicyRepository(), VirtualKeyRepository()
+    keys = DatabaseKeySource(database=base.database, keys=key_rows, policies=policies, owners=owners, clock=base.clock, pepper=base.pepper)
+    return Sources(owners, policies, key_rows, keys)
+
+
+def credential_service(base: Foundation, publisher: StatePublisher) -> CredentialService:
+    return CredentialService(
+        base.database,
+        CredentialRepository(),
+        vault=base.vault,
+        audit=base.audit,
+        publisher=publisher,
+        probe=HttpProbe(clock=base.clock),
+        vendors=VENDORS,
+        digest_key=base.digest_key,
+        clock=base.clock,
+    )
+
+
+def outbox(base: Foundation) -> EventOutbox:
+    return EventOutbox(database=base.database, repository=EventRepository(), clock=base.clock)
+
+
+def control(
+    base: Foundation,
+    source: Sources,
+    *,
+    publisher: StatePublisher,
+    usage: UsageReader,
+    prices: PriceReader,
+    services: dict[type, object],
+) -> Control:
+    """All services of the control plane. `services` are those that stand elsewhere already: credentials, the ledger's, events."""
+    keys = VirtualKeyService(
+        database=base.database,
+        repository=source.key_rows,
+        policies=source.policies,
+        source=source.keys,
+        audit=base.audit,
+        publisher=publisher,
+        owners=source.owners,
+        vendors=VENDORS,
+        clock=base.clock,
+        pepper=base.pepper,
+        address=base.settings.address,
+        usage=usage,
+    )
+    policies = PolicyService(
+        database=base.database,
+        repository=source.policies,
+        audit=base.audit,
+        publisher=publisher,
+        owners=source.owners,
+        keys=source.keys,
+        vendors=VENDORS,
+        clock=base.clock,
+    )
+    budgets = BudgetService(
+        database=base.database,
+        repository=source.policies,
+        audit=base.audit,
+        publisher=publisher,
+        owners=source.owners,
+        keys=source.keys,
+        vendors=VENDORS,
+        clock=base.clock,
+    )
+    aliases = AliasService(
+        database=base.database, repository=source.policies, audit=base.audit, publisher=publisher, vendors=VENDORS, clock=base.clock
+    )
+    people = identities(base.database, audit=base.audit, clock=base.clock, publisher=publisher, holders=keys, policies=source.policies)
+    explain = ExplainService(keys=source.keys, vendors=VENDORS, clock=base.clock, prices=prices, usage=usage)
+    every = (keys, policies, budgets, aliases, explain, base.audit)
+    return Control(people, keys, {**people.by_class(), **{type(each): each for each in every}, **services, Clock: base.clock})

@@ -1,0 +1,151 @@
+"""What an operator does on the data directory itself, with or without a running server: `keygate db`, `vault`, `audit verify`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, TypeVar
+
+from keygate import schema
+from keygate.audit import Verification, verify_export_file
+from keygate.config import Settings
+from keygate.errors import StartRefused
+from keygate.identities.model import operator_actor
+from keygate.identities.repository import OwnerRepository
+from keygate.kit.database import Database
+from keygate.processes.foundation import Foundation, lay, open_store
+from keygate.processes.node import DataDirectory
+from keygate.vault import read_master_key, rotate_master_key
+
+T = TypeVar("T")
+
+
+def _existing() -> tuple[Settings, DataDirectory]:
+    settings = Settings()
+    directory = DataDirectory(settings.data_dir)
+    if not directory.path.is_dir():
+        raise StartRefused(f"there is no KeyGate data directory at {directory.path}; name one with KEYGATE_DATA_DIR")
+    return settings, directory
+
+
+@asynccontextmanager
+async def _store() -> AsyncIterator[Database]:
+    settings, directory = _existing()
+    database = open_store(settings, directory.path)
+    try:
+        yield database
+    finally:
+        await database.close()
+
+
+@asynccontextmanager
+async def _foundation() -> AsyncIterator[Foundation]:
+    settings, directory = _existing()
+    base = await lay(settings, directory)
+    try:
+        yield base
+    finally:
+        await base.close()
+
+
+def _run(work: Callable[[], Awaitable[T]]) -> T:
+    async def whole() -> T:
+        return await work()
+
+    return asyncio.run(whole())
+
+
+def upgrade_database() -> str:
+    """Brings the database to this version's shape; makes the data directory where there is none."""
+
+    async def work() -> str:
+        settings = Settings()
+        database = open_store(settings, DataDirectory(settings.data_dir).prepare().path)
+        try:
+            return await schema.upgrade(database)
+        finally:
+            await database.close()
+
+    return f"The database is at {_run(work)}."
+
+
+def check_database() -> dict[str, Any]:
+    async def work() -> dict[str, Any]:
+        async with _store() as database:
+            report = await schema.check(database)
+            return {"ok": report.ok, **asdict(report)}
+
+    return _run(work)
+
+
+def backup_database(file: Path) -> str:
+    async def work() -> None:
+        async with _store() as database:
+            await schema.backup(database, file)
+
+    _run(work)
+    return f"Copied to {file}. The master key is not in it: keep that apart, or the copy can't be opened."
+
+
+def vault_status() -> dict[str, Any]:
+    async def work() -> dict[str, Any]:
+        async with _foundation() as base:
+            keys = await base.vault.status()
+            return {
+                "master_key": base.keys.place,
+                "wrapped_by": sorted({key.kek_id for key in keys}),
+                "data_keys": len(keys),
+                "organizations": len({key.organization_id for key in keys}),
+            }
+
+    return _run(work)
+
+
+def rotate(new_key_file: Path | None) -> str:
+    async def work() -> str:
+        async with _foundation() as base:
+            async with base.database.read() as connection:
+                organization = await OwnerRepository().any_organization(connection)
+            if organization is None:
+                raise StartRefused("this database has no organisation yet; start KeyGate once first")
+            new = read_master_key(new_key_file) if new_key_file else None
+            actor = operator_actor(organization.id)
+            done = await rotate_master_key(base.database, base.vault, base.keys, audit=base.audit, actor=actor, new=new)
+            return f"{done.keys} data keys are now wrapped by {done.kek_id}." + (f" {done.advice}" if done.advice else "")
+
+    return _run(work)
+
+
+def _report(found: Verification) -> dict[str, Any]:
+    fault = found.fault
+    return {
+        "ok": fault is None,
+        "organization": found.organization_id,
+        "entries": found.entries,
+        "first_bad_entry": None if fault is None else fault.sequence,
+        "first_bad_id": None if fault is None else fault.entry_id,
+        "fault": None if fault is None else f"{fault.kind.value}: {fault.detail}",
+    }
+
+
+def verify_audit(file: Path | None) -> list[dict[str, Any]]:
+    """One report for each organisation, or for the export. An export is checked against this data directory's key, where there is one."""
+
+    async def work() -> list[dict[str, Any]]:
+        if file is None:
+            async with _foundation() as base:
+                return [_report(found) for found in await base.audit.verify_all()]
+        trusted = None
+        if Settings().data_dir.expanduser().is_dir():
+            async with _foundation() as base:
+                trusted = base.audit.checker()
+        found = verify_export_file(file, trusted=trusted)
+        report = _report(found)
+        if trusted is None:
+            report["signed_by"] = f"{found.key_id} (not checked: there is no data directory here to compare with)"
+        return [report]
+
+    return _run(work)
