@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -159,6 +160,7 @@ class PolicyRepository:
         owners: OwnerDirectory,
         *,
         owner_ids: Iterable[str],
+        policy_ids: Iterable[str],
         key_ids: Sequence[str],
     ) -> Governance | None:
         """Everything above these keys, with their own budgets and limits. A fixed number of statements for up to `CHUNK` keys."""
@@ -166,24 +168,78 @@ class PolicyRepository:
         if organization is None:
             return None
         holders = dict(await owners.holders(connection, organization_id, sorted(set(owner_ids)))) if owner_ids else {}
-        places = [organization_id, *holders, *key_ids]
+        named = {*policy_ids, organization.policy_id, *(holder.policy_id for holder in holders.values())} - {None}
+        known = await self._policies(connection, organization_id, policies.c.id.in_(sorted(map(str, named)))) if named else []
         found_budgets: dict[str, list[BudgetRule]] = defaultdict(list)
         found_limits: dict[str, list[LimitRule]] = defaultdict(list)
+        aliases_there: list[tuple[str, str]] = []
+        places = [organization_id, *holders, *key_ids]
         for start in range(0, len(places), CHUNK):
-            part = places[start : start + CHUNK]
-            for budget in await self.list_budgets(connection, organization_id, scope_ids=part):
-                found_budgets[budget.rule.scope_id].append(budget.rule)
-            for limit in await self.list_limits(connection, organization_id, scope_ids=part):
-                found_limits[limit.rule.scope_id].append(limit.rule)
-        known_policies = {policy.id: policy for policy in await self._policies(connection, organization_id, sa.true())}
+            values = {"organization_id": organization_id, "places": places[start : start + CHUNK], "first": start == 0}
+            for row in await connection.execute(_ABOVE, values):
+                if row.sort == "alias":
+                    aliases_there.append((row.word, row.selector))
+                elif row.sort == "limit":
+                    found_limits[row.scope_id].append(_limit_rule(row, row.word))
+                else:
+                    found_budgets[row.scope_id].append(_budget_rule(row, row.word, json.loads(row.thresholds)))
         return Governance(
             organization=organization,
             holders=holders,
-            policies=known_policies,
+            policies={policy.id: policy for policy in known},
             budgets={scope_id: tuple(rules) for scope_id, rules in found_budgets.items()},
             limits={scope_id: tuple(rules) for scope_id, rules in found_limits.items()},
-            aliases=tuple(sorted((alias.alias, alias.target) for alias in await self.list_aliases(connection, organization_id))),
+            aliases=tuple(sorted(aliases_there)),
         )
+
+
+def _above() -> sa.Select[Any]:
+    """Budgets and limits at some places, and with the first of them the aliases, in one statement: a gateway waits for it when it sees
+    a key for the first time."""
+    here = sa.bindparam("organization_id", type_=sa.String)
+    places = sa.bindparam("places", expanding=True, type_=sa.String)
+    number, word = sa.cast(sa.null(), sa.BigInteger), sa.cast(sa.null(), sa.Text)
+    rest = (number.label("starts_at_ns"), word.label("mode"), number.label("rolling"), word.label("time_zone"), word.label("thresholds"))
+    every = sa.union_all(
+        sa.select(
+            sa.literal("budget").label("sort"),
+            budgets.c.id,
+            budgets.c.scope,
+            budgets.c.scope_id,
+            budgets.c.selector,
+            budgets.c.period.label("word"),
+            budgets.c.amount_nano.label("amount"),
+            budgets.c.starts_at_ns,
+            budgets.c.mode,
+            sa.cast(sa.cast(budgets.c.rolling, sa.Integer), sa.BigInteger).label("rolling"),
+            budgets.c.time_zone,
+            sa.cast(budgets.c.thresholds, sa.Text).label("thresholds"),
+        ).where(budgets.c.organization_id == here, budgets.c.scope_id.in_(places)),
+        sa.select(
+            sa.literal("limit").label("sort"),
+            limits.c.id,
+            limits.c.scope,
+            limits.c.scope_id,
+            limits.c.selector,
+            limits.c.kind.label("word"),
+            limits.c.amount,
+            *rest,
+        ).where(limits.c.organization_id == here, limits.c.scope_id.in_(places)),
+        sa.select(
+            sa.literal("alias").label("sort"),
+            aliases.c.id,
+            word.label("scope"),
+            word.label("scope_id"),
+            aliases.c.target.label("selector"),
+            aliases.c.alias.label("word"),
+            number.label("amount"),
+            *rest,
+        ).where(aliases.c.organization_id == here, sa.bindparam("first", type_=sa.Boolean)),
+    ).subquery()
+    return sa.select(every).order_by(every.c.id)
+
+
+_ABOVE = _above()
 
 
 async def _placed(
@@ -248,20 +304,24 @@ def _budget_row(budget: Budget) -> dict[str, Any]:
 
 
 def _budget(row: sa.Row[Any]) -> Budget:
-    rule = BudgetRule(
+    rule = _budget_rule(row, row.period, row.thresholds, amount_nano=row.amount_nano)
+    return Budget(rule=rule, organization_id=row.organization_id, created_at_ns=row.created_at_ns, created_by=row.created_by)
+
+
+def _budget_rule(row: sa.Row[Any], period: str, thresholds: Sequence[int], *, amount_nano: int | None = None) -> BudgetRule:
+    return BudgetRule(
         id=row.id,
         scope=Scope(row.scope),
         scope_id=row.scope_id,
         selector=row.selector,
-        period=Period(row.period),
+        period=Period(period),
         mode=BudgetMode(row.mode),
-        amount_nano=row.amount_nano,
+        amount_nano=row.amount if amount_nano is None else amount_nano,
         time_zone=row.time_zone,
-        rolling=row.rolling,
+        rolling=bool(row.rolling),
         starts_at_ns=row.starts_at_ns,
-        thresholds=tuple(row.thresholds),
+        thresholds=tuple(thresholds),
     )
-    return Budget(rule=rule, organization_id=row.organization_id, created_at_ns=row.created_at_ns, created_by=row.created_by)
 
 
 def _limit_row(limit: Limit) -> dict[str, Any]:
@@ -273,10 +333,18 @@ def _limit_row(limit: Limit) -> dict[str, Any]:
 
 
 def _limit(row: sa.Row[Any]) -> Limit:
-    rule = LimitRule(
-        id=row.id, scope=Scope(row.scope), scope_id=row.scope_id, selector=row.selector, kind=LimitKind(row.kind), amount=row.amount
+    return Limit(
+        rule=_limit_rule(row, row.kind),
+        organization_id=row.organization_id,
+        created_at_ns=row.created_at_ns,
+        created_by=row.created_by,
     )
-    return Limit(rule=rule, organization_id=row.organization_id, created_at_ns=row.created_at_ns, created_by=row.created_by)
+
+
+def _limit_rule(row: sa.Row[Any], kind: str) -> LimitRule:
+    return LimitRule(
+        id=row.id, scope=Scope(row.scope), scope_id=row.scope_id, selector=row.selector, kind=LimitKind(kind), amount=row.amount
+    )
 
 
 def _alias_row(alias: Alias) -> dict[str, Any]:

@@ -13,6 +13,8 @@ from keygate.policies import Place, Scope, rules_from_json, rules_to_json
 from keygate.virtual_keys.model import KeyFilter, Standing, VirtualKey
 from keygate.virtual_keys.tables import virtual_keys as t
 
+_BY_PUBLIC_ID = sa.select(t).where(t.c.public_id == sa.bindparam("wanted"))
+
 
 class VirtualKeyRepository:
     async def add(self, connection: AsyncConnection, key: VirtualKey) -> None:
@@ -98,7 +100,7 @@ class VirtualKeyRepository:
     # For the gateway, across organisations
 
     async def by_public_id(self, connection: AsyncConnection, public_id: str) -> VirtualKey | None:
-        row = (await connection.execute(sa.select(t).where(t.c.public_id == public_id))).first()
+        row = (await connection.execute(_BY_PUBLIC_ID, {"wanted": public_id})).first()
         return None if row is None else _key(row)
 
     async def by_ids(self, connection: AsyncConnection, key_ids: Sequence[str]) -> list[VirtualKey]:

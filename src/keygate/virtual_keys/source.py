@@ -118,6 +118,7 @@ class DatabaseKeySource:
                 organization_id,
                 self._owners,
                 owner_ids={key.owner.scope_id for key in several if key.owner is not None},
+                policy_ids={key.policy_id for key in several if key.policy_id is not None},
                 key_ids=[key.id for key in several],
             )
             if above is not None:
