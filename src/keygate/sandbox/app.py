@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from urllib.parse import unquote
 
 from keygate.sandbox import anthropic, control, openai_inputs
@@ -52,6 +53,8 @@ class Sandbox:
             return
         except VendorError as error:
             await _refuse(connection, call, error)
+        finally:
+            call.ended_at_ns = time.time_ns()
 
     async def _serve(self, connection: Connection, call: Call) -> None:
         method, path = connection.scope["method"], connection.scope["path"]

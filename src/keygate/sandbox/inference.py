@@ -59,6 +59,7 @@ class Exchange:
         asked = dialect.read(body)
         self._call.model = asked.model
         self._call.streamed = asked.streamed
+        self._call.user = user_of(body)
         model = self._state.find_model(self._call.vendor, asked.model)
         if model is None or (model.use is not dialect.use):
             raise no_model(self._call.vendor, asked.model)
@@ -222,6 +223,13 @@ def decode(raw: bytes) -> dict[str, Any]:
     if not isinstance(body, dict):
         raise invalid("We could not parse the JSON body of your request. The API expects a JSON object.")
     return body
+
+
+def user_of(body: dict[str, Any]) -> str | None:
+    """The end user that the caller names, as both vendors let them."""
+    metadata = body.get("metadata")
+    user = body.get("user") or (metadata.get("user_id") if isinstance(metadata, dict) else None)
+    return user[:200] if isinstance(user, str) else None
 
 
 def _text(value: bytes | None) -> str | None:

@@ -215,6 +215,9 @@ class Call:
     fault: Fault | None = None
     retry_count: str | None = None  # `x-stainless-retry-count`: which attempt of the SDK this is
     caller_request_id: str | None = None  # `x-request-id` as it arrived
+    user: str | None = None  # the caller's own end user: `user`, Anthropic's `metadata.user_id`
+    at_ns: int = 0  # when it arrived
+    ended_at_ns: int = 0  # when the sandbox was done with it; 0: in flight
     usage: Usage = field(default_factory=Usage)
     service_tier: str | None = None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import time
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -62,7 +63,7 @@ class SandboxState:
 
     def open_call(self, vendor: Vendor, path: str) -> Call:
         self._count += 1
-        call = Call(id=f"req_{self._run}{self._count:010d}", vendor=vendor, path=path, key=None)
+        call = Call(id=f"req_{self._run}{self._count:010d}", vendor=vendor, path=path, key=None, at_ns=time.time_ns())
         self.calls.append(call)
         return call
 
