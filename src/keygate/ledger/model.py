@@ -64,6 +64,7 @@ class Hold:
     nano: int
     tokens: int
     output_set: int | None = None  # the maximum that the gateway must write into the request, where the caller set none
+    tier_set: str | None = None  # the service tier that the gateway must write into it: the hold covers no dearer one
     state: object = field(default=None, repr=False)  # the engine's own
 
 

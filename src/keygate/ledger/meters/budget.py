@@ -49,10 +49,25 @@ class Window:
 class BudgetMeter:
     """`room()` is what a new hold may take. `limit` is what this node may spend: the amount, or the slice of it that it was granted."""
 
-    __slots__ = ("_buckets", "_grain", "_length", "_zone", "hard", "last_settle", "limit", "rolling", "rule", "users", "waiters", "window")
+    __slots__ = (
+        "_buckets",
+        "_grain",
+        "_length",
+        "_zone",
+        "flying",
+        "hard",
+        "last_settle",
+        "limit",
+        "rolling",
+        "rule",
+        "users",
+        "waiters",
+        "window",
+    )
 
     def __init__(self, rule: BudgetRule, now_ns: int) -> None:
         self.users = 0  # bound keys that this budget applies to
+        self.flying = 0  # holds that have not settled, of this window and of former ones
         self.last_settle = (0, 0)  # journal position behind the last settle that was posted here
         self.waiters: deque[Waiter] = deque()
         self._buckets: deque[list[int]] = deque()  # rolling: [start, spent, in doubt], ascending
@@ -93,7 +108,7 @@ class BudgetMeter:
         for row in rows:
             if self.rolling:
                 self._post(row.window_start_ns, row.spent_nano, row.in_doubt_nano)
-            elif row.window_start_ns == self.window.start:
+            elif row.window_start_ns >= self.window.start:  # all of it, where the period was shorter before
                 self.window.spent += row.spent_nano
                 self.window.in_doubt += row.in_doubt_nano
         self.roll(now_ns)
@@ -116,8 +131,10 @@ class BudgetMeter:
         return self.limit - window.spent - window.held
 
     def take(self, nano: int) -> Window:
-        self.window.held += nano
-        return self.window
+        self.flying += 1
+        window = self.window
+        window.held += nano
+        return window
 
     def posting(self, window: Window, at_ns: int) -> int:
         """The window start under which a request that began at `at_ns` is booked in the database."""
@@ -127,6 +144,7 @@ class BudgetMeter:
 
     def settle(self, window: Window, held: int, cost: int, *, in_doubt: bool, posted_at: int) -> Crossed | None:
         """Ends a hold and books what the request cost. Returns the threshold that this crosses, if any."""
+        self.flying -= 1
         window.held -= held
         if not cost:
             return None

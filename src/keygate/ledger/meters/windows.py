@@ -27,15 +27,17 @@ LENGTH = {
 }
 TOKENS = frozenset({LimitKind.TOKENS_PER_MINUTE, LimitKind.TOKENS_PER_DAY})
 
-Entry = list[int]  # [time, amount, time of the first part]; a time of -1 says that it has left the window
+Entry = list[int]  # [time, amount, time of its first part, 1 while it is in the window]
 
 
 class SlidingWindow:
-    __slots__ = ("_entries", "_grain", "flying", "last_settle", "length", "limit", "rule", "total", "users")
+    __slots__ = ("_entries", "_grain", "flying", "last_settle", "length", "limit", "per_day", "rule", "tokens", "total", "users")
 
     def __init__(self, rule: LimitRule) -> None:
         self.users = 0
-        self.last_settle = (0, 0)
+        self.last_settle = (0, 0)  # journal position behind the last settle that was counted here
+        self.tokens = rule.kind in TOKENS
+        self.per_day = LENGTH[rule.kind] == DAY
         self.flying = 0  # requests in flight that have taken from this window
         self.total = 0
         self.length = LENGTH[rule.kind]
@@ -53,7 +55,7 @@ class SlidingWindow:
         edge = now - self.length
         while entries and entries[0][0] <= edge:
             gone = entries.popleft()
-            gone[0] = -1
+            gone[3] = 0
             self.total -= gone[1]
         return self.limit - self.total
 
@@ -66,13 +68,13 @@ class SlidingWindow:
             last[0] = max(now, last[0])
             last[1] += amount
             return last
-        entry = [max(now, entries[-1][0]) if entries else now, amount, now]
+        entry = [max(now, entries[-1][0]) if entries else now, amount, now, 1]
         entries.append(entry)
         return entry
 
     def correct(self, entry: Entry, change: int) -> None:
         """Changes what was booked, at the time at which it was booked."""
-        if entry[0] >= 0 and change:
+        if change and entry[3]:
             entry[1] += change
             self.total += change
 
@@ -82,7 +84,7 @@ class SlidingWindow:
         index = len(entries)
         while index and entries[index - 1][0] > ended:
             index -= 1
-        entries.insert(index, [max(ended, 0), amount, ended])
+        entries.insert(index, [ended, amount, ended, 1])
         self.total += amount
 
     def free_at(self, amount: int, now: int) -> int | None:

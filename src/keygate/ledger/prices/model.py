@@ -81,6 +81,11 @@ class Tariff:
 
     bands: tuple[Band, ...]
 
+    @property
+    def measures_searches(self) -> bool:
+        """Whether web searches that the usage counts have a price here."""
+        return self.bands[0].rates.web_search > 0
+
     def cost(self, usage: TokenUsage) -> int:
         """What `usage` costs in nano-dollars, rounded up. Reasoning is part of output and cached tokens are part of input: never twice."""
         band = self.bands[0]

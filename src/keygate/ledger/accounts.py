@@ -1,0 +1,573 @@
+"""The engine of exact money and limits: holds, settles, waits. In memory, on one event loop; the journal is what survives.
+
+Life of a request here: `begin` finds the key's plan (its meters and the price), sizes the hold, writes the begin to the journal and only
+then takes money, tokens and slots; `settle` gives them back, books the cost and writes the settle. Nothing in between awaits, so no
+other request ever sees half of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import NamedTuple
+
+from keygate.errors import Unavailable
+from keygate.kit.clock import Clock
+from keygate.ledger.binding import Bindings
+from keygate.ledger.journal import Begin, Journal, JournalUnwritable, Position, Settle
+from keygate.ledger.journal.recovery import Recovered
+from keygate.ledger.meters.budget import BudgetMeter, Crossed, Window
+from keygate.ledger.meters.plan import UNNAMED_TIERS, Plan
+from keygate.ledger.meters.sizing import LEAST, Demand, Patience, Size, affordable, fixed, portion
+from keygate.ledger.meters.waiting import Waiter
+from keygate.ledger.meters.windows import LEASE, Entry, SlidingWindow, Slots
+from keygate.ledger.model import Ask, Hold, Outcome, Refusal, RefusalKind, Settlement, TokenUsage
+from keygate.ledger.ports import SliceSource, SpendSource
+from keygate.ledger.prices import Ceiling, Price, PriceBook
+from keygate.ledger.refusals import held, lowered, over_limit, spent, unbounded, unpriced
+from keygate.policies import BudgetRule, KeyState, LimitRule
+
+# Not billed by their vendors: OpenAI, "Moderation" (free of charge); Anthropic, "Token counting" (free to use). Checked 2026-11-21.
+FREE_ENDPOINTS = frozenset({"moderations", "models", "count_tokens"})
+FREE = "free"
+# Server-side tools whose real cost stands in the usage; of others the policy's ceiling is charged.
+_MEASURED = "web_search"
+_SERVED_AT_ONCE = 32  # waiters tried for each settle
+_NOTHING_BILLED = frozenset({Outcome.NOT_SENT, Outcome.UPSTREAM_ERROR})
+_NEVER = (2**62, 0)
+
+
+class _Blocked(NamedTuple):
+    refusal: Refusal
+    meter: BudgetMeter | None = None  # whose holds stand in the way: worth waiting for
+
+
+class _InFlight:
+    """What a hold has taken, and from where."""
+
+    __slots__ = ("began", "begin", "budgets", "cost", "price", "settled", "slots", "tools_nano", "windows")
+
+    def __init__(self, begin: Begin, began: int, price: Price | None, tools_nano: int) -> None:
+        self.begin = begin
+        self.began = began  # monotonic
+        self.price = price
+        self.tools_nano = tools_nano  # charged for server-side tools whose cost can't be read
+        self.budgets: list[tuple[BudgetMeter, Window, int]] = []
+        self.windows: list[tuple[SlidingWindow, Entry, int]] = []
+        self.slots: tuple[Slots, ...] = ()
+        self.settled = False
+        self.cost = 0
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetStanding:
+    rule: BudgetRule
+    window_start_ns: int
+    spent_nano: int  # in-doubt charges included
+    held_nano: int
+    in_doubt_nano: int
+    resets_at_ns: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class LimitStanding:
+    rule: LimitRule
+    used: int
+    remaining: int
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How everything that limits a key stands at this moment."""
+
+    budgets: tuple[BudgetStanding, ...]
+    limits: tuple[LimitStanding, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    journal_failing: str | None
+    settles_waiting: int  # in memory because the journal can't be written
+    holds: int
+    held_nano: int
+    waiting: int
+    keys: int
+    meters: int
+
+
+class LedgerAccounts:
+    """The `Accounts` of the gateway. One per process that owns the journal."""
+
+    def __init__(
+        self, *, recovered: Recovered, book: PriceBook, source: SpendSource, slices: SliceSource, clock: Clock, hold_wait: float = 5.0
+    ) -> None:
+        self._journal: Journal = recovered.journal
+        self._book = book
+        self._slices = slices
+        self._clock = clock
+        self._hold_wait = hold_wait
+        self._bindings = Bindings(source, slices, clock, book, recovered)
+        self._holds: dict[str, _InFlight] = {}
+        self._unwritten: list[Settle] = []
+        self._crossed: list[Crossed] = []
+        self._waiting = 0
+
+    # binding
+
+    async def bind(self, state: KeyState) -> None:
+        waited_for = await self._bindings.bind(state)
+        while self._bindings.replaced:
+            self._rehome(*self._bindings.replaced.pop())
+        for meter in waited_for:
+            self._serve(meter)
+
+    def unbind(self, key_ids: Iterable[str]) -> None:
+        """These keys are not in the gateway's memory any more. Their meters go once nothing is in flight and all of it is folded."""
+        self._bindings.unbind(key_ids)
+
+    def folded(self, position: Position) -> None:
+        """The database holds everything before `position`: meters that nobody needs are forgotten, and old segments deleted."""
+        self._bindings.sweep(position)
+        self._journal.prune(position)
+
+    def _rehome(self, old: BudgetMeter, new: BudgetMeter) -> None:
+        """A budget got other windows while requests are in flight: what they hold counts in the new one."""
+        for flight in self._holds.values():
+            for index, (meter, _, posted_at) in enumerate(flight.budgets):
+                if meter is old:
+                    flight.budgets[index] = (new, new.take(flight.begin.hold_nano), posted_at)
+
+    # begin
+
+    def begin(self, state: KeyState, vendor: str, model: str, ask: Ask) -> Hold | Refusal:
+        got = self._attempt(state, vendor, model, ask, Patience.FRESH)
+        return got if type(got) is Hold else got.refusal  # type: ignore[union-attr]  # `type() is` doesn't narrow the other way
+
+    async def begin_waiting(self, state: KeyState, vendor: str, model: str, ask: Ask) -> Hold | Refusal:
+        got = self._attempt(state, vendor, model, ask, Patience.FRESH)
+        if isinstance(got, Hold):
+            return got
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Hold | Refusal] = loop.create_future()
+        waiter = Waiter(state, vendor, model, ask, future)
+        started = loop.time()
+        self._waiting += 1
+        try:
+            for part, patience in ((0.2, Patience.WAITED), (0.6, Patience.TIRED), (1.0, Patience.LAST)):
+                if got.meter is None:
+                    return got.refusal
+                waiter.stand_at(got.meter)
+                await asyncio.wait([future], timeout=max(started + part * self._hold_wait - loop.time(), 0))
+                if future.done():
+                    return future.result()
+                waiter.patience = patience
+                got = self._attempt(state, vendor, model, ask, patience)
+                if isinstance(got, Hold):
+                    return got
+        except asyncio.CancelledError:
+            if future.done() and not future.cancelled() and isinstance(given := future.result(), Hold):
+                self.cancel(given)
+            raise
+        finally:
+            self._waiting -= 1
+            waiter.leave()
+        return got.refusal
+
+    def _serve(self, meter: BudgetMeter) -> None:
+        """Money came free: those who wait for it are served before anyone else, in their order."""
+        for waiter in tuple(islice(meter.waiters, _SERVED_AT_ONCE)):
+            if waiter.future.done():
+                waiter.leave()
+                continue
+            try:
+                got = self._attempt(waiter.state, waiter.vendor, waiter.model, waiter.ask, waiter.patience)
+            except Unavailable as error:
+                waiter.leave()
+                waiter.future.set_exception(error)
+                continue
+            if isinstance(got, Hold):
+                waiter.leave()
+                waiter.future.set_result(got)
+            elif got.meter is None:
+                waiter.leave()
+                waiter.future.set_result(got.refusal)
+            else:
+                waiter.stand_at(got.meter)
+                if meter.room() <= 0:
+                    return
+
+    def _attempt(self, state: KeyState, vendor: str, model: str, ask: Ask, patience: Patience) -> Hold | _Blocked:
+        plan = self._bindings.plan(state, vendor, model, ask)
+        now = ask.at_ns
+        mono = self._clock.monotonic_ns()
+        price = plan.price
+        free = ask.endpoint in FREE_ENDPOINTS
+        extra = tools = 0
+        for meter in plan.budgets:
+            if meter.rolling or now >= meter.window.end:
+                meter.roll(now)
+        output_set = tier_set = None
+        if free:
+            size = Size(0, 0)
+        else:
+            hard = plan.hard
+            if hard:
+                granted = self._slices.granted
+                for meter in hard:
+                    rule = meter.rule
+                    meter.limit = granted(rule.id, rule.amount_nano)
+                if price is None:
+                    return _Blocked(unpriced(hard[0], vendor, model))
+                if ask.unbounded:
+                    features = _unbounded(ask, price)
+                    if features:
+                        ceilings = [layer.server_tool_ceiling_nano for layer in state.rules if layer.server_tool_ceiling_nano is not None]
+                        if not ceilings:
+                            return _Blocked(unbounded(hard[0], features))
+                        extra = min(ceilings)
+                        tools = (
+                            0 if price.standard.measures_searches and all(feature.startswith(_MEASURED) for feature in features) else extra
+                        )
+            sized = self._size(plan, ask, extra, patience, mono)
+            if isinstance(sized, _Blocked):
+                return sized
+            size, tier_set = sized
+            output_set = size.output_set
+        for window in plan.requests:
+            if window.room(mono) < 1:
+                free_at = window.free_at(1, mono)
+                return _Blocked(over_limit(window.rule, window.total, 1, None if free_at is None else free_at - mono))
+        for slots in plan.slots:
+            if slots.room(mono) < 1:
+                return _Blocked(over_limit(slots.rule, slots.used, 1, 0))
+
+        price_id = FREE if free else price.id if price is not None else None
+        nano, tokens = size.nano, size.tokens
+        minute: tuple[tuple[str, int], ...] = ()
+        per_day: tuple[tuple[str, int], ...] = ()
+        for window in plan.requests:
+            if window.per_day:
+                per_day += ((window.rule.id, 1),)
+            else:
+                minute += ((window.rule.id, 1),)
+        if tokens:
+            for window in plan.tokens:
+                if window.per_day:
+                    per_day += ((window.rule.id, tokens),)
+                else:
+                    minute += ((window.rule.id, tokens),)
+        begin = Begin(
+            ask.request_id,
+            now,
+            state.organization_id,
+            state.id,
+            state.team_id,
+            state.developer_id,
+            state.app_id,
+            ask.tags,
+            vendor,
+            ask.model_asked,
+            model,
+            ask.endpoint,
+            ask.streamed,
+            price_id,
+            nano,
+            tokens,
+            tuple([(meter.rule.id, meter.posting(meter.window, now)) for meter in plan.budgets]),
+            minute,
+            per_day,
+            ask.service_tier,
+        )
+        if self._unwritten:
+            self.retry()
+        self._journal.begin(begin)
+        flight = _InFlight(begin, mono, None if free else price, tools)
+        flight.budgets = [(meter, meter.take(nano), posted[1]) for meter, posted in zip(plan.budgets, begin.budgets, strict=True)]
+        for window in plan.requests:
+            window.flying += 1
+            flight.windows.append((window, window.take(1, mono), 1))
+        if tokens:
+            for window in plan.tokens:
+                window.flying += 1
+                flight.windows.append((window, window.take(tokens, mono), tokens))
+        if plan.slots:
+            flight.slots = plan.slots
+            for slots in plan.slots:
+                slots.take(ask.request_id, mono)
+        self._holds[ask.request_id] = flight
+        return Hold(ask.request_id, nano, tokens, output_set, tier_set, flight)
+
+    def _size(self, plan: Plan, ask: Ask, extra: int, patience: Patience, mono: int) -> tuple[Size, str | None] | _Blocked:
+        """The hold, and the tier that it needs pinned. A vendor's project settings may choose a dearer tier for a caller who names none:
+        that is held where it fits, and ruled out in the request where it doesn't."""
+        blocked = self._size_in(plan, ask, extra, patience, mono, ask.service_tier)
+        if not isinstance(blocked, _Blocked):
+            return blocked, None
+        if (
+            plan.tiered
+            and ask.service_tier in UNNAMED_TIERS
+            and blocked.refusal.kind in {RefusalKind.BUDGET_HELD, RefusalKind.BUDGET_SPENT}
+        ):
+            again = self._size_in(plan, ask, extra, patience, mono, "default")
+            return again if isinstance(again, _Blocked) else (again, "default")
+        return blocked
+
+    def _size_in(self, plan: Plan, ask: Ask, extra: int, patience: Patience, mono: int, tier: str | None) -> Size | _Blocked:
+        input_bound = ask.input_bound
+        ceiling = plan.ceiling(input_bound, ask.cache_write_possible, tier)
+        output_max = 0 if ask.output_free else ask.output_max
+        demand = Demand(input_bound, output_max, max(ask.answers, 1), ask.extra_output, plan.desired(input_bound), extra)
+        if output_max is not None:
+            size = fixed(demand, ceiling, output_max)
+            return _fits(plan, demand, ceiling, size, mono) or size
+        hard = plan.hard if any(ceiling) or extra else ()  # what costs nothing, no budget refuses
+        if not hard and not plan.tokens:
+            return fixed(demand, ceiling, demand.desired)
+        chosen: int = demand.desired
+        for meter in hard:
+            available = affordable(demand, ceiling, meter.room())
+            share = portion(available, demand.desired, lone=not meter.window.held, patience=patience)
+            if share is None:
+                least = fixed(demand, ceiling, min(LEAST, demand.desired))
+                return _spent_or_held(plan, demand, ceiling, least, meter)
+            chosen = min(chosen, share)
+        for window in plan.tokens:
+            room = (window.room(mono) - input_bound - demand.extra_output) // demand.answers
+            share = portion(room, demand.desired, lone=not window.flying, patience=Patience.LAST)
+            if share is None:
+                needed = input_bound + demand.extra_output + min(LEAST, demand.desired) * demand.answers
+                return _over(window, needed, mono)
+            chosen = min(chosen, share)
+        size = fixed(demand, ceiling, chosen)
+        return Size(size.nano, size.tokens, chosen)
+
+    # settle
+
+    def settle(self, hold: Hold, settlement: Settlement) -> int:
+        flight = hold.state
+        assert isinstance(flight, _InFlight)  # noqa: S101  (only this class makes holds)
+        if flight.settled:
+            return flight.cost
+        return self._settle(flight, settlement)
+
+    def cancel(self, hold: Hold) -> None:
+        """The request was never sent: nothing is charged, and it counts towards no limit."""
+        self.settle(hold, Settlement(Outcome.NOT_SENT, 0, None))
+
+    def _settle(self, flight: _InFlight, settlement: Settlement) -> int:
+        begin = flight.begin
+        usage, outcome = settlement.usage, settlement.outcome
+        unknown = usage is None and outcome not in _NOTHING_BILLED
+        cost: int | None = 0
+        if begin.price_id is None:
+            cost = 0 if usage is None and not unknown else None
+        elif unknown:
+            cost = begin.hold_nano
+        elif usage is not None and flight.price is not None:
+            tier = settlement.service_tier or begin.service_tier
+            cost = flight.price.cost(usage, tier) + flight.tools_nano
+        in_doubt = unknown and bool(begin.hold_nano or begin.price_id is None)
+        flight.settled = True
+        flight.cost = charged = cost or 0
+
+        minute, per_day = begin.minute_limits, begin.day_limits
+        if flight.windows:
+            minute, per_day = self._count(flight, usage, outcome, unknown=unknown)
+        record = Settle(
+            begin.request_id,
+            self._clock.now_ns(),
+            begin.at_ns,
+            begin.organization_id,
+            begin.key_id,
+            begin.team_id,
+            begin.developer_id,
+            begin.app_id,
+            begin.tags,
+            begin.vendor,
+            begin.model_asked,
+            begin.model,
+            begin.endpoint,
+            begin.streamed,
+            begin.price_id,
+            begin.hold_nano,
+            cost,
+            in_doubt,
+            usage,
+            settlement.status,
+            outcome.value,
+            begin.budgets,
+            minute,
+            per_day,
+            settlement.model_served,
+            settlement.service_tier or begin.service_tier,
+            settlement.credential_id,
+            settlement.latency_ns,
+            settlement.first_token_ns,
+            settlement.upstream_request_id,
+        )
+        behind: tuple[int, int] = _NEVER
+        try:
+            self._journal.settle(record)
+            behind = self._journal.position
+        except JournalUnwritable:
+            self._unwritten.append(record)
+        self._holds.pop(begin.request_id, None)
+        for slots in flight.slots:
+            slots.free(begin.request_id)
+        waited_for = False
+        for meter, window, posted_at in flight.budgets:
+            crossed = meter.settle(window, begin.hold_nano, charged, in_doubt=in_doubt, posted_at=posted_at)
+            meter.last_settle = behind
+            if crossed is not None:
+                self._crossed.append(crossed)
+            if meter.waiters:
+                waited_for = True
+        for entry in flight.windows:
+            entry[0].last_settle = behind
+        if waited_for:
+            for meter, _, _ in flight.budgets:
+                if meter.waiters:
+                    self._serve(meter)
+        return charged
+
+    def _count(
+        self, flight: _InFlight, usage: TokenUsage | None, outcome: Outcome, *, unknown: bool
+    ) -> tuple[tuple[tuple[str, int], ...], tuple[tuple[str, int], ...]]:
+        """Lowers what was reserved to what was used, at the time at which it was reserved."""
+        minute: list[tuple[str, int]] = []
+        per_day: list[tuple[str, int]] = []
+        for window, entry, taken in flight.windows:
+            window.flying -= 1
+            used = taken
+            if outcome is Outcome.NOT_SENT:
+                used = 0
+            elif window.tokens and not unknown:
+                used = usage.input + usage.output if usage is not None else 0
+            window.correct(entry, used - taken)
+            (per_day if window.per_day else minute).append((window.rule.id, used))
+        return tuple(minute), tuple(per_day)
+
+    # queries and care
+
+    def exceeded(self, hold: Hold, state: KeyState) -> Refusal | None:
+        flight = hold.state
+        assert isinstance(flight, _InFlight)  # noqa: S101  (only this class makes holds)
+        begin = flight.begin
+        held_in = {id(meter): window for meter, window, _ in flight.budgets}
+        for meter in self._bindings.plan_for(state, begin.vendor, begin.model, begin.tags).hard:
+            meter.roll(self._clock.now_ns())
+            meter.limit = self._slices.granted(meter.rule.id, meter.rule.amount_nano)
+            window = held_in.get(id(meter))
+            if window is not None and window is not meter.window:
+                continue  # it belongs to a window that has ended
+            if meter.room() < (hold.nano if window is None else 0):
+                return lowered(meter)
+        return None
+
+    def standing(self, state: KeyState) -> Standing:
+        """How the budgets and limits of a bound key stand. Raises `Unavailable` where the key is not bound."""
+        now, mono = self._clock.now_ns(), self._clock.monotonic_ns()
+        budgets, limits = [], []
+        for rule in state.budgets:
+            meter = self._bindings.budget(rule.id)
+            meter.roll(now)
+            window = meter.window
+            budgets.append(BudgetStanding(meter.rule, window.start, window.spent, window.held, window.in_doubt, meter.resets_at()))
+        for limit in state.limits:
+            gauge = self._bindings.limit(limit.id)
+            room = gauge.room(mono)
+            limits.append(LimitStanding(gauge.rule, gauge.limit - room, max(room, 0)))
+        return Standing(tuple(budgets), tuple(limits))
+
+    def held_by_key(self, key_id: str) -> int:
+        """Nano-dollars held by this key's requests in flight."""
+        return sum(flight.begin.hold_nano for flight in self._holds.values() if flight.begin.key_id == key_id)
+
+    def correct(self, budget_id: str, window_start_ns: int, nano: int, in_doubt_nano: int) -> None:
+        """A charge in the database was corrected after it was folded (reconciling); brings the meter in line and serves who waits."""
+        meter = self._bindings.known_budget(budget_id)
+        if meter is not None:
+            meter.correct(window_start_ns, nano, in_doubt_nano)
+            self._serve(meter)
+
+    def drain(self) -> Sequence[Crossed]:
+        """Thresholds crossed since the last call, oldest first; each once per window."""
+        crossed, self._crossed = self._crossed, []
+        return crossed
+
+    def retry(self) -> int:
+        """Writes settles that the journal could not take; returns how many still wait. The worker calls it; so does the next request."""
+        while self._unwritten:
+            try:
+                self._journal.settle(self._unwritten[0])
+            except JournalUnwritable:
+                break
+            record = self._unwritten.pop(0)
+            self._bindings.written(record, self._journal.position)
+        return len(self._unwritten)
+
+    def reap(self) -> int:
+        """Charges holds whose end was never reported within the lease, as in doubt. A safety net: it should find nothing."""
+        edge = self._clock.monotonic_ns() - LEASE
+        lost = [flight for flight in self._holds.values() if flight.began <= edge]
+        for flight in lost:
+            self._settle(flight, Settlement(Outcome.UPSTREAM_LOST, 0, None))
+        return len(lost)
+
+    def sync(self) -> None:
+        """Puts the journal onto the disk itself; may run on another thread. Raises `JournalUnwritable`."""
+        self._journal.sync()
+
+    @property
+    def health(self) -> Health:
+        return Health(
+            self._journal.failing,
+            len(self._unwritten),
+            len(self._holds),
+            sum(flight.begin.hold_nano for flight in self._holds.values()),
+            self._waiting,
+            *self._bindings.counts,
+        )
+
+    def close(self) -> None:
+        self._journal.close()
+
+
+def _unbounded(ask: Ask, price: Price) -> tuple[str, ...]:
+    """Features that no price bounds; a service tier with a price of its own is not one of them."""
+    tier = ask.service_tier
+    priced = f"service_tier_{tier}" if tier is not None and tier in price.tiers else None
+    return tuple([feature for feature in ask.unbounded if feature != priced])
+
+
+def _fits(plan: Plan, demand: Demand, ceiling: Ceiling, size: Size, mono: int) -> _Blocked | None:
+    if size.nano:  # what costs nothing, no budget refuses
+        for meter in plan.hard:
+            if size.nano > meter.room():
+                return _spent_or_held(plan, demand, ceiling, size, meter)
+    for window in plan.tokens:
+        if size.tokens > window.room(mono):
+            return _over(window, size.tokens, mono)
+    return None
+
+
+def _spent_or_held(plan: Plan, demand: Demand, ceiling: Ceiling, size: Size, meter: BudgetMeter) -> _Blocked:
+    """Names the tightest budget: one that has no room even without holds, else one whose holds are in the way."""
+    tightest = min(plan.hard, key=lambda each: each.limit - each.window.spent)
+    if size.nano > tightest.limit - tightest.window.spent:
+        room = min(each.room() for each in plan.hard)
+        return _Blocked(spent(tightest, size.nano, affordable(demand, ceiling, room)))
+    blocking = min(plan.hard, key=BudgetMeter.room)
+    if not blocking.window.held:
+        blocking = meter
+    return _Blocked(held(blocking, size.nano), blocking)
+
+
+def _over(window: SlidingWindow, needed: int, mono: int) -> _Blocked:
+    free_at = window.free_at(needed, mono)
+    wait = None if free_at is None else free_at - mono
+    if wait is not None and window.flying:
+        wait = min(wait, 2_000_000_000)  # most of what is reserved by requests in flight comes back when they end
+    return _Blocked(over_limit(window.rule, window.total, needed, wait))

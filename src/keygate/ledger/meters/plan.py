@@ -1,0 +1,56 @@
+"""All that applies to one key's requests for one model, gathered once: meters in the order of their scopes, and the price."""
+
+from __future__ import annotations
+
+from keygate.ledger.meters.budget import BudgetMeter
+from keygate.ledger.meters.windows import SlidingWindow, Slots
+from keygate.ledger.prices.model import Ceiling, Price
+from keygate.ledger.prices.outputs import UNKNOWN
+
+_MODEST = 1024
+# A caller who names no tier leaves it to the vendor's project settings.
+UNNAMED_TIERS = frozenset({None, "auto"})
+
+
+class Plan:
+    __slots__ = ("_ceilings", "_starts", "budgets", "hard", "minute", "per_day", "price", "requests", "slots", "tiered", "tokens")
+
+    def __init__(
+        self, price: Price | None, budgets: tuple[BudgetMeter, ...], windows: tuple[SlidingWindow, ...], slots: tuple[Slots, ...]
+    ) -> None:
+        self.price = price
+        self.budgets = budgets
+        self.hard = tuple(meter for meter in budgets if meter.hard)
+        self.requests = tuple(window for window in windows if not window.tokens)
+        self.tokens = tuple(window for window in windows if window.tokens)
+        self.slots = slots
+        self.tiered = price is not None and any(name != "batch" for name in price.tiers)
+        self._ceilings: dict[tuple[str | None, bool, int], Ceiling] = {}
+        self._starts: tuple[int, ...] = ()
+        if price is not None:
+            tariffs = (price.standard, *price.tiers.values())
+            self._starts = tuple(sorted({band.start for tariff in tariffs for band in tariff.bands if band.start >= 0}))
+
+    def ceiling(self, input_bound: int, cache_write_possible: bool, tier: str | None) -> Ceiling:
+        band = 0
+        for start in self._starts:
+            band += start < input_bound
+        key = (tier, cache_write_possible, band)
+        found = self._ceilings.get(key)
+        if found is None:
+            if self.price is None:
+                return Ceiling(0, 0, 0)
+            if len(self._ceilings) > 64:  # tiers are the callers' words
+                self._ceilings.clear()
+            found = self._ceilings[key] = self.price.ceiling(input_bound, cache_write_possible=cache_write_possible, tier=tier)
+        return found
+
+    def desired(self, input_bound: int) -> int:
+        """The maximum per answer that the gateway would set if money were no matter: one that the model accepts."""
+        price = self.price
+        if price is None:
+            return UNKNOWN
+        wish = min(price.max_output or UNKNOWN, UNKNOWN)
+        if price.context_window is not None:
+            wish = min(wish, max(price.context_window - input_bound, min(_MODEST, price.context_window // 2)))
+        return wish
