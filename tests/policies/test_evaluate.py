@@ -105,8 +105,8 @@ def test_an_empty_list_allows_nothing(nothing: dict[str, object]) -> None:
     [
         ({"vendors": frozenset({"anthropic"})}, "vendor_not_allowed", "'openai'"),
         ({"endpoints": frozenset({"embeddings"})}, "endpoint_not_allowed", "'chat'"),
-        ({"models_allow": ("openai/gpt-4o*",)}, "model_not_allowed", "does not allow the model 'openai/gpt-4.1'"),
-        ({"models_deny": ("openai/gpt-4.1",)}, "model_not_allowed", "denies the model 'openai/gpt-4.1'"),
+        ({"models_allow": ("openai/gpt-4o*",)}, "model_not_allowed", "do not allow the model 'openai/gpt-4.1'"),
+        ({"models_deny": ("openai/gpt-4.1",)}, "model_not_allowed", "deny the model 'openai/gpt-4.1'"),
     ],
 )
 def test_a_refusal_names_the_rule_and_the_scope(rules: dict[str, object], rule: str, words: str) -> None:
