@@ -83,7 +83,7 @@ class UsageQuery:
 
 
 @usage_routes.get(permission="usage.read", response_model=UsageView, responses={**_BUSY, 200: {"content": {"text/csv": {}}}})
-async def usage(
+async def report_usage(
     actor: Caller,
     reports: Reports,
     query: Annotated[UsageQuery, Depends()],
@@ -108,7 +108,7 @@ async def usage(
 
 
 @usage_routes.get("/entries", permission="usage.read", responses=_BUSY)
-async def list_entries(
+async def list_ledger_entries(
     actor: Caller, reports: Reports, query: Annotated[UsageQuery, Depends()], page: Annotated[PageQuery, Depends()]
 ) -> Page[EntryView]:
     """Single requests, newest first."""
@@ -124,7 +124,7 @@ async def list_in_doubt(
 
 
 @usage_routes.post("/in-doubt/{request_id}", permission="usage.write", responses={**_NO_ENTRY, 409: {"description": "Not in doubt"}})
-async def reconcile(
+async def reconcile_entry(
     actor: Caller,
     reconciliation: Annotated[Reconciliation, service(Reconciliation)],
     request_id: RequestId,
@@ -135,13 +135,15 @@ async def reconcile(
 
 
 @usage_routes.get("/entries/{request_id}/content", permission="content.read", responses=_NO_ENTRY)
-async def read_content(actor: Caller, reader: Annotated[ContentReader, service(ContentReader)], request_id: RequestId) -> ContentView:
+async def read_recorded_content(
+    actor: Caller, reader: Annotated[ContentReader, service(ContentReader)], request_id: RequestId
+) -> ContentView:
     """The recorded prompt and answer, for those whom the key's policy names. Every read is audited."""
     return ContentView.of(await reader.read(actor, request_id))
 
 
 @dashboard_routes.get("/stats", permission="dashboard.read", responses=_BUSY)
-async def stats(actor: Caller, reports: Reports, clock: Annotated[Clock, service(Clock)]) -> StatsView:
+async def dashboard_stats(actor: Caller, reports: Reports, clock: Annotated[Clock, service(Clock)]) -> StatsView:
     """Today, yesterday, thirty days, and who and what stands behind them. Days are UTC."""
     now = clock.now_ns() + 1
     today = now // DAY_NS * DAY_NS

@@ -16,6 +16,7 @@ from keygate.errors import NotFound
 from keygate.identities import Actor, Role
 from keygate.kit.secret import Secret
 from keygate.policies import KeyState
+from keygate.vault import Place, SealedColumn
 
 if TYPE_CHECKING:
     from keygate.kit.database import Database, UnitOfWork
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 MAX_BYTES = 256 * 1024  # of prompt and of answer, each; the rest is cut off and said to be
 QUEUE_BYTES = 32 * 2**20  # waiting to be sealed; beyond it records are dropped and counted, because no request waits for them
 PORTION = 50
+SEALED = SealedColumn("recorded_contents", "request_id", "sealed")  # for the vault's rotation of data keys
 
 _log = logging.getLogger(__name__)
 
@@ -51,11 +53,11 @@ class Content:
 
 
 class Seal(Protocol):
-    """The vault, for values of `recorded_contents`."""
+    """The vault. A sealed value is bound to its row."""
 
-    async def seal(self, work: UnitOfWork, plain: Secret, *, request_id: str, organization_id: str) -> bytes: ...
+    async def seal(self, work: UnitOfWork, plain: Secret, place: Place) -> bytes: ...
 
-    async def open(self, sealed: bytes, *, request_id: str, organization_id: str) -> Secret: ...
+    async def open(self, sealed: bytes, place: Place) -> Secret: ...
 
 
 def readers_of(state: KeyState) -> tuple[str, ...] | None:
@@ -107,9 +109,7 @@ class ContentRecorder:
 
     async def _store(self, work: UnitOfWork, recording: Recording) -> None:
         parts = [base64.b64encode(part[:MAX_BYTES]).decode() for part in (recording.prompt, recording.answer)]
-        sealed = await self._seal.seal(
-            work, Secret(json.dumps(parts)), request_id=recording.request_id, organization_id=recording.organization_id
-        )
+        sealed = await self._seal.seal(work, Secret(json.dumps(parts)), _place(recording.request_id, recording.organization_id))
         await self._repository.add(
             work.connection,
             {
@@ -142,11 +142,15 @@ class ContentReader:
         if foreign or not {actor.id, actor.role.value} & set(json.loads(row.readers)):
             await self._audit.refused(actor, "content.read", request_id, reason="not among the readers that the policy names")
             raise _absent(request_id)
-        opened = await self._seal.open(row.sealed, request_id=request_id, organization_id=actor.organization_id)
+        opened = await self._seal.open(row.sealed, _place(request_id, actor.organization_id))
         async with self._database.unit() as work:
             await self._audit.record(work, actor, "content.read", request_id, after={"key_id": row.key_id})
         prompt, answer = (base64.b64decode(part) for part in json.loads(opened.open()))
         return Content(request_id, row.at_ns, row.key_id, prompt, answer, bool(row.truncated))
+
+
+def _place(request_id: str, organization_id: str) -> Place:
+    return Place(SEALED.table, request_id, organization_id, SEALED.column)
 
 
 def _absent(request_id: str) -> NotFound:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 from keygate.kit.clock import NANOSECONDS, Clock
 from keygate.ledger.journal import START, Position, Settle, read_from
 from keygate.ledger.journal.segments import segment_path
+from keygate.ledger.meters.budget import Crossed
 from keygate.ledger.posting import LAST_SEQ, ROLLED_SEQ, AlreadyPosted, Postings
 
 if TYPE_CHECKING:
@@ -39,11 +40,11 @@ class _OutOfStepError(Exception):
 class Crossings(Protocol):
     """Budget thresholds that were crossed, waiting to become events."""
 
-    def drain(self) -> Sequence[object]:
+    def drain(self) -> Sequence[Crossed]:
         """Takes all that wait, oldest first."""
 
-    async def announce(self, work: UnitOfWork, crossings: Sequence[object]) -> None:
-        """Puts them into the outbox, in this transaction."""
+    async def announce(self, work: UnitOfWork, crossings: Sequence[Crossed]) -> Sequence[Crossed]:
+        """Puts them into the outbox, in this transaction; returns those that can't be told yet and shall come again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +84,7 @@ class Fold:
         self._crossings = crossings
         self._release = release
         self._written = written
-        self._waiting: list[object] = []  # drained, not yet committed
+        self._waiting: list[Crossed] = []  # drained, not yet committed
         self._lock = asyncio.Lock()
         self._position: Position | None = None  # None: ask the database
         self._last_seq = 0
@@ -142,9 +143,9 @@ class Fold:
     async def _fold_pending(self) -> int:
         added = 0
         while True:
-            settles, start, end, more = await self._collect()
             if self._crossings is not None:
                 self._waiting.extend(self._crossings.drain())
+            settles, start, end, more = await self._collect()
             if end != start or self._waiting:
                 try:
                     added += await self._commit(settles, start, end)
@@ -194,11 +195,12 @@ class Fold:
             if standing != (start, self._last_seq):
                 raise _OutOfStepError
             await repository.post(connection, postings)
+            waiting: Sequence[Crossed] = ()
             if self._waiting and self._crossings is not None:
-                await self._crossings.announce(work, self._waiting)
+                waiting = await self._crossings.announce(work, self._waiting)
             await repository.set_counter(connection, LAST_SEQ, following - 1)
             await repository.move_checkpoint(connection, self._journal_id, end, now_ns=self._clock.now_ns())
-        self._waiting.clear()
+        self._waiting[:] = waiting
         self._position = end
         self._last_seq = following - 1
         self.folded += len(settles)

@@ -181,6 +181,14 @@ class LedgerRepository:
                 found.setdefault(row.limit_id, []).append(LimitUse(row.bucket_ns, row.amount))
         return found
 
+    async def organizations_of(self, connection: AsyncConnection, budget_ids: Sequence[str]) -> dict[str, str]:
+        """The organisation of each budget in which something was spent."""
+        table = budget_spend
+        rows = await connection.execute(
+            sa.select(table.c.budget_id, table.c.organization_id).where(table.c.budget_id.in_(list(budget_ids))).distinct()
+        )
+        return {row[0]: row[1] for row in rows}
+
     async def forget_limit_use(self, connection: AsyncConnection, before_ns: int) -> int:
         return (await connection.execute(limit_use.delete().where(limit_use.c.bucket_ns < before_ns))).rowcount
 

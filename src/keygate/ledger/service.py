@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 class LiveSpend(Protocol):
     """The engine's memory of what budgets have spent."""
 
-    def correct(self, windows: Sequence[tuple[str, int]], *, spent_nano: int, in_doubt_nano: int) -> None:
-        """Adds these (mostly negative) amounts to each (budget id, window start) that it has in memory. The database has them already."""
+    def correct(self, budget_id: str, window_start_ns: int, nano: int, in_doubt_nano: int) -> None:
+        """Adds these (mostly negative) amounts to a window, where it has it in memory. The database has them already."""
 
 
 class PriceReload(Protocol):
@@ -77,7 +77,8 @@ class Reconciliation:
 
             async def tell() -> None:
                 if self._live is not None:
-                    self._live.correct(windows, spent_nano=cost_nano - charged, in_doubt_nano=-charged)
+                    for budget_id, start in windows:
+                        self._live.correct(budget_id, start, cost_nano - charged, -charged)
 
             work.after_commit(tell)
             return await self._repository.entry(work.connection, actor.organization_id, request_id)
