@@ -5,13 +5,21 @@ from __future__ import annotations
 import keygate.audit.api
 import keygate.events.api
 import keygate.identities.api
+import keygate.ledger.api
+import keygate.policies.api
+import keygate.vault.api
 import keygate.vendors.api
+import keygate.virtual_keys.api
 from keygate.kit.routes import Routes
 
 PREFIX = "/api/v1"
 
 ALL: tuple[Routes, ...] = (
     *keygate.identities.api.ALL,
+    *keygate.policies.api.ALL,
+    *keygate.virtual_keys.api.ALL,
+    *keygate.ledger.api.ALL,
+    keygate.vault.api.routes,
     keygate.vendors.api.routes,
     keygate.audit.api.routes,
     keygate.events.api.routes,

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field, StringConstraints
 
 from keygate.errors import InvalidInput
 from keygate.kit.clock import rfc3339, to_ns
-from keygate.kit.money import format_usd, parse_usd
+from keygate.kit.money import MAX_NANO, NANO, format_usd, parse_usd
 from keygate.kit.routes import Schema
 from keygate.policies.explanation import Explanation
 from keygate.policies.model import THRESHOLDS, Alias, Budget, BudgetSpec, Limit, Policy
@@ -30,14 +30,17 @@ Patterns = Annotated[
     list[Pattern], Field(max_length=200, description="Patterns on vendor/model with `*`: `openai/gpt-4.1*`, `anthropic/*`")
 ]
 Names = Annotated[list[Annotated[str, StringConstraints(max_length=60)]], Field(max_length=100)]
-Usd = Annotated[str | int, Field(description="Dollars as a decimal string: `10.00`", examples=["10.00"])]
+Usd = Annotated[
+    Annotated[str, StringConstraints(max_length=40)] | Annotated[int, Field(ge=0, le=MAX_NANO // NANO)],
+    Field(description="Dollars as a decimal string: `10.00`", examples=["10.00"]),
+]
 Amount = Annotated[int, Field(ge=1, le=2**53)]
 Percent = Annotated[int, Field(ge=1, le=1_000)]
 Moment = Annotated[str | None, Field(json_schema_extra={"format": "date-time"})]
 
 
 def nano(value: str | int, field: str = "amount_usd") -> int:
-    return parse_usd(value[:60] if isinstance(value, str) else value, field=field)
+    return parse_usd(value, field=field)
 
 
 class Limits(Schema):
