@@ -1,5 +1,5 @@
 """Assembly of the control plane."""
 
-from keygate.api.app import create_app
+from keygate.api.app import create_app, openapi_document
 
-__all__ = ["create_app"]
+__all__ = ["create_app", "openapi_document"]

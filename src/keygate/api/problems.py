@@ -11,6 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
+from starlette.routing import compile_path
 
 from keygate.audit import AuditLog
 from keygate.errors import Conflict, Forbidden, InvalidInput, KeyGateError, NotFound, Throttled, Unauthenticated
@@ -80,12 +81,22 @@ def install(app: FastAPI, audit: AuditLog) -> None:
             return of_error(InvalidInput("The body can't be read; send JSON as `application/json`"), request_id)
         status = HTTPStatus(error.status_code)
         code = status.name.lower()
+        headers = {name.lower(): value for name, value in (error.headers or {}).items()}
+        if status is HTTPStatus.METHOD_NOT_ALLOWED:
+            headers["allow"] = ", ".join(_methods(request))
         detail = f"{request.method} is not possible here" if status is HTTPStatus.METHOD_NOT_ALLOWED else status.description
-        return problem(request_id, status=status, code=code, title=status.phrase, detail=detail, headers=dict(error.headers or {}))
+        return problem(request_id, status=status, code=code, title=status.phrase, detail=detail, headers=headers)
 
     app.add_exception_handler(KeyGateError, refused)
     app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(HTTPException, http)
+
+
+def _methods(request: Request) -> list[str]:
+    """All methods of this address; Starlette names those of the first route only."""
+    paths: dict[str, dict[str, Any]] = request.app.openapi()["paths"]
+    address = request.url.path
+    return sorted({method.upper() for path, methods in paths.items() if compile_path(path)[0].match(address) for method in methods})
 
 
 async def _record(request: Request, error: KeyGateError, audit: AuditLog) -> None:

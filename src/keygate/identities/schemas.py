@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Annotated
 
 from pydantic import Field, SecretStr, StringConstraints
 
 from keygate.identities.model import Role, Status
 from keygate.kit.clock import rfc3339
-from keygate.kit.routes import Id, Name, Schema
+from keygate.kit.routes import Id, Instant, Name, Schema
 
 Email = Annotated[
     str, StringConstraints(strip_whitespace=True, min_length=3, max_length=254, pattern=r"^[^@\s\x00-\x1f\x7f]+@[^@\s\x00-\x1f\x7f]+$")
@@ -165,7 +164,7 @@ class UserView(Schema):
 class ApiTokenBody(Schema):
     name: Name
     scopes: Annotated[list[Scope], Field(min_length=1, max_length=100)]
-    expires_at: datetime | None = Field(None, description="RFC 3339, with a time zone")
+    expires_at: Instant | None = None
 
 
 class ApiTokenView(Schema):

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from typing import Annotated, Any, Generic, TypeVar
 
 from fastapi import APIRouter, Depends, Query, Request
-from pydantic import BaseModel, ConfigDict, StringConstraints, model_validator
+from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, StringConstraints, model_validator
 from pydantic_core import PydanticCustomError
 
 from keygate.errors import InvalidInput
@@ -31,6 +33,25 @@ Name = Annotated[
 
 Id = Annotated[str, StringConstraints(min_length=1, max_length=40, pattern=r"^[A-Za-z0-9_]+$")]
 """An id of ours, as it comes from outside."""
+
+
+_EARLIEST, _LATEST = datetime(1970, 1, 1, tzinfo=UTC), datetime(2262, 1, 1, tzinfo=UTC)  # nanoseconds of it fit 64 bits
+
+
+def _moment(value: Any) -> Any:
+    if not isinstance(value, str) or not re.match(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d", value):
+        raise PydanticCustomError("moment", "Write a time as in RFC 3339, for example 2027-01-01T00:00:00Z")
+    return value
+
+
+def _in_range(value: datetime) -> datetime:
+    if not _EARLIEST <= value < _LATEST:
+        raise PydanticCustomError("moment_range", "Must lie between the years 1970 and 2261")
+    return value
+
+
+Instant = Annotated[AwareDatetime, BeforeValidator(_moment, json_schema_input_type=AwareDatetime), AfterValidator(_in_range)]
+"""A time from outside: RFC 3339 with a time zone, in the range that nanoseconds in 64 bits hold. `kit.clock.to_ns` turns it into ours."""
 
 
 class Schema(BaseModel):

@@ -10,6 +10,7 @@ from pydantic import AliasChoices, SecretStr
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings
 
+from keygate.api import openapi_document
 from keygate.config import ClientSettings, Settings
 
 
@@ -60,6 +61,7 @@ working directory; a wrong value refuses the start and says which. Proxies for c
 
 def main(root: Path) -> None:
     (root / "docs" / "settings.md").write_text(settings_document(), encoding="utf-8")
+    (root / "docs" / "openapi.json").write_text(openapi_document(), encoding="utf-8")
 
 
 if __name__ == "__main__":
