@@ -23,13 +23,28 @@ class KeySource(Protocol):
 class UpstreamCredential(Protocol):
     """A vendor credential, opened, ready for use."""
 
-    id: str
-    organization_id: str
-    vendor: str
-    base_url: str  # the API root as the vendor's own SDK has it
-    secret: Secret
-    weight: int
-    models: tuple[str, ...] | None  # patterns on the bare model name; None: all
+    @property
+    def id(self) -> str: ...
+
+    @property
+    def organization_id(self) -> str: ...
+
+    @property
+    def vendor(self) -> str: ...
+
+    @property
+    def base_url(self) -> str:
+        """The API root as the vendor's own SDK has it."""
+
+    @property
+    def secret(self) -> Secret: ...
+
+    @property
+    def weight(self) -> int: ...
+
+    @property
+    def models(self) -> tuple[str, ...] | None:
+        """Patterns on the bare model name; None: all."""
 
 
 class CredentialSource(Protocol):

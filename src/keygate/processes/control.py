@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from keygate.events import EventOutbox
@@ -19,6 +20,25 @@ from keygate.vault.credential_repository import CredentialRepository
 from keygate.vendors import VENDORS
 from keygate.virtual_keys import DatabaseKeySource, VirtualKeyService
 from keygate.virtual_keys.repository import VirtualKeyRepository
+
+
+class Announcer:
+    """The `StatePublisher` of every service. The gateway is made after some of them; until then there is nobody to tell."""
+
+    def __init__(self) -> None:
+        self.gateway: StatePublisher | None = None
+
+    async def keys_changed(self, key_ids: Sequence[str]) -> None:
+        if self.gateway is not None:
+            await self.gateway.keys_changed(key_ids)
+
+    async def organization_changed(self, organization_id: str) -> None:
+        if self.gateway is not None:
+            await self.gateway.organization_changed(organization_id)
+
+    async def credentials_changed(self) -> None:
+        if self.gateway is not None:
+            await self.gateway.credentials_changed()
 
 
 @dataclass(frozen=True, slots=True)

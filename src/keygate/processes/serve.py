@@ -1,0 +1,219 @@
+"""`keygate serve`: gateway, control plane and worker in one process.
+
+Order of a start, each step relying on the one before: data directory and its lock · socket · database, migrated · vault · audit log ·
+journal recovered, budgets granted · gateway · control plane · first owner, credentials, sandbox · listen. A stop is the reverse: no
+new connections, requests in flight finish, the journal is folded, the lock is released.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import gc
+import logging
+import sys
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+
+import prometheus_client
+import sqlalchemy as sa
+import uvloop
+from prometheus_client.registry import CollectorRegistry
+from pydantic import ValidationError
+
+from keygate import __version__, schema
+from keygate.api.app import create_app
+from keygate.api.health import Check
+from keygate.config import Settings, proxy_environment
+from keygate.errors import KeyGateError, StartRefused, Unavailable
+from keygate.gateway.gateway import Gateway, GatewaySettings
+from keygate.gateway.proxies import ProxySettings
+from keygate.identities.model import system_actor
+from keygate.processes import first_start, logs
+from keygate.processes.control import Announcer, Control, control, credential_service, outbox, sources
+from keygate.processes.foundation import Foundation, lay, open_store
+from keygate.processes.ledgering import Ledger, ledger
+from keygate.processes.listening import Server, configuration, listen
+from keygate.processes.node import DataDirectory
+from keygate.processes.worker import Worker
+from keygate.sandbox import SandboxState, start_sandbox
+from keygate.vault import CredentialService
+
+_SANDBOX_CALLS = 1000  # how many calls the sandbox remembers
+_log = logging.getLogger("keygate.serve")
+
+
+def _gateway_settings(settings: Settings) -> GatewaySettings:
+    return GatewaySettings(
+        max_body_bytes=settings.max_body_bytes,
+        connect_timeout=settings.connect_timeout,
+        first_byte_timeout=settings.first_byte_timeout,
+        idle_timeout=settings.idle_timeout,
+        drain_timeout=settings.drain_timeout,
+        client_timeout=settings.client_timeout,
+        shutdown_timeout=settings.shutdown_timeout,
+    )
+
+
+def _proxies() -> ProxySettings:
+    try:
+        return ProxySettings.read(proxy_environment())
+    except ValueError as error:
+        raise StartRefused(f"a proxy variable in the environment can't be used: {error}") from None
+
+
+async def _check_audit(base: Foundation) -> None:
+    for fault in await base.audit.reconcile():
+        _log.error("audit log: %s (entry %s); run `keygate audit verify`", fault.detail, fault.sequence)
+
+
+def _metrics(gateway: Gateway, book: Ledger, worker: Worker) -> CollectorRegistry:
+    registry = CollectorRegistry()
+    registry.register(gateway.metrics)
+    prometheus_client.ProcessCollector(registry=registry)
+    prometheus_client.GCCollector(registry=registry)
+    gauge = gateway.metrics.gauge
+    gauge("keygate_journal_lag_bytes", "Journal not yet folded into the ledger", lambda: book.fold.lag().bytes)
+    gauge("keygate_journal_lag_seconds", "Age of the oldest record not yet folded", lambda: book.fold.lag().seconds)
+    gauge(
+        "keygate_journal_settles_waiting", "Settled requests that the journal could not take", lambda: book.accounts.health.settles_waiting
+    )
+    gauge("keygate_ledger_entries_folded", "Ledger entries added since the start", lambda: book.fold.folded)
+    gauge("keygate_holds_usd", "Money held for requests in flight", lambda: book.accounts.health.held_nano / 1e9)
+    gauge("keygate_holds_waiting", "Requests waiting for a hold", lambda: book.accounts.health.waiting)
+    gauge("keygate_recordings_dropped", "Recorded contents dropped because they came too fast", lambda: book.recorder.dropped)
+    gauge("keygate_worker_failures", "Turns of jobs that failed since the start", lambda: sum(worker.failed.values()))
+    return registry
+
+
+async def _prepare(
+    base: Foundation, plane: Control, credentials: CredentialService, *, sandbox: tuple[str, SandboxState] | None
+) -> first_start.Welcome | None:
+    """What a start puts in place; what the first start has to tell."""
+    owner = await first_start.first_owner(base.settings, plane.identities.users)
+    organization = await plane.identities.users.organization()
+    if organization is None:
+        raise StartRefused("there is no organisation in this database, and none could be made")
+    for made in await first_start.import_credentials(organization.id, credentials):
+        _log.info("credential %s (%s) taken from the environment", made.name, made.vendor)
+    address, state = sandbox or (None, None)
+    await first_start.place_sandbox(organization.id, credentials, address=address, state=state)
+    if owner is None:
+        return None
+    email, password = owner
+    usable = bool(await credentials.load())
+    key = await first_start.first_key(system_actor(organization.id), plane.virtual_keys) if usable else None
+    return first_start.Welcome(email, password, key)
+
+
+async def _serve(settings: Settings, *, with_sandbox: bool) -> None:
+    async with AsyncExitStack() as stack:
+        directory = DataDirectory(settings.data_dir).prepare().lock()
+        stack.callback(directory.release)
+        listener = listen(settings.host, settings.port)
+        stack.callback(listener.close)
+        store = open_store(settings, directory.path)
+        try:
+            await schema.upgrade(store)
+        finally:
+            await store.close()
+        base = await lay(settings, directory)
+        stack.push_async_callback(base.close)
+        await _check_audit(base)
+        events = outbox(base)
+        books = await ledger(base, events)
+        stack.push_async_callback(books.close)
+        if books.in_doubt:
+            _log.warning("%d requests had no end when the last process ended; they are charged at their holds, in doubt", books.in_doubt)
+        source, news = sources(base), Announcer()
+        credentials = credential_service(base, news)
+        gateway = Gateway(
+            _gateway_settings(settings),
+            keys=source.keys,
+            credentials=credentials,
+            accounts=books.accounts,
+            prices=books.prices,
+            pepper=base.pepper,
+            proxies=_proxies(),
+        )
+        news.gateway = gateway
+        services: dict[type, object] = {CredentialService: credentials, type(events): events, **books.services}
+        plane = control(base, source, publisher=news, usage=books.usage, prices=books.prices, services=services)
+        sandbox = None
+        if with_sandbox:
+            address, state, stop_sandbox = await start_sandbox(state=SandboxState(keep_calls=_SANDBOX_CALLS))
+            stack.push_async_callback(stop_sandbox)
+            sandbox = (address, state)
+        welcome = await _prepare(base, plane, credentials, sandbox=sandbox)
+        await gateway.start()
+        worker = Worker()
+        books.schedule(worker)
+        worker.start()
+        stack.push_async_callback(worker.stop)
+        stack.push_async_callback(gateway.stop)
+        registry = _metrics(gateway, books, worker)
+        app = create_app(
+            services=plane.services,
+            sessions=plane.identities.sessions,
+            audit=base.audit,
+            public_url=settings.address,
+            checks={"database": _database_check(base), "journal": _journal_check(books)},
+            metrics=lambda: prometheus_client.generate_latest(registry),
+        )
+        gc.collect()
+        gc.freeze()  # what a start has made stays: later collections need not look at it
+        server = Server(
+            configuration(app, http=gateway.http_class, shutdown_timeout=settings.shutdown_timeout),
+            listening=lambda: _greet(settings, welcome, sandbox),
+            stopping=gateway.shutting_down,
+        )
+        await server.serve(sockets=[listener])
+
+
+def _database_check(base: Foundation) -> Check:
+    async def check() -> None:
+        async with base.database.read() as connection:
+            await connection.execute(sa.select(1))
+
+    return check
+
+
+def _journal_check(books: Ledger) -> Check:
+    async def check() -> None:
+        health = books.accounts.health
+        if health.journal_failing or health.settles_waiting:
+            raise Unavailable(f"the journal can't be written: {health.journal_failing}")
+
+    return check
+
+
+def _greet(settings: Settings, welcome: first_start.Welcome | None, sandbox: tuple[str, SandboxState] | None) -> None:
+    lines = [first_start.welcome_text(welcome, settings.address)] if welcome else []
+    lines.append(f"KeyGate {__version__} listens on {settings.address}")
+    if sandbox:
+        lines.append(f"Sandbox vendor on {sandbox[0]} (control API under /_sandbox)")
+    print("\n".join(lines), flush=True)  # noqa: T201  (what the operator started it for)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="keygate serve")
+    parser.add_argument("--sandbox", action="store_true")
+    options = parser.parse_args(arguments)
+    try:
+        settings = Settings()
+    except ValidationError as error:
+        for problem in error.errors(include_input=False, include_url=False):
+            print(f"keygate: {problem['loc'][0]}: {problem['msg']}", file=sys.stderr)  # noqa: T201  (before logs are set up)
+        return 2
+    logs.configure(level=settings.log_level, form=settings.log_format)
+    with contextlib.suppress(KeyboardInterrupt):
+        try:
+            uvloop.run(_serve(settings, with_sandbox=options.sandbox))
+        except KeyGateError as error:
+            print(f"keygate: {error.detail}", file=sys.stderr)  # noqa: T201  (a sentence for the operator, not a log line)
+            return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
