@@ -23,7 +23,6 @@ async def change(database: Database, audit: AuditLog, actor: Actor, action: str,
     except (Conflict, Forbidden, NotFound) as error:
         await audit.refused(actor, action, target, reason=error.detail)
         error.recorded = True
-        error.recorded = True
         raise
 
 
