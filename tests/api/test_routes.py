@@ -32,7 +32,11 @@ def _operations():
 
 
 def _registered():
-    return {(method, PREFIX + path): permission for routes in ALL for (method, path), permission in routes.permissions.items()}
+    return {
+        (method, PREFIX + path.replace(":path}", "}")): permission
+        for routes in ALL
+        for (method, path), permission in routes.permissions.items()
+    }
 
 
 def test_every_route_names_a_permission_that_a_role_has():
