@@ -54,7 +54,7 @@ class MemoryAccounts:
             if spent + held + nano > rule.amount_nano:
                 kind = RefusalKind.BUDGET_SPENT if spent + nano > rule.amount_nano else RefusalKind.BUDGET_HELD
                 return Refusal(kind, rule.scope, rule.scope_id, rule.id, f"budget {rule.id}: spent {spent}, held {held}", 1000)
-        hold = Hold(ask.request_id, nano, ask.input_bound, output_set, state)
+        hold = Hold(ask.request_id, nano, ask.input_bound, output_set=output_set, state=state)
         for rule in state.budgets:
             self.held[rule.id] = self.held.get(rule.id, 0) + nano
         self.open[hold.id] = hold

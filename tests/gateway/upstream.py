@@ -81,7 +81,9 @@ class Upstream:
         self._server.close()
         for writer in list(self.writers):
             writer.transport.abort()
-        await asyncio.sleep(0)
+        async with asyncio.timeout(5):
+            while self.open:
+                await asyncio.sleep(0.01)
 
     @property
     def url(self) -> str:
