@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 import os
 import pwd
@@ -11,7 +12,11 @@ import stat
 import subprocess
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from uuid import uuid4
+
+import asyncpg
 
 _SETTINGS = {
     "listen_addresses": "",
@@ -56,6 +61,21 @@ class PostgresServer:
 
     def url(self, database: str = "postgres") -> str:
         return f"postgresql://keygate@/{database}?host={self.directory}"
+
+    def create(self, prefix: str) -> str:
+        """A fresh, empty database; returns its address. For tests that start processes, on any thread."""
+        name = f"{prefix}_{uuid4().hex[:12]}"
+
+        async def make() -> None:
+            connection = await asyncpg.connect(self.url())
+            try:
+                await connection.execute(f"CREATE DATABASE {name}")
+            finally:
+                await connection.close()
+
+        with ThreadPoolExecutor(1) as thread:  # a loop of its own, whatever the test's loop is doing
+            thread.submit(asyncio.run, make()).result()
+        return self.url(name)
 
     def stop(self) -> None:
         if self._process.poll() is None:

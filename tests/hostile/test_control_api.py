@@ -1,0 +1,132 @@
+"""schemathesis on our own OpenAPI document, against the whole product: as the owner, as a developer, and as nobody.
+
+Every check of schemathesis runs on every operation but these:
+- `positive_data_acceptance`: a body that fits the schema may still name what doesn't exist or isn't possible here (a team, a vendor, a
+  time zone), which the document says with 404, 409 and 422.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, Phase, settings
+from schemathesis import GenerationMode
+from schemathesis.checks import CHECKS
+from schemathesis.config import SchemathesisConfig
+from tests.postgresql import PostgresServer
+from tests.running import RunningKeyGate
+
+from keygate.sandbox import SandboxServer, Vendor
+
+schemathesis.checks.load_all_checks()
+_EXCLUDED = CHECKS.get_by_names(["positive_data_acceptance"])
+_EXAMPLES = 60 if os.environ.get("KEYGATE_DRILL") == "full" else 4
+_PASSWORD = "a developer's password"
+
+
+@dataclass
+class Tested:
+    keygate: RunningKeyGate
+    ids: dict[str, list[str]]  # by path parameter: things that exist
+    developer: dict[str, Any]
+    schema: Any
+    tokens: dict[str, str]
+
+    def authorise(self, who: str) -> dict[str, str]:
+        """Headers of somebody who is signed in, again if a call ended the sign-in or the account."""
+        if who == "nobody":
+            return {}
+        token = self.tokens.get(who)
+        if (
+            token is None
+            or httpx.get(f"{self.keygate.url}/api/v1/auth/me", headers={"authorization": f"Bearer {token}"}).status_code == 401
+        ):
+            self.tokens[who] = token = self.keygate.sign_in() if who == "owner" else self._developer()
+        return {"authorization": f"Bearer {token}"}
+
+    def _developer(self) -> str:
+        user = self.developer
+        self.keygate.sign_in()
+        self.keygate.call("PUT", f"/users/{user['id']}/password", {"password": _PASSWORD})
+        self.keygate.call("PATCH", f"/users/{user['id']}", {"status": "active", "role": "developer"})
+        answer = httpx.post(f"{self.keygate.url}/api/v1/auth/login", json={"email": user["email"], "password": _PASSWORD})
+        return str(answer.json()["access_token"])
+
+
+def _furnish(keygate: RunningKeyGate, sandbox: SandboxServer) -> tuple[dict[str, list[str]], dict[str, Any]]:
+    """One of everything, so that calls reach beyond 404."""
+    secret = sandbox.state.create_key(Vendor.OPENAI).value
+    credential = keygate.credential("openai", sandbox.openai_base_url, secret)
+    team = keygate.call("POST", "/teams", {"name": "fuzzed"})
+    developer = keygate.call("POST", "/developers", {"name": "Fuzz", "email": "fuzz@example.com", "team_id": team["id"]})
+    app = keygate.call("POST", "/apps", {"name": "fuzzed", "team_id": team["id"]})
+    user = keygate.call(
+        "POST", "/users",
+        {"email": "fuzz@example.com", "name": "Fuzz", "role": "developer", "password": _PASSWORD, "developer_id": developer["id"]},
+    )  # fmt: skip
+    key = keygate.key("fuzzed", owner={"developer_id": developer["id"]})
+    policy = keygate.call("POST", "/policies", {"name": "fuzzed"})
+    terms = {"scope": "team", "scope_id": team["id"], "amount_usd": "10.00", "period": "month"}
+    budget = keygate.call("POST", "/budgets", terms)
+    limit = keygate.call("POST", "/limits", {"scope": "team", "scope_id": team["id"], "kind": "requests_per_minute", "amount": 1000})
+    alias = keygate.call("POST", "/aliases", {"alias": "fuzzed", "target": "openai/gpt-4.1"})
+    body = {"model": "gpt-4.1", "max_tokens": 5, "messages": [{"role": "user", "content": "hi"}]}
+    served = httpx.post(f"{keygate.url}/openai/v1/chat/completions", json=body, headers={"authorization": f"Bearer {key['key']}"})
+    served.raise_for_status()
+    token = keygate.call("POST", "/api-tokens", {"name": "fuzzed", "scopes": ["teams.read"]})
+    ids = {
+        "team_id": team, "developer_id": developer, "app_id": app, "user_id": user, "key_id": key, "policy_id": policy, "budget_id": budget,
+        "limit_id": limit, "alias_id": alias, "credential_id": credential, "token_id": token,
+    }  # fmt: skip
+    found = {name: [thing["id"]] for name, thing in ids.items()} | {"request_id": [served.headers["x-request-id"]]}
+    return found, user
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def tested(request, tmp_path_factory) -> Iterator[Tested]:
+    environment = {"KEYGATE_LOG_LEVEL": "warning"}
+    if request.param == "postgresql":
+        server: PostgresServer = request.getfixturevalue("postgres_server")
+        environment["KEYGATE_DATABASE_URL"] = server.create("schemathesis")
+    folder = tmp_path_factory.mktemp(f"schemathesis-{request.param}")
+    with SandboxServer() as sandbox, RunningKeyGate(folder, environment=environment) as keygate:
+        ids, developer = _furnish(keygate, sandbox)
+        config = SchemathesisConfig(seed=20260101)
+        for project in (config.projects.default,):
+            project.generation.update(modes=[GenerationMode.POSITIVE, GenerationMode.NEGATIVE], max_examples=_EXAMPLES, deterministic=True)
+        schema = schemathesis.openapi.from_url(f"{keygate.url}/api/v1/openapi.json", config=config)
+        yield Tested(keygate, ids, developer, schema, {})
+        assert keygate.process is not None
+        assert keygate.process.poll() is None
+        log = keygate.log.read_text(errors="replace")
+        assert "Traceback" not in log, log[-6000:]
+
+
+@pytest.fixture(scope="module")
+def document(tested: Tested) -> Any:
+    return tested.schema
+
+
+anything = schemathesis.pytest.from_fixture("document")
+
+
+def _place(case: schemathesis.Case, tested: Tested) -> None:
+    """Half of the cases are about what exists; decided by the case itself, so that a failure repeats."""
+    for name, values in tested.ids.items():
+        if name in case.path_parameters and len(str(case.path_parameters[name])) % 2 == 0:
+            case.path_parameters[name] = values[0]
+
+
+@anything.parametrize()
+@settings(max_examples=_EXAMPLES, deadline=None, phases=[Phase.explicit, Phase.generate], suppress_health_check=list(HealthCheck))
+@pytest.mark.parametrize("who", ["owner", "developer", "nobody"])
+@pytest.mark.timeout(600)
+def test_every_answer_is_documented_and_none_is_a_failure_of_ours(case: schemathesis.Case, tested: Tested, who: str) -> None:
+    _place(case, tested)
+    case.call_and_validate(headers=tested.authorise(who), excluded_checks=_EXCLUDED, timeout=20)
