@@ -54,3 +54,4 @@ lock: $(VENV)/.server ## renew the lock files; releases of the last days are lef
 
 migration: $(VENV)/.dev ## write the next migration from what the tables say: make migration m="what changes"
 	$(BIN)/python migrations/new.py "$(m)"
+	$(BIN)/ruff format --quiet migrations
