@@ -82,7 +82,13 @@ def test_openai_model_lists_have_the_sdks_shape() -> None:
 def test_anthropic_model_lists_are_paged_as_the_sdk_asks() -> None:
     first = json.loads(model_list(ErrorStyle.ANTHROPIC, MODELS))
     assert (len(first["data"]), first["has_more"], first["first_id"], first["last_id"]) == (20, True, "claude-0", "claude-19")
-    assert first["data"][0] == {"type": "model", "id": "claude-0", "display_name": "claude-0", "created_at": "2023-11-14T22:13:20Z"}
+    assert first["data"][0] == {
+        "type": "model",
+        "id": "claude-0",
+        "display_name": "claude-0",
+        "created_at": "2023-11-14T22:13:20Z",
+        "lifecycle": "active",
+    }
     rest = json.loads(model_list(ErrorStyle.ANTHROPIC, MODELS, b"after_id=claude-19&limit=50"))
     assert (len(rest["data"]), rest["has_more"]) == (10, False)
     back = json.loads(model_list(ErrorStyle.ANTHROPIC, MODELS, b"before_id=claude-5&limit=3"))

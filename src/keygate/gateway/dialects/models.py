@@ -31,7 +31,8 @@ def _openai(model: ListedModel) -> dict[str, Any]:
 
 def _anthropic(model: ListedModel) -> dict[str, Any]:
     created = datetime.fromtimestamp(model.created, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    return {"type": "model", "id": model.id, "display_name": model.id, "created_at": created}
+    # `lifecycle` is required by the SDK's type (2.8.0); the price table doesn't know it, and lists what can be called.
+    return {"type": "model", "id": model.id, "display_name": model.id, "created_at": created, "lifecycle": "active"}
 
 
 def one_model(style: ErrorStyle, model: ListedModel) -> bytes:
