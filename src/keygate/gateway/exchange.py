@@ -35,7 +35,6 @@ log = logging.getLogger("keygate.gateway")
 
 _BUFFERED = 1 << 20  # whole answers up to here are read before their head leaves, so that the cost can stand in it
 _EAGER = 256 << 10  # request bodies above this are not read before the key is known, nor to the end after a refusal
-_RACE = 1.0  # seconds: a kept connection that dies this soon died of old age, before it read our request
 
 
 class Phase(IntEnum):
@@ -398,12 +397,12 @@ class Exchange:
         self._lost(reason, timed_out=timed_out)
 
     def _retry(self, upstream: UpstreamConnection, reason: str) -> None:
-        """Once. A kept connection that dies at once never took the request: the hold stands. A fresh one may have taken it and been billed
-        for it: that attempt is settled in doubt, and the second needs a hold of its own."""
+        """Once. Where a kept connection was closed before it took the request, the hold stands. Otherwise the vendor may bill the first
+        attempt: it is settled in doubt, and the second needs a hold of its own."""
         self._retried = True
         self.phase = Phase.PREPARING
         log.info("%s: trying again: %s", self.request_id, reason)
-        if upstream.served and self._g.ticker.now - upstream.sent_at <= _RACE:
+        if upstream.untaken:
             self._g.spawn(self._connect())
             return
         self._settle(Outcome.UPSTREAM_LOST, None)

@@ -7,6 +7,9 @@ on which anything stands behind a whole answer is never used again.
 from __future__ import annotations
 
 import asyncio
+import fcntl
+import sys
+import termios
 from typing import NamedTuple, Protocol
 
 import httptools
@@ -42,7 +45,7 @@ class UpstreamConnection(asyncio.Protocol):
     __slots__ = (
         "_answered", "_body", "_complete", "_head", "_headers", "_informational", "_keep", "_overhead", "_parser",
         "_reason", "_ticker", "closed", "fresh", "on_body", "parts", "paused", "pool", "receiver", "seen", "sent_at", "served", "transport",
-        "until_close",
+        "until_close", "untaken",
     )  # fmt: skip
 
     def __init__(self, pool: Pool, ticker: Ticker) -> None:
@@ -53,6 +56,7 @@ class UpstreamConnection(asyncio.Protocol):
         self.closed = False
         self.served = 0  # whole answers so far; 0 means that the connection is fresh
         self.seen = self.sent_at = ticker.now
+        self.untaken = False  # the vendor closed before it had the request: it can't have served it
         self.paused = False
         self.parts: list[bytes] = []
         self.on_body = self.parts.append  # the parser calls the list itself
@@ -162,6 +166,8 @@ class UpstreamConnection(asyncio.Protocol):
         if self.receiver is not None and self.until_close and not self._complete:
             self._complete = True
             self._finish(self.receiver, b"")
+        elif self.receiver is not None and not self._answered:
+            self.untaken = self.served > 0 and _unacknowledged(self.transport) > 0
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -250,6 +256,18 @@ class UpstreamConnection(asyncio.Protocol):
     def _refuse(self, reason: str) -> ValueError:
         self._reason = reason
         return ValueError(reason)
+
+
+def _unacknowledged(transport: asyncio.Transport | None) -> int:
+    """Bytes that were sent and that the other side's kernel has not acknowledged (Linux, tcp(7): SIOCOUTQ). The end of a connection
+    acknowledges whatever was read before it, so bytes left open then were never read. 0 where that can't be told."""
+    connection = transport.get_extra_info("socket") if transport is not None else None
+    if connection is None or sys.platform != "linux":
+        return 0
+    try:
+        return int.from_bytes(fcntl.ioctl(connection.fileno(), termios.TIOCOUTQ, bytes(4)), sys.byteorder)
+    except OSError:
+        return 0
 
 
 class Pool:
