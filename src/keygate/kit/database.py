@@ -214,7 +214,7 @@ def _open_sqlite(path: Path) -> Database:
             connection.isolation_level = None  # the driver begins nothing by itself
             cursor = connection.cursor()
             cursor.execute("PRAGMA journal_mode=WAL")
-            cursor.execute("PRAGMA synchronous=NORMAL")
+            cursor.execute("PRAGMA synchronous=FULL")
             cursor.execute("PRAGMA foreign_keys=ON")
             if query_only:
                 cursor.execute("PRAGMA query_only=ON")

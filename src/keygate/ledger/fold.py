@@ -61,7 +61,7 @@ class Fold:
 
     `directory` holds the journal's segments and `journal_id` names it, the same for the life of the data directory.
     `release` is told what has been folded, after the commit: segments before it are needed no more for the ledger.
-    `written` is where the next record will stand, for the lag.
+    `written` is where the next record will stand, for the lag. `posted` sees what was posted, after the commit; it must be quick.
     """
 
     def __init__(
@@ -75,6 +75,7 @@ class Fold:
         crossings: Crossings | None = None,
         release: Callable[[Position], None] | None = None,
         written: Callable[[], Position] | None = None,
+        posted: Callable[[Sequence[Settle]], None] | None = None,
     ) -> None:
         self._database = database
         self._repository = repository
@@ -84,6 +85,7 @@ class Fold:
         self._crossings = crossings
         self._release = release
         self._written = written
+        self._posted = posted
         self._waiting: list[Crossed] = []  # drained, not yet committed
         self._lock = asyncio.Lock()
         self._position: Position | None = None  # None: ask the database
@@ -204,6 +206,8 @@ class Fold:
         self._position = end
         self._last_seq = following - 1
         self.folded += len(settles)
+        if self._posted is not None:
+            self._posted(settles)
         return len(settles)
 
     async def _roll_up(self, *, force: bool) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from keygate.ledger.content import ContentReader, ContentRecorder
 from keygate.ledger.content_repository import ContentRepository
 from keygate.ledger.fold import Fold
 from keygate.ledger.jobs import jobs
+from keygate.ledger.journal import Settle
 from keygate.ledger.journal.recovery import claim, recover
 from keygate.ledger.prices import PriceBook
 from keygate.ledger.report_queries import ReportQueries
@@ -109,7 +110,7 @@ def _node_id(directory: Path) -> str:
         raise StartRefused(f"{path} can't be read ({error}); restore it, or delete it if no other gateway uses this database") from None
 
 
-async def ledger(base: Foundation, outbox: EventOutbox) -> Ledger:
+async def ledger(base: Foundation, outbox: EventOutbox, *, posted: Callable[[Sequence[Settle]], None] | None = None) -> Ledger:
     """Recovers the journal, takes the budgets' grant, and makes everything of the ledger. Raises `StartRefused`."""
     repository, clock = LedgerRepository(), base.clock
     folder = base.directory / "journal"
@@ -135,6 +136,7 @@ async def ledger(base: Foundation, outbox: EventOutbox) -> Ledger:
         crossings=ThresholdEvents(source=accounts, outbox=outbox, repository=repository),
         release=accounts.folded,
         written=lambda: recovered.journal.position,
+        posted=posted,
     )
     await fold.tick()  # up to and with what the recovery charged
     contents = ContentRepository()

@@ -32,12 +32,15 @@ from keygate.identities.model import system_actor
 from keygate.processes import first_start, logs
 from keygate.processes.control import Announcer, Control, control, credential_service, outbox, sources
 from keygate.processes.foundation import Foundation, lay, open_store
+from keygate.processes.last_use import EVERY_SECONDS as LAST_USE_SECONDS
+from keygate.processes.last_use import LastUse
 from keygate.processes.ledgering import Ledger, ledger
 from keygate.processes.listening import Server, configuration, listen
 from keygate.processes.node import DataDirectory
 from keygate.processes.worker import Worker
 from keygate.sandbox import SandboxState, start_sandbox
 from keygate.vault import CredentialService
+from keygate.vault.credential_repository import CredentialRepository
 
 _SANDBOX_CALLS = 1000  # how many calls the sandbox remembers
 _log = logging.getLogger("keygate.serve")
@@ -120,12 +123,13 @@ async def _serve(settings: Settings, *, with_sandbox: bool) -> None:
         base = await lay(settings, directory)
         stack.push_async_callback(base.close)
         await _check_audit(base)
-        events = outbox(base)
-        books = await ledger(base, events)
+        events, source = outbox(base), sources(base)
+        last_use = LastUse(database=base.database, keys=source.key_rows, credentials=CredentialRepository())
+        books = await ledger(base, events, posted=last_use.saw)
         stack.push_async_callback(books.close)
         if books.in_doubt:
             _log.warning("%d requests had no end when the last process ended; they are charged at their holds, in doubt", books.in_doubt)
-        source, news = sources(base), Announcer()
+        news = Announcer()
         credentials = credential_service(base, news)
         gateway = Gateway(
             _gateway_settings(settings),
@@ -148,6 +152,7 @@ async def _serve(settings: Settings, *, with_sandbox: bool) -> None:
         await gateway.start()
         worker = Worker()
         books.schedule(worker)
+        worker.every(LAST_USE_SECONDS, "last-use", last_use.write)
         worker.start()
         stack.push_async_callback(worker.stop)
         stack.push_async_callback(gateway.stop)
