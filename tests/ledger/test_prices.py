@@ -227,6 +227,15 @@ def test_the_operators_price_stands_above_the_shipped_one() -> None:
     assert book.find("openai", "house-1", to_ns(NOW), "org_a") is not None
 
 
+def test_lists_name_priced_models_and_windows() -> None:
+    assert "gpt-4.1" in BOOK.models("openai")
+    assert "whisper-1" not in BOOK.models("openai")
+    assert BOOK.models("openai") == sorted(BOOK.models("openai"))
+    assert BOOK.models("nobody") == []
+    assert BOOK.context_window("openai", "gpt-4.1-2025-04-14") == 1_000_000
+    assert BOOK.context_window("openai", "gpt-6-imaginary") is None
+
+
 def test_reference_costs_checked_by_hand() -> None:
     sonnet = BOOK.find("anthropic", "claude-sonnet-4-5-20250929", to_ns(NOW))
     gpt = BOOK.find("openai", "gpt-5", to_ns(NOW))

@@ -69,15 +69,15 @@ def portion(available: int | None, desired: int, *, lone: bool, patience: Patien
         return min(share, desired)
     if lone:
         return min(floor, available) if available >= min(LEAST, desired) else None
-    if available >= 3 * floor:
+    if available >= 4 * floor:
         return floor
     if patience is Patience.FRESH:
         return None
-    share = available // 4
+    share = available // 6
     if share >= min(PATIENT, desired):
         return min(share, floor)
     if patience >= Patience.TIRED and share >= min(WEARY, desired):
         return share
     if patience is Patience.LAST and available >= min(LEAST, desired):
-        return max(min(available // 2, floor), min(LEAST, desired))
+        return max(min(available // 8, floor), min(LEAST, desired))
     return None

@@ -93,7 +93,17 @@ class PriceBook:
             self._found[key] = price
         return price
 
-    def models(self, vendor: str) -> list[ModelFacts]:
+    def models(self, vendor: str) -> list[str]:
+        """Bare names of this vendor's priced models, sorted; the operator's own rows that name one model included."""
+        own = {row.model for _, row in self._rows if row.vendor == vendor and "*" not in row.model}
+        return sorted(own.union(facts.id for facts in self.facts(vendor) if facts.priced))
+
+    def context_window(self, vendor: str, model: str) -> int | None:
+        """The most input tokens that one request of this model can have; None: not known."""
+        found = self._entry(vendor, model.lower())
+        return found[1].window if found else None
+
+    def facts(self, vendor: str) -> list[ModelFacts]:
         """What the vendor's table lists, in its order."""
         loaded = self._load(vendor)
         if loaded is None:
