@@ -9,7 +9,8 @@ from functools import lru_cache
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-_SIZES = (512, 64, 8, 1)  # few sizes, so that every statement is compiled once
+_SIZES = (256, 32, 4, 1)  # few sizes, so that every statement is compiled once; none keeps the interpreter's lock for long
+_ARRAY = 500  # rows of one PostgreSQL statement: encoding them takes about a millisecond of the event loop
 _MAX_VARIABLES = 32_766  # SQLite's limit since 3.32
 
 Row = tuple[object, ...]
@@ -35,7 +36,9 @@ class Bulk:
         if not rows:
             return
         if connection.dialect.name == "postgresql":
-            await connection.exec_driver_sql(self._postgresql, tuple(list(column) for column in zip(*rows, strict=True)))
+            for start in range(0, len(rows), _ARRAY):
+                columns = zip(*rows[start : start + _ARRAY], strict=True)
+                await connection.exec_driver_sql(self._postgresql, tuple(list(column) for column in columns))
             return
         start = 0
         for size in self._sizes:

@@ -51,12 +51,12 @@ def read_from(directory: Path, position: Position, *, limit: int = 2000) -> Batc
                 data = file.read(span)
             before = offset
             for body, behind in bodies(data, 0, path, base=offset):
+                offset = behind
                 if body[0] == SETTLE:
                     settles.append(decode_settle(body, path, behind))
-                position = Position(number, behind)
-                if len(settles) >= limit:
-                    return Batch(tuple(settles), position, more=True)
-            offset = position.offset
+                    if len(settles) >= limit:
+                        return Batch(tuple(settles), Position(number, offset), more=True)
+            position = Position(number, offset)
             if len(data) < span:
                 break
             if offset == before:  # a record longer than the span
