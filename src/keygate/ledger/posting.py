@@ -22,7 +22,7 @@ ROLLED_SEQ = "rolled_seq"  # counter: the newest entry that the roll-ups contain
 Row = tuple[object, ...]
 
 
-class AlreadyPosted(Exception):  # noqa: N818  (a state, as in the error tree)
+class AlreadyPosted(Exception):
     """A settled request of the batch stands in the ledger already."""
 
 
