@@ -12,8 +12,9 @@ from keygate.config import Settings
 from keygate.kit.clock import Clock, SystemClock
 from keygate.kit.database import Database, open_database
 from keygate.kit.secret import Secret
+from keygate.ledger.content import SEALED
 from keygate.processes.node import DataDirectory
-from keygate.vault import LocalKeySource, Vault
+from keygate.vault import SEALED_COLUMNS, LocalKeySource, Vault
 from keygate.vault.repository import VaultRepository
 
 PEPPER = "token-pepper"  # keys the digests of tokens
@@ -58,7 +59,7 @@ async def lay(settings: Settings, directory: DataDirectory) -> Foundation:
     database = open_store(settings, directory.path)
     try:
         keys = master_key_source(settings, directory.path)
-        vault = Vault(database, VaultRepository(), source=keys, clock=clock)
+        vault = Vault(database, VaultRepository(), source=keys, clock=clock, columns=(*SEALED_COLUMNS, SEALED))
         await vault.start()
         digest_key = await _raw(vault, DIGESTS)
         audit = AuditService(

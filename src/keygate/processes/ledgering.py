@@ -6,10 +6,9 @@ import asyncio
 import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from keygate import __version__
-from keygate.errors import StartRefused, Unavailable
+from keygate.errors import Unavailable
 from keygate.events import EventOutbox
 from keygate.ledger.accounts import LedgerAccounts
 from keygate.ledger.announcements import ThresholdEvents
@@ -97,27 +96,14 @@ class Ledger:
         await self.grant.release()
 
 
-def _node_id(directory: Path) -> str:
-    """The same for the life of a data directory, so that a restart takes up its own lease."""
-    path = directory / "node.id"
-    try:
-        return path.read_text(encoding="ascii").strip()
-    except FileNotFoundError:
-        fresh = f"node_{secrets.token_hex(8)}"
-        path.write_text(fresh, encoding="ascii")
-        return fresh
-    except (OSError, UnicodeError) as error:
-        raise StartRefused(f"{path} can't be read ({error}); restore it, or delete it if no other gateway uses this database") from None
-
-
 async def ledger(base: Foundation, outbox: EventOutbox, *, posted: Callable[[Sequence[Settle]], None] | None = None) -> Ledger:
     """Recovers the journal, takes the budgets' grant, and makes everything of the ledger. Raises `StartRefused`."""
     repository, clock = LedgerRepository(), base.clock
     folder = base.directory / "journal"
     folder.mkdir(mode=0o700, exist_ok=True)
-    grant = WholeGrant(database=base.database, repository=repository, clock=clock, node_id=_node_id(base.directory))
-    await grant.acquire()
     lock, journal_id = claim(folder)
+    grant = WholeGrant(database=base.database, repository=repository, clock=clock, node_id=journal_id)
+    await grant.acquire()
     source = DatabaseSpend(database=base.database, repository=repository, journal_id=journal_id)
     async with base.database.read() as connection:
         checkpoint = await repository.checkpoint(connection, journal_id)
