@@ -35,31 +35,22 @@ _RETRY_SECONDS = 1.0
 _REAP_SECONDS = 60.0
 
 
-class Prices:
-    """The price book, as lists, bounds and explanations ask for it."""
+class Estimates:
+    """The price book, as explanations ask for it."""
 
     def __init__(self, book: PriceBook) -> None:
         self._book = book
 
-    def models(self, vendor: str) -> Sequence[str]:
-        return sorted(facts.id for facts in self._book.models(vendor) if facts.priced)
-
-    def context_window(self, vendor: str, model: str) -> int | None:
-        price = self._book.find(vendor, model, 0)
-        return None if price is None else price.context_window
-
     def estimate(self, vendor: str, model: str, *, input_tokens: int, output_tokens: int, at_ns: int) -> Estimate | None:
         price = self._book.find(vendor, model, at_ns)
-        if price is None:
-            return None
-        return Estimate(price.id, price.upper_bound(input_tokens, output_tokens))
+        return None if price is None else Estimate(price.id, price.upper_bound(input_tokens, output_tokens))
 
 
 @dataclass(frozen=True, slots=True)
 class Ledger:
     accounts: LedgerAccounts
     book: PriceBook
-    prices: Prices
+    estimates: Estimates
     fold: Fold
     grant: WholeGrant
     usage: KeyStanding
@@ -138,7 +129,7 @@ async def ledger(base: Foundation, outbox: EventOutbox, *, posted: Callable[[Seq
     return Ledger(
         accounts=accounts,
         book=book,
-        prices=Prices(book),
+        estimates=Estimates(book),
         fold=fold,
         grant=grant,
         usage=KeyStanding(engine=accounts, reports=reports),

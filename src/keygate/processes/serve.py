@@ -136,13 +136,13 @@ async def _serve(settings: Settings, *, with_sandbox: bool) -> None:
             keys=source.keys,
             credentials=credentials,
             accounts=books.accounts,
-            prices=books.prices,
+            prices=books.book,
             pepper=base.pepper,
             proxies=_proxies(),
         )
         news.gateway = gateway
         services: dict[type, object] = {CredentialService: credentials, type(events): events, **books.services}
-        plane = control(base, source, publisher=news, usage=books.usage, prices=books.prices, services=services)
+        plane = control(base, source, publisher=news, usage=books.usage, prices=books.estimates, services=services)
         sandbox = None
         if with_sandbox:
             address, state, stop_sandbox = await start_sandbox(state=SandboxState(keep_calls=_SANDBOX_CALLS))
