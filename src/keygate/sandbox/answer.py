@@ -125,8 +125,8 @@ def text_of(content: Any) -> str:
     return ""
 
 
-def compose(asked: Asked, behaviour: Behaviour, *, id_prefix: str, body_bytes: int) -> Answer:
-    """The answer, by the rules of `tokens.py`."""
+def compose(asked: Asked, behaviour: Behaviour, *, id_prefix: str, body_bytes: int, most: int | None = None) -> Answer:
+    """The answer, by the rules of `tokens.py`; `most` is the model's own maximum, which holds whatever the caller says."""
     if asked.tool is not None or asked.has_structure:
         schema = asked.tool.schema if asked.tool is not None else asked.structure
         text = encode(tokens.example_of(schema)).decode()
@@ -135,8 +135,9 @@ def compose(asked: Asked, behaviour: Behaviour, *, id_prefix: str, body_bytes: i
         text, natural = "", len(tokens.WORDS)
     output = natural + behaviour.reasoning_tokens if behaviour.output_tokens is None else behaviour.output_tokens
     finish = Finish.TOOL if asked.tool is not None else Finish.STOP
-    if asked.max_output is not None and output > asked.max_output:
-        output, finish = asked.max_output, Finish.LENGTH
+    maximum = min((limit for limit in (asked.max_output, most) if limit is not None), default=None)
+    if maximum is not None and output > maximum:
+        output, finish = maximum, Finish.LENGTH
     reasoning = min(behaviour.reasoning_tokens, output)
     visible = output - reasoning
     if text:

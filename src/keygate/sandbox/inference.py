@@ -78,7 +78,7 @@ class Exchange:
         if behaviour.fault in NOT_PRODUCED:
             await self._fail(behaviour)
             return
-        answer = compose(asked, behaviour, id_prefix=dialect.id_prefix, body_bytes=len(raw))
+        answer = compose(asked, behaviour, id_prefix=dialect.id_prefix, body_bytes=len(raw), most=model.max_output)
         answer.show_usage = behaviour.fault is not Fault.NO_USAGE
         self._call.answer_id = answer.id
         if isinstance(dialect, Plain):

@@ -1,7 +1,7 @@
 """How many tokens an answer has, where nobody set it. A rule that tests can repeat, not a tokenizer:
 
 - input: a quarter of the prompt's UTF-8 bytes, rounded up, and three for each message; never more than the body has bytes.
-- output: as many as the sentence below has words, or `output_tokens`; the caller's maximum cuts it.
+- output: as many as the sentence below has words, or `output_tokens`; the caller's maximum and the model's own cut it.
 - text: one word a token. A stream has `chunks` pieces (default: eight, or one per token if there are fewer).
 """
 
