@@ -1,0 +1,27 @@
+"""How long the drills run, and where their figures go."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+FULL = os.environ.get("KEYGATE_DRILL") == "full"
+FOLDER = Path(__file__).resolve().parents[2] / "build" / "drills"
+
+
+def length(short: int, full: int) -> int:
+    return full if FULL else short
+
+
+def write(name: str, line: str, **figures: Any) -> None:
+    """Keeps the figures of one drill; `line` is what people read of them."""
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    record = {"drill": name, "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "full": FULL, "line": line, **figures}
+    (FOLDER / f"{name}.json").write_text(json.dumps(record, indent=1) + "\n")
+
+
+def usd(nano: int) -> str:
+    return f"{nano / 1e9:.6f}"
