@@ -104,7 +104,9 @@ async def test_endless_chunked_bodies_are_cut_at_the_limit(rig: Rig) -> None:
     token, _ = rig.key()
     await rig.call(token, chat(max_tokens=1))
     reader, writer = await rig.open()
-    writer.write(f"POST /openai/v1/chat/completions HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {token}\r\nTransfer-Encoding: chunked\r\n\r\n".encode())
+    writer.write(
+        f"POST /openai/v1/chat/completions HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {token}\r\nTransfer-Encoding: chunked\r\n\r\n".encode()
+    )
     piece = b"10000\r\n" + b"x" * 65536 + b"\r\n"
 
     async def pour() -> None:
@@ -138,7 +140,9 @@ async def test_compressed_bodies_are_refused_with_the_remedy(rig: Rig) -> None:
     assert b"Content-Encoding" in reply.body
 
 
-@pytest.mark.parametrize("body", [b"", b"nonsense", b"[]", b"{", b'{"model": 5}', b'{"model":"gpt-4.1","model":"gpt-5","messages":[]}', b"\xff\xfe", b"null"])
+@pytest.mark.parametrize(
+    "body", [b"", b"nonsense", b"[]", b"{", b'{"model": 5}', b'{"model":"gpt-4.1","model":"gpt-5","messages":[]}', b"\xff\xfe", b"null"]
+)
 async def test_bad_json_is_the_callers_fault(rig: Rig, body: bytes) -> None:
     token, _ = rig.key()
     answer = await rig.raw(
@@ -177,7 +181,9 @@ async def test_slow_heads_and_slow_bodies_are_ended(rig: Rig) -> None:
     assert status == 408
     dripping.cancel()
     writer.close()
-    answer = await rig.raw(f"POST /openai/v1/chat/completions HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {token}\r\nContent-Length: 10\r\n\r\nabc".encode())
+    answer = await rig.raw(
+        f"POST /openai/v1/chat/completions HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {token}\r\nContent-Length: 10\r\n\r\nabc".encode()
+    )
     assert answer.startswith(b"HTTP/1.1 408")
     rig.nothing_leaks()
 
@@ -214,7 +220,7 @@ async def test_two_thousand_idle_connections_stand_in_nobodys_way(rig: Rig) -> N
 @pytest.mark.parametrize(
     ("mode", "status"),
     [("garbage", 502), ("lengths", 502), ("smuggle", 502), ("short", 502), ("reset", 502), ("reset-plain", 502), ("endless-head", 502),
-     ("many-headers", 502), ("switch", 502), ("gzip", 502), ("redirect", 502), ("stall", 504)],
+     ("many-headers", 502), ("switch", 502), ("brotli", 502), ("redirect", 502), ("stall", 504)],
 )  # fmt: skip
 async def test_broken_vendors_are_clear_errors_in_doubt(rig: Rig, mode: str, status: int) -> None:
     token, _ = rig.key()
@@ -283,7 +289,9 @@ async def test_kept_connection_that_dies_is_tried_once_more_under_the_same_hold(
     rig.nothing_leaks()
 
 
-@pytest.mark.parametrize("url", ["http://127.0.0.1:1/v1", "http://169.254.169.254/v1", "http://[fe80::1]/v1", "http://no-such-host.invalid/v1"])
+@pytest.mark.parametrize(
+    "url", ["http://127.0.0.1:1/v1", "http://169.254.169.254/v1", "http://[fe80::1]/v1", "http://no-such-host.invalid/v1"]
+)
 async def test_unreachable_vendors_cost_nothing(rig: Rig, url: str) -> None:
     token, _ = rig.key()
     rig.credentials.all[0].base_url = url
@@ -339,7 +347,10 @@ async def test_caller_who_leaves_at_any_moment_leaks_nothing(rig: Rig) -> None:
 
 async def test_refused_early_the_next_request_needs_a_new_connection(rig: Rig) -> None:
     reader, writer = await rig.open()
-    writer.write(b"POST /openai/v1/chat/completions HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer nope\r\nContent-Length: 900000\r\n\r\n" + b"x" * 1000)
+    writer.write(
+        b"POST /openai/v1/chat/completions HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer nope\r\nContent-Length: 900000\r\n\r\n"
+        + b"x" * 1000
+    )
     reply = await asyncio.wait_for(read_reply(reader), 5)
     assert reply.status == 401
     assert reply.headers["connection"] == "close"

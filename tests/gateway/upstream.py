@@ -30,7 +30,9 @@ def delta(text: str) -> bytes:
     return event({"id": "chatcmpl-1", "object": "chat.completion.chunk", "model": "gpt-4.1", "choices": [choice]})
 
 
-USAGE = event({"id": "chatcmpl-1", "choices": [], "model": "gpt-4.1", "usage": {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}})
+USAGE = event(
+    {"id": "chatcmpl-1", "choices": [], "model": "gpt-4.1", "usage": {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}}
+)
 DONE = event("[DONE]")
 
 
@@ -250,8 +252,8 @@ class Upstream:
         await self._send(writer, b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n\r\n" + CHAT)
         return False
 
-    async def _gzip(self, writer: asyncio.StreamWriter) -> bool:
-        await self._send(writer, plain(extra=b"Content-Encoding: gzip\r\n"))
+    async def _brotli(self, writer: asyncio.StreamWriter) -> bool:
+        await self._send(writer, plain(extra=b"Content-Encoding: br\r\n"))
         return True
 
     async def _redirect(self, writer: asyncio.StreamWriter) -> bool:

@@ -19,6 +19,7 @@ from keygate.gateway.connector import Connector
 from keygate.gateway.credentials import CredentialBook
 from keygate.gateway.exchange import Exchange
 from keygate.gateway.http1 import request_spellings
+from keygate.gateway.incoming import Incoming
 from keygate.gateway.keyring import KeyRing
 from keygate.gateway.metrics import Metrics
 from keygate.gateway.pipeline import Pipeline, Routes
@@ -97,12 +98,12 @@ class Gateway:
         self.accounts = accounts
         self.ring = KeyRing(keys, accounts, pepper, self.ticker, max_keys=settings.max_keys)
         self.book = CredentialBook(credentials, self.connector, VENDORS)
-        self.pipeline = Pipeline(ring=self.ring, accounts=accounts, book=self.book, prices=prices)
+        self.pipeline = Pipeline(ring=self.ring, accounts=accounts, book=self.book, prices=prices, metrics=self.metrics)
         self.catalogue = Catalogue(prices, self.book)
         self.routes = Routes()
         self.spellings = request_spellings({name for vendor in VENDORS.values() for name in vendor.caller_headers})
         self.connections: set[GatewayProtocol] = set()
-        self.in_flight: set[Exchange] = set()  # holds that are not settled
+        self.in_flight: set[Incoming] = set()  # holds that are not settled
         self.draining: set[Exchange] = set()
         self.buffered_bytes = 0
         self._tasks: set[asyncio.Task[None]] = set()

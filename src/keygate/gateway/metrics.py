@@ -13,58 +13,71 @@ BOUNDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 12
 _MAX_SERIES = 4096
 
 
-class _Latency:
-    __slots__ = ("buckets", "total")
+class Tally:
+    """What is counted of one vendor's endpoint."""
 
-    def __init__(self) -> None:
+    __slots__ = ("buckets", "endpoint", "seconds", "statuses", "vendor")
+
+    def __init__(self, vendor: str, endpoint: str) -> None:
+        self.vendor = vendor
+        self.endpoint = endpoint
+        self.statuses: dict[int, int] = {}
         self.buckets = [0] * (len(BOUNDS) + 1)
-        self.total = 0.0
+        self.seconds = 0.0
+
+    def answered(self, status: int) -> None:
+        statuses = self.statuses
+        statuses[status] = statuses.get(status, 0) + 1
+
+    def settled(self, status: int, latency_ns: int) -> None:
+        """A request that went to the vendor has ended, so long after it began."""
+        statuses = self.statuses
+        statuses[status] = statuses.get(status, 0) + 1
+        seconds = latency_ns / 1e9
+        self.buckets[bisect_left(BOUNDS, seconds)] += 1
+        self.seconds += seconds
 
 
 class Metrics(Collector):
     """Labels come from fixed vocabularies (vendor, endpoint, status, rule); never from a caller's text."""
 
     def __init__(self) -> None:
-        self._requests: dict[tuple[str, str, int], int] = {}
+        self._tallies: dict[tuple[str, str], Tally] = {}
         self._refusals: dict[str, int] = {}
-        self._latency: dict[str, _Latency] = {}
         self._gauges: list[tuple[str, str, Callable[[], float]]] = []
 
     def gauge(self, name: str, documentation: str, read: Callable[[], float]) -> None:
         """A value that is read when the metrics are: open holds, connections, the journal's lag."""
         self._gauges.append((name, documentation, read))
 
-    def answered(self, vendor: str, endpoint: str, status: int) -> None:
-        label = (vendor, endpoint, status)
-        if label in self._requests or len(self._requests) < _MAX_SERIES:
-            self._requests[label] = self._requests.get(label, 0) + 1
+    def tally(self, vendor: str, endpoint: str) -> Tally:
+        label = (vendor, endpoint)
+        found = self._tallies.get(label)
+        if found is None:
+            found = self._tallies[label] = Tally(vendor, endpoint)
+        return found
 
     def refused(self, rule: str) -> None:
         if rule in self._refusals or len(self._refusals) < _MAX_SERIES:
             self._refusals[rule] = self._refusals.get(rule, 0) + 1
 
-    def upstream(self, vendor: str, seconds: float) -> None:
-        """Time from sending a request to the vendor's last byte."""
-        latency = self._latency.get(vendor)
-        if latency is None:
-            latency = self._latency[vendor] = _Latency()
-        latency.buckets[bisect_left(BOUNDS, seconds)] += 1
-        latency.total += seconds
-
     def collect(self) -> Iterable[Metric]:
         requests = CounterMetricFamily("keygate_gateway_requests", "Requests answered", labels=("vendor", "endpoint", "status"))
-        for (vendor, endpoint, status), count in list(self._requests.items()):
-            requests.add_metric((vendor, endpoint, str(status)), count)
+        for tally in list(self._tallies.values()):
+            for status, count in list(tally.statuses.items()):
+                requests.add_metric((tally.vendor, tally.endpoint, str(status)), count)
         yield requests
         refusals = CounterMetricFamily("keygate_gateway_refusals", "Requests refused by the gateway, by rule", labels=("rule",))
         for rule, count in list(self._refusals.items()):
             refusals.add_metric((rule,), count)
         yield refusals
-        histogram = HistogramMetricFamily("keygate_gateway_upstream_seconds", "From sending to the vendor's last byte", labels=("vendor",))
-        for vendor, latency in list(self._latency.items()):
-            sums = accumulate(latency.buckets)
-            names = [*map(str, BOUNDS), "+Inf"]
-            histogram.add_metric((vendor,), list(zip(names, sums, strict=True)), latency.total)
+        histogram = HistogramMetricFamily(
+            "keygate_gateway_upstream_seconds", "From a request's head to the end of the vendor's answer", labels=("vendor", "endpoint")
+        )
+        names = [*map(str, BOUNDS), "+Inf"]
+        for tally in list(self._tallies.values()):
+            sums = accumulate(tally.buckets)
+            histogram.add_metric((tally.vendor, tally.endpoint), list(zip(names, sums, strict=True)), tally.seconds)
         yield histogram
         for name, documentation, read in self._gauges:
             yield GaugeMetricFamily(name, documentation, value=read())

@@ -8,10 +8,10 @@
     hold           room in every limit and budget, or a refusal     Accounts
     pick           the credential that serves it                    CredentialBook
     compose        the bytes that go to the vendor
-    (forward and tap: `exchange.py`, which drives these steps and owns the request while it is in flight)
-    settlement     what it really used, for the ledger
+    (forward, tap and settle: `incoming.py` and `exchange.py` drive these steps and own the request while it is in flight)
 
-Each step returns what the next one needs, or raises `Refuse`. A refusal is a value for the caller: `answer` words it in the caller's dialect.
+Each step returns what the next one needs, or raises `Refuse`. A refusal is a value for the caller;
+`answers.py` words it in the caller's dialect.
 """
 
 from __future__ import annotations
@@ -20,19 +20,21 @@ from typing import NamedTuple
 from urllib.parse import unquote_plus
 
 from keygate.gateway.credentials import CredentialBook, Target
-from keygate.gateway.dialects.interface import BadBody, Codec, Facts, Problem, Reading
+from keygate.gateway.dialects.bodies import replace
+from keygate.gateway.dialects.interface import BadBody, Codec, Facts, Problem
 from keygate.gateway.dialects.registry import codec, resolved
 from keygate.gateway.http1 import RequestHead
 from keygate.gateway.keyring import KeyEntry, KeyRing
+from keygate.gateway.metrics import Metrics, Tally
 from keygate.gateway.ports import Accounts, Prices
-from keygate.ledger import Ask, Hold, Outcome, Refusal, RefusalKind, Settlement
+from keygate.ledger import Ask, Hold, Refusal, RefusalKind
 from keygate.policies import Deny, KeyState, evaluate, resolve_alias, standing
 from keygate.vendors import VENDORS, Endpoint, ErrorStyle, Match, Refused, Vendor, resolve, split_model
 
 _MAX_ROUTES = 1024
 
 
-class Refuse(Exception):  # noqa: N818  (a value that travels as an exception: a step's way to end the request)
+class Refuse(Exception):
     """The gateway's own answer instead of the vendor's. `code` is stable; `message` is for the caller and holds no secret."""
 
     def __init__(
@@ -99,6 +101,7 @@ class Plan(NamedTuple):
     renamed: bool  # the body must name another model than the caller wrote
     upstream_path: bytes
     codec: Codec
+    tally: Tally
 
 
 class Caller(NamedTuple):
@@ -121,11 +124,13 @@ class Pipeline:
         accounts: Accounts,
         book: CredentialBook,
         prices: Prices,
+        metrics: Metrics,
     ) -> None:
         self.ring = ring
         self.accounts = accounts
         self.book = book
         self.prices = prices
+        self.metrics = metrics
 
     # authenticate
 
@@ -188,7 +193,7 @@ class Pipeline:
         except BadBody as error:
             raise Refuse(Problem.BAD_REQUEST, str(error), code=error.code, param=error.field or None) from None
 
-    # plan: choose and authorise
+    # plan (choose the vendor, then ask the rules)
 
     def plan(self, entry: KeyEntry, route: Route, model: str, now_ns: int) -> Plan:
         """Remembered per key, route and model for as long as the key's state lasts; so are refusals by rule."""
@@ -216,7 +221,7 @@ class Pipeline:
         decision = evaluate(state, vendor=vendor.name, model=model or None, endpoint=group, now_ns=now_ns)
         if isinstance(decision, Deny):
             return decision
-        return Plan(vendor.name, model, group, model != asked, match.upstream_path, codec(match.endpoint.dialect))
+        return Plan(vendor.name, model, group, model != asked, match.upstream_path, codec(match.endpoint.dialect), self.metrics.tally(vendor.name, group))
 
     def _choose(self, state: KeyState, vendor: Vendor | None, asked: str) -> tuple[Vendor, str]:
         """An alias of the organisation first; then, where the mount names no vendor, `vendor/model` or a name that one vendor owns."""
@@ -285,7 +290,7 @@ class Pipeline:
         if target is None:
             raise Refuse(
                 Problem.UNAVAILABLE,
-                f"There is no {plan.vendor} credential for the model '{plan.model[:80]}'. An administrator adds one with `keygate credentials add`.",
+                f"There is no {plan.vendor} credential for the model '{plan.model[:80]}'. An administrator adds one.",
                 code="no_credential",
                 should_retry=False,
             )
@@ -294,43 +299,22 @@ class Pipeline:
     # compose
 
     def body(self, plan: Plan, facts: Facts, hold: Hold, body: bytes) -> bytes:
-        """The caller's bytes, but for a resolved alias, a maximum where the caller set none, and the request for usage on a stream."""
-        if not plan.renamed and hold.output_set is None and not facts.usage_on_request:
-            return body
-        return plan.codec.rewrite(
-            body,
-            facts,
-            model=plan.model if plan.renamed else None,
-            max_output=hold.output_set,
-            include_usage=facts.usage_on_request,
-        )
+        """The caller's bytes, but for a resolved alias, a maximum or a tier that the hold covers, and the request for usage on a stream."""
+        if plan.renamed or hold.output_set is not None or facts.usage_on_request:
+            body = plan.codec.rewrite(
+                body,
+                facts,
+                model=plan.model if plan.renamed else None,
+                max_output=hold.output_set,
+                include_usage=facts.usage_on_request,
+            )
+        return body if hold.tier_set is None else replace(body, {"service_tier": hold.tier_set})
 
     def query(self, query: bytes) -> bytes:
         """The caller's query without its key."""
         if b"key=" not in query:
             return query
         return b"&".join(pair for pair in query.split(b"&") if not pair.startswith(b"key="))
-
-    # settlement
-
-    def settlement(
-        self,
-        outcome: Outcome,
-        status: int,
-        reading: Reading | None,
-        *,
-        target: Target | None,
-        latency_ns: int,
-        first_token_ns: int | None,
-        upstream_request_id: bytes | None,
-    ) -> Settlement:
-        shown = upstream_request_id.decode("latin-1")[:128] if upstream_request_id else None
-        credential = target.credential_id if target is not None else None
-        if reading is None:
-            return Settlement(outcome, status, None, None, None, credential, latency_ns, first_token_ns, shown)
-        return Settlement(
-            outcome, status, reading.usage, reading.model_served, reading.service_tier, credential, latency_ns, first_token_ns, shown
-        )
 
 
 # refusals

@@ -11,7 +11,17 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from keygate.gateway.exchange import Exchange
-from keygate.gateway.http1 import CONTINUE, MAX_HEAD_BYTES, MAX_HEADERS, STATUS_LINES, Header, HeadInvalid, RememberedHead, RequestHead, read_request_head
+from keygate.gateway.http1 import (
+    CONTINUE,
+    MAX_HEAD_BYTES,
+    MAX_HEADERS,
+    STATUS_LINES,
+    Header,
+    HeadInvalid,
+    RememberedHead,
+    RequestHead,
+    read_request_head,
+)
 
 if TYPE_CHECKING:
     from uvicorn.config import Config
@@ -207,6 +217,10 @@ class GatewayProtocol(HttpToolsProtocol):
     def _leave_to_asgi(self, url: bytes) -> None:
         if not url.startswith((b"/", b"http://", b"https://")):
             raise _Malformed(400, "The request's target is not a path.")
+        try:
+            read_request_head(self.headers, self.gateway.spellings)  # for its judgement: framing is doubtful wherever the path leads
+        except HeadInvalid as error:
+            raise _Malformed(400, f"This is not valid HTTP: {error}.") from None
         headers = self.headers
         super().on_message_begin()
         self.url = url
@@ -364,6 +378,9 @@ class GatewayProtocol(HttpToolsProtocol):
         if current is not None and not current.received:
             self.current = None
             current.caller_gone()
+        elif self._waits_for_body:
+            self.cycle.disconnected = True  # what it still answers is not written
+            self.cycle.message_event.set()
         elif not self._free:
             self.last = True  # what was asked in good form is answered; then the connection ends
             return
@@ -373,6 +390,12 @@ class GatewayProtocol(HttpToolsProtocol):
             % (STATUS_LINES[status], len(body), body)
         )
         self._linger()
+
+    @property
+    def _waits_for_body(self) -> bool:
+        """An ASGI request is due, has not been answered, and will never be whole."""
+        cycle = self.cycle
+        return self.current is None and cycle is not None and cycle.more_body and not cycle.response_started and not self.pipeline
 
     def sweep(self, now: float) -> None:
         """Every time-out of a caller's connection. Called by the gateway's ticker."""

@@ -29,11 +29,14 @@ class Origin(NamedTuple):
 
 
 class Receiver(Protocol):
-    """Who gets an answer. Called outside the parser, in this order: head, data (any number of times), and `complete` with the last."""
+    """Who gets an answer. Called outside the parser, in this order: head, data (any number of times), `complete` with the last."""
 
     def upstream_head(self, status: int, head: ResponseHead) -> None: ...
 
     def upstream_data(self, data: bytes, *, complete: bool) -> None: ...
+
+    def upstream_whole(self, status: int, head: ResponseHead, body: bytes) -> None:
+        """Head, body and end at once, instead of the two above."""
 
     def upstream_lost(self, reason: str, *, timed_out: bool) -> None:
         """The answer ended before it was whole; nothing follows."""
@@ -147,6 +150,9 @@ class UpstreamConnection(asyncio.Protocol):
         head = self._head
         if head is not None:
             self._head = None
+            if self._complete:
+                self._finish(receiver, body, head)
+                return
             receiver.upstream_head(head[0], head[1])
         if self.receiver is receiver:
             if self._complete:
@@ -180,7 +186,7 @@ class UpstreamConnection(asyncio.Protocol):
                 self._lose("it closed the connection before its answer was whole" if self._answered else "it closed the connection")
         self.pool.forget(self)
 
-    def _finish(self, receiver: Receiver, body: bytes) -> None:
+    def _finish(self, receiver: Receiver, body: bytes, head: tuple[int, ResponseHead] | None = None) -> None:
         self.receiver = None
         self.pool.busy.discard(self)
         self.resume()
@@ -190,7 +196,10 @@ class UpstreamConnection(asyncio.Protocol):
             self.pool.give_back(self)
         else:
             self._discard()
-        receiver.upstream_data(body, complete=True)
+        if head is not None:
+            receiver.upstream_whole(head[0], head[1], body)
+        else:
+            receiver.upstream_data(body, complete=True)
 
     def _lose(self, reason: str, *, timed_out: bool = False) -> None:
         receiver, self.receiver = self.receiver, None
