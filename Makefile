@@ -1,11 +1,14 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup run test sdks drill check fix bench lock migration
+.PHONY: help setup run test sdks drill check fix bench docs lock migration
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 UV := $(BIN)/uv
 COOL_DOWN ?= 7 days
+
+# As pip and npm are told by many systems: trust the certificates that this machine trusts.
+export UV_SYSTEM_CERTS ?= true
 
 help: ## what can be made
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -47,6 +50,9 @@ drill: $(VENV)/.dev ## the drills at full length
 
 bench: $(VENV)/.dev ## CPU per request against nginx, in one run
 	$(BIN)/python -m bench
+
+docs: $(VENV)/.server ## renew docs/settings.md and docs/openapi.json
+	$(BIN)/python -m keygate.processes.documents .
 
 lock: $(VENV)/.server ## renew the lock files; releases of the last days are left out
 	$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --exclude-newer "$(COOL_DOWN)" pyproject.toml -o requirements/server.txt
