@@ -69,7 +69,8 @@ def _once(folder: Path, lock: bytes, install: object) -> None:
 
 
 def _run(*command: str, cwd: Path | None = None) -> None:
-    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=600, check=False)
+    environment = {"UV_SYSTEM_CERTS": "true", **os.environ}  # as `make` has it: the certificates that this machine trusts
+    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=600, check=False)
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)}: {done.returncode}\n{done.stderr[-4000:]}")
 
