@@ -451,8 +451,10 @@ async def test_a_lost_slice_spends_nothing(engine: Engine) -> None:
     await engine.accounts.bind(state)
     admitted(engine.begin(state))
     engine.slices.lost = True
+    engine.clock.advance(0.5)  # type: ignore[attr-defined]
     assert isinstance(engine.begin(state), Refusal)
     engine.slices.lost = False
+    engine.clock.advance(0.5)  # type: ignore[attr-defined]
     admitted(engine.begin(state))
 
 
@@ -615,6 +617,18 @@ async def test_keys_under_the_same_budget_share_its_meter(engine: Engine) -> Non
     refused(engine.begin(keys[1], output=380), RefusalKind.BUDGET_HELD)
     engine.finish(hold, tokens=100, output=380)
     refused(engine.begin(keys[2], output=380), RefusalKind.BUDGET_SPENT)
+
+
+async def test_a_look_at_a_key_never_takes_a_binding_from_the_gateway(engine: Engine) -> None:
+    state = key(budgets=[budget(NANO)])
+    assert (await engine.accounts.look(state)).budgets[0].spent_nano == 0
+    assert engine.accounts.health.keys == 0
+    looking = asyncio.create_task(engine.accounts.look(key(budgets=[budget(NANO)])))
+    await engine.accounts.bind(state)
+    await looking
+    admitted(engine.begin(state))
+    await engine.accounts.look(key(budgets=[budget(NANO)]))
+    admitted(engine.begin(state))
 
 
 class Accounts(RuleBasedStateMachine):

@@ -89,7 +89,7 @@ def test_time_that_goes_backwards_does_not_bring_an_old_window_back() -> None:
 def test_a_rolling_budget_frees_money_when_it_is_a_whole_period_old() -> None:
     meter = BudgetMeter(budget(100, period=Period.DAY, rolling=True), START)
     window = meter.take(80)
-    meter.settle(window, 80, 80, in_doubt=False, posted_at=meter.posting(window, START))
+    meter.settle(window, 80, 80, in_doubt=False, posted_at=window.posting[1])
     meter.roll(START + DAY - 1)
     assert meter.room() == 20
     meter.roll(START + DAY + DAY // 96)
@@ -165,7 +165,7 @@ class Budgets(RuleBasedStateMachine):
             return None
         assert self.committed() + wish <= self.rule.amount_nano  # never exceeded
         window = self.meter.take(wish)
-        taken = (window, wish, self.meter.posting(window, self.now), self.now)
+        taken = (window, wish, window.posting[1], self.now)
         self.flying.append(taken)
         return taken
 

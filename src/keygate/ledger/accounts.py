@@ -11,52 +11,46 @@ import asyncio
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import NamedTuple
 
 from keygate.errors import Unavailable
 from keygate.kit.clock import Clock
+from keygate.ledger.admission import FREE_ENDPOINTS, Admitted, Blocked, admit
 from keygate.ledger.binding import Bindings
 from keygate.ledger.journal import Begin, Journal, JournalUnwritable, Position, Settle
 from keygate.ledger.journal.recovery import Recovered
 from keygate.ledger.meters.budget import BudgetMeter, Crossed, Window
-from keygate.ledger.meters.plan import UNNAMED_TIERS, Plan
-from keygate.ledger.meters.sizing import LEAST, Demand, Patience, Size, affordable, fixed, portion
+from keygate.ledger.meters.sizing import Patience
 from keygate.ledger.meters.waiting import Waiter
 from keygate.ledger.meters.windows import LEASE, Entry, SlidingWindow, Slots
-from keygate.ledger.model import Ask, Hold, Outcome, Refusal, RefusalKind, Settlement, TokenUsage
+from keygate.ledger.model import Ask, Hold, Outcome, Refusal, Settlement, TokenUsage
 from keygate.ledger.ports import SliceSource, SpendSource
-from keygate.ledger.prices import Ceiling, Price, PriceBook
-from keygate.ledger.refusals import held, lowered, over_limit, spent, unbounded, unpriced
+from keygate.ledger.prices import Price, PriceBook
+from keygate.ledger.refusals import lowered
 from keygate.policies import BudgetRule, KeyState, LimitRule
 
-# Not billed by their vendors: OpenAI, "Moderation" (free of charge); Anthropic, "Token counting" (free to use). Checked 2026-11-21.
-FREE_ENDPOINTS = frozenset({"moderations", "models", "count_tokens"})
-FREE = "free"
-# Server-side tools whose real cost stands in the usage; of others the policy's ceiling is charged.
-_MEASURED = "web_search"
+FREE = "free"  # the price id of what no vendor bills
+_GRANT_NS = 500_000_000
 _SERVED_AT_ONCE = 32  # waiters tried for each settle
 _NOTHING_BILLED = frozenset({Outcome.NOT_SENT, Outcome.UPSTREAM_ERROR})
 _NEVER = (2**62, 0)
 
 
-class _Blocked(NamedTuple):
-    refusal: Refusal
-    meter: BudgetMeter | None = None  # whose holds stand in the way: worth waiting for
-
-
 class _InFlight:
     """What a hold has taken, and from where."""
 
-    __slots__ = ("began", "begin", "budgets", "cost", "price", "settled", "slots", "tools_nano", "windows")
+    __slots__ = ("began", "begin", "budgets", "cost", "meters", "price", "settled", "slots", "tools_nano", "windows")
 
-    def __init__(self, begin: Begin, began: int, price: Price | None, tools_nano: int) -> None:
+    def __init__(
+        self, begin: Begin, began: int, price: Price | None, tools_nano: int, meters: tuple[BudgetMeter, ...], slots: tuple[Slots, ...]
+    ) -> None:
         self.begin = begin
         self.began = began  # monotonic
         self.price = price
         self.tools_nano = tools_nano  # charged for server-side tools whose cost can't be read
-        self.budgets: list[tuple[BudgetMeter, Window, int]] = []
+        self.meters = meters
+        self.budgets: list[Window] = [meter.window for meter in meters]
         self.windows: list[tuple[SlidingWindow, Entry, int]] = []
-        self.slots: tuple[Slots, ...] = ()
+        self.slots = slots
         self.settled = False
         self.cost = 0
 
@@ -123,6 +117,15 @@ class LedgerAccounts:
         for meter in waited_for:
             self._serve(meter)
 
+    async def look(self, state: KeyState) -> Standing:
+        """As `standing`, for a key that may not be bound: binds it for the look alone, without touching a binding of the gateway's."""
+        if not self._bindings.is_bound(state.id):
+            await self._bindings.bind(state, visit=True)
+        try:
+            return self.standing(state)
+        finally:
+            self._bindings.leave(state)
+
     def unbind(self, key_ids: Iterable[str]) -> None:
         """These keys are not in the gateway's memory any more. Their meters go once nothing is in flight and all of it is folded."""
         self._bindings.unbind(key_ids)
@@ -135,9 +138,10 @@ class LedgerAccounts:
     def _rehome(self, old: BudgetMeter, new: BudgetMeter) -> None:
         """A budget got other windows while requests are in flight: what they hold counts in the new one."""
         for flight in self._holds.values():
-            for index, (meter, _, posted_at) in enumerate(flight.budgets):
-                if meter is old:
-                    flight.budgets[index] = (new, new.take(flight.begin.hold_nano), posted_at)
+            if old in flight.meters:
+                index = flight.meters.index(old)
+                flight.meters = (*flight.meters[:index], new, *flight.meters[index + 1 :])
+                flight.budgets[index] = new.take(flight.begin.hold_nano)
 
     # begin
 
@@ -198,68 +202,24 @@ class LedgerAccounts:
                 if meter.room() <= 0:
                     return
 
-    def _attempt(self, state: KeyState, vendor: str, model: str, ask: Ask, patience: Patience) -> Hold | _Blocked:
+    def _attempt(self, state: KeyState, vendor: str, model: str, ask: Ask, patience: Patience) -> Hold | Blocked:
         plan = self._bindings.plan(state, vendor, model, ask)
         now = ask.at_ns
         mono = self._clock.monotonic_ns()
-        price = plan.price
-        free = ask.endpoint in FREE_ENDPOINTS
-        extra = tools = 0
-        for meter in plan.budgets:
-            if meter.rolling or now >= meter.window.end:
+        budgets = plan.budgets
+        for meter in budgets:
+            if now >= meter.roll_at:
                 meter.roll(now)
-        output_set = tier_set = None
-        if free:
-            size = Size(0, 0)
-        else:
-            hard = plan.hard
-            if hard:
-                granted = self._slices.granted
-                for meter in hard:
-                    rule = meter.rule
-                    meter.limit = granted(rule.id, rule.amount_nano)
-                if price is None:
-                    return _Blocked(unpriced(hard[0], vendor, model))
-                if ask.unbounded:
-                    features = _unbounded(ask, price)
-                    if features:
-                        ceilings = [layer.server_tool_ceiling_nano for layer in state.rules if layer.server_tool_ceiling_nano is not None]
-                        if not ceilings:
-                            return _Blocked(unbounded(hard[0], features))
-                        extra = min(ceilings)
-                        tools = (
-                            0 if price.standard.measures_searches and all(feature.startswith(_MEASURED) for feature in features) else extra
-                        )
-            sized = self._size(plan, ask, extra, patience, mono)
-            if isinstance(sized, _Blocked):
-                return sized
-            size, tier_set = sized
-            output_set = size.output_set
-        for window in plan.requests:
-            if window.room(mono) < 1:
-                free_at = window.free_at(1, mono)
-                return _Blocked(over_limit(window.rule, window.total, 1, None if free_at is None else free_at - mono))
-        for slots in plan.slots:
-            if slots.room(mono) < 1:
-                return _Blocked(over_limit(slots.rule, slots.used, 1, 0))
-
-        price_id = FREE if free else price.id if price is not None else None
-        nano, tokens = size.nano, size.tokens
-        minute: tuple[tuple[str, int], ...] = ()
-        per_day: tuple[tuple[str, int], ...] = ()
-        for window in plan.requests:
-            if window.per_day:
-                per_day += ((window.rule.id, 1),)
-            else:
-                minute += ((window.rule.id, 1),)
-        if tokens:
-            for window in plan.tokens:
-                if window.per_day:
-                    per_day += ((window.rule.id, tokens),)
-                else:
-                    minute += ((window.rule.id, tokens),)
+            if mono >= meter.grant_at:
+                self._ask_for_grant(meter, mono)
+        admitted = admit(plan, state, vendor, model, ask, patience=patience, mono=mono)
+        if type(admitted) is not Admitted:
+            return admitted  # type: ignore[return-value]  # `type() is` doesn't narrow the other way
+        nano, tokens, output_set, tier_set, tools = admitted
+        request_id, price = ask.request_id, plan.price
+        free = ask.endpoint in FREE_ENDPOINTS
         begin = Begin(
-            ask.request_id,
+            request_id,
             now,
             state.organization_id,
             state.id,
@@ -272,76 +232,36 @@ class LedgerAccounts:
             model,
             ask.endpoint,
             ask.streamed,
-            price_id,
+            FREE if free else price.id if price is not None else None,
             nano,
             tokens,
-            tuple([(meter.rule.id, meter.posting(meter.window, now)) for meter in plan.budgets]),
-            minute,
-            per_day,
+            tuple([meter.window.posting for meter in budgets]),
+            plan.minute_uses(tokens),
+            plan.day_uses(tokens),
             ask.service_tier,
         )
         if self._unwritten:
             self.retry()
         self._journal.begin(begin)
-        flight = _InFlight(begin, mono, None if free else price, tools)
-        flight.budgets = [(meter, meter.take(nano), posted[1]) for meter, posted in zip(plan.budgets, begin.budgets, strict=True)]
-        for window in plan.requests:
-            window.flying += 1
-            flight.windows.append((window, window.take(1, mono), 1))
+
+        flight = _InFlight(begin, mono, None if free else price, tools, budgets, plan.slots)
+        for meter in budgets:
+            meter.flying += 1
+            meter.window.held += nano
+        for gauge in plan.requests:
+            flight.windows.append((gauge, gauge.take(1, mono), 1))
         if tokens:
-            for window in plan.tokens:
-                window.flying += 1
-                flight.windows.append((window, window.take(tokens, mono), tokens))
-        if plan.slots:
-            flight.slots = plan.slots
-            for slots in plan.slots:
-                slots.take(ask.request_id, mono)
-        self._holds[ask.request_id] = flight
-        return Hold(ask.request_id, nano, tokens, output_set, tier_set, flight)
+            for gauge in plan.tokens:
+                flight.windows.append((gauge, gauge.take(tokens, mono), tokens))
+        for slots in plan.slots:
+            slots.take(request_id, mono)
+        self._holds[request_id] = flight
+        return Hold(request_id, nano, tokens, output_set, tier_set, flight)
 
-    def _size(self, plan: Plan, ask: Ask, extra: int, patience: Patience, mono: int) -> tuple[Size, str | None] | _Blocked:
-        """The hold, and the tier that it needs pinned. A vendor's project settings may choose a dearer tier for a caller who names none:
-        that is held where it fits, and ruled out in the request where it doesn't."""
-        blocked = self._size_in(plan, ask, extra, patience, mono, ask.service_tier)
-        if not isinstance(blocked, _Blocked):
-            return blocked, None
-        if (
-            plan.tiered
-            and ask.service_tier in UNNAMED_TIERS
-            and blocked.refusal.kind in {RefusalKind.BUDGET_HELD, RefusalKind.BUDGET_SPENT}
-        ):
-            again = self._size_in(plan, ask, extra, patience, mono, "default")
-            return again if isinstance(again, _Blocked) else (again, "default")
-        return blocked
-
-    def _size_in(self, plan: Plan, ask: Ask, extra: int, patience: Patience, mono: int, tier: str | None) -> Size | _Blocked:
-        input_bound = ask.input_bound
-        ceiling = plan.ceiling(input_bound, ask.cache_write_possible, tier)
-        output_max = 0 if ask.output_free else ask.output_max
-        demand = Demand(input_bound, output_max, max(ask.answers, 1), ask.extra_output, plan.desired(input_bound), extra)
-        if output_max is not None:
-            size = fixed(demand, ceiling, output_max)
-            return _fits(plan, demand, ceiling, size, mono) or size
-        hard = plan.hard if any(ceiling) or extra else ()  # what costs nothing, no budget refuses
-        if not hard and not plan.tokens:
-            return fixed(demand, ceiling, demand.desired)
-        chosen: int = demand.desired
-        for meter in hard:
-            available = affordable(demand, ceiling, meter.room())
-            share = portion(available, demand.desired, lone=not meter.window.held, patience=patience)
-            if share is None:
-                least = fixed(demand, ceiling, min(LEAST, demand.desired))
-                return _spent_or_held(plan, demand, ceiling, least, meter)
-            chosen = min(chosen, share)
-        for window in plan.tokens:
-            room = (window.room(mono) - input_bound - demand.extra_output) // demand.answers
-            share = portion(room, demand.desired, lone=not window.flying, patience=Patience.LAST)
-            if share is None:
-                needed = input_bound + demand.extra_output + min(LEAST, demand.desired) * demand.answers
-                return _over(window, needed, mono)
-            chosen = min(chosen, share)
-        size = fixed(demand, ceiling, chosen)
-        return Size(size.nano, size.tokens, chosen)
+    def _ask_for_grant(self, meter: BudgetMeter, mono: int) -> None:
+        """What this node may spend of a budget, asked again twice a second: a lost permission ends well before its lease does."""
+        meter.limit = self._slices.granted(meter.rule.id, meter.rule.amount_nano)
+        meter.grant_at = mono + _GRANT_NS
 
     # settle
 
@@ -409,25 +329,26 @@ class LedgerAccounts:
         )
         behind: tuple[int, int] = _NEVER
         try:
-            self._journal.settle(record)
-            behind = self._journal.position
+            behind = self._journal.settle(record)
         except JournalUnwritable:
             self._unwritten.append(record)
         self._holds.pop(begin.request_id, None)
         for slots in flight.slots:
             slots.free(begin.request_id)
+        held_nano = begin.hold_nano
         waited_for = False
-        for meter, window, posted_at in flight.budgets:
-            crossed = meter.settle(window, begin.hold_nano, charged, in_doubt=in_doubt, posted_at=posted_at)
+        for meter, window, posted in zip(flight.meters, flight.budgets, begin.budgets, strict=True):
+            meter.flying -= 1
+            window.held -= held_nano
             meter.last_settle = behind
-            if crossed is not None:
+            if charged and (crossed := meter.charge(window, charged, in_doubt=in_doubt, posted_at=posted[1])) is not None:
                 self._crossed.append(crossed)
             if meter.waiters:
                 waited_for = True
         for entry in flight.windows:
             entry[0].last_settle = behind
         if waited_for:
-            for meter, _, _ in flight.budgets:
+            for meter in flight.meters:
                 if meter.waiters:
                     self._serve(meter)
         return charged
@@ -455,10 +376,10 @@ class LedgerAccounts:
         flight = hold.state
         assert isinstance(flight, _InFlight)  # noqa: S101  (only this class makes holds)
         begin = flight.begin
-        held_in = {id(meter): window for meter, window, _ in flight.budgets}
+        held_in = {id(meter): window for meter, window in zip(flight.meters, flight.budgets, strict=True)}
         for meter in self._bindings.plan_for(state, begin.vendor, begin.model, begin.tags).hard:
             meter.roll(self._clock.now_ns())
-            meter.limit = self._slices.granted(meter.rule.id, meter.rule.amount_nano)
+            self._ask_for_grant(meter, self._clock.monotonic_ns())
             window = held_in.get(id(meter))
             if window is not None and window is not meter.window:
                 continue  # it belongs to a window that has ended
@@ -533,41 +454,3 @@ class LedgerAccounts:
 
     def close(self) -> None:
         self._journal.close()
-
-
-def _unbounded(ask: Ask, price: Price) -> tuple[str, ...]:
-    """Features that no price bounds; a service tier with a price of its own is not one of them."""
-    tier = ask.service_tier
-    priced = f"service_tier_{tier}" if tier is not None and tier in price.tiers else None
-    return tuple([feature for feature in ask.unbounded if feature != priced])
-
-
-def _fits(plan: Plan, demand: Demand, ceiling: Ceiling, size: Size, mono: int) -> _Blocked | None:
-    if size.nano:  # what costs nothing, no budget refuses
-        for meter in plan.hard:
-            if size.nano > meter.room():
-                return _spent_or_held(plan, demand, ceiling, size, meter)
-    for window in plan.tokens:
-        if size.tokens > window.room(mono):
-            return _over(window, size.tokens, mono)
-    return None
-
-
-def _spent_or_held(plan: Plan, demand: Demand, ceiling: Ceiling, size: Size, meter: BudgetMeter) -> _Blocked:
-    """Names the tightest budget: one that has no room even without holds, else one whose holds are in the way."""
-    tightest = min(plan.hard, key=lambda each: each.limit - each.window.spent)
-    if size.nano > tightest.limit - tightest.window.spent:
-        room = min(each.room() for each in plan.hard)
-        return _Blocked(spent(tightest, size.nano, affordable(demand, ceiling, room)))
-    blocking = min(plan.hard, key=BudgetMeter.room)
-    if not blocking.window.held:
-        blocking = meter
-    return _Blocked(held(blocking, size.nano), blocking)
-
-
-def _over(window: SlidingWindow, needed: int, mono: int) -> _Blocked:
-    free_at = window.free_at(needed, mono)
-    wait = None if free_at is None else free_at - mono
-    if wait is not None and window.flying:
-        wait = min(wait, 2_000_000_000)  # most of what is reserved by requests in flight comes back when they end
-    return _Blocked(over_limit(window.rule, window.total, needed, wait))

@@ -22,10 +22,11 @@ Gauge = SlidingWindow | Slots
 
 
 class _Bound:
-    __slots__ = ("plans", "revision", "state")
+    __slots__ = ("plans", "revision", "state", "visit")
 
-    def __init__(self, state: KeyState, revision: int) -> None:
+    def __init__(self, state: KeyState, revision: int, *, visit: bool) -> None:
         self.state = state
+        self.visit = visit  # for a look only: nobody may begin under it
         self.revision = revision
         self.plans: dict[tuple[str, str, tuple[str, ...]], Plan] = {}
 
@@ -44,21 +45,22 @@ class Bindings:
         self._budgets: dict[str, BudgetMeter] = {}
         self._gauges: dict[str, Gauge] = {}
         self._unused: set[str] = set()
+        self._evictions = 0
         self.replaced: list[tuple[BudgetMeter, BudgetMeter]] = []  # meters made anew for a changed rule, until their holds have moved
         self._recent: dict[str, list[tuple[int, int]]] = {}
         for use in recovered.recent:
             self._recent.setdefault(use.limit_id, []).append((use.at_ns, use.amount))
 
-    async def bind(self, state: KeyState) -> list[BudgetMeter]:
+    async def bind(self, state: KeyState, *, visit: bool = False) -> list[BudgetMeter]:
         """Makes the key's meters ready and its rules effective; returns budgets that others wait for and whose rule may have changed.
 
         An older version than the bound one changes nothing. Raises `Unavailable` where the database can't say what was spent.
         """
         while True:
             former = self._bound.get(state.id)
-            if former is not None and former.state.version > state.version:
+            if former is not None and (visit or former.state.version > state.version):
                 return []
-            now = self._clock.now_ns()
+            now, evictions = self._clock.now_ns(), self._evictions
             fresh = {rule.id: BudgetMeter(rule, now) for rule in state.budgets if self._needs_loading(rule)}
             new_limits = [rule for rule in state.limits if self._is_new(rule)]
             daily = [rule.id for rule in new_limits if rule.kind in {LimitKind.REQUESTS_PER_DAY, LimitKind.TOKENS_PER_DAY}]
@@ -69,13 +71,11 @@ class Bindings:
                     raise Unavailable("what was spent before the last stop is still being read from the journal")
                 for rule_id, meter in fresh.items():
                     meter.load(loaded.budgets.get(rule_id, ()), now)
-                if any(not self._needs_loading(rule) for rule in state.budgets if rule.id in fresh):
-                    continue  # another key has brought one of them meanwhile: its meter counts, ours is stale
+                if evictions != self._evictions or any(not self._needs_loading(rule) for rule in state.budgets if rule.id in fresh):
+                    continue  # another key has brought one of them meanwhile, or one has come and gone: what was loaded is stale
             else:
                 loaded = None
             break
-        if any(self._needs_loading(rule) for rule in state.budgets if rule.id not in fresh):
-            return await self.bind(state)  # evicted while we waited
         for rule in new_limits:
             if self._is_new(rule):
                 uses = [(use.bucket_ns + DAY_BUCKET, use.amount) for use in loaded.limits.get(rule.id, ())] if loaded else []
@@ -87,7 +87,7 @@ class Bindings:
                 self.replaced.append((old, meter))
             self._budgets[rule_id] = meter
             self._stale_plans(rule_id)
-        return self._attach(state)
+        return self._attach(state, visit=visit)
 
     def plan(self, state: KeyState, vendor: str, model: str, ask: Ask) -> Plan:
         bound = self._bound.get(state.id)
@@ -122,6 +122,15 @@ class Bindings:
             raise Unavailable("the key is not bound")
         return gauge
 
+    def is_bound(self, key_id: str) -> bool:
+        return key_id in self._bound
+
+    def leave(self, state: KeyState) -> None:
+        """Ends a visit; a binding that was made or taken over by the gateway stays."""
+        bound = self._bound.get(state.id)
+        if bound is not None and bound.visit and bound.state is state:
+            self.unbind([state.id])
+
     def unbind(self, key_ids: Iterable[str]) -> None:
         for key_id in key_ids:
             bound = self._bound.pop(key_id, None)
@@ -135,10 +144,12 @@ class Bindings:
             meter = self._budgets.get(rule_id)
             if meter is not None and not meter.users and not meter.flying and not meter.waiters and meter.last_settle <= folded:
                 del self._budgets[rule_id]
+                self._evictions += 1
                 self._unused.discard(rule_id)
             gauge = self._gauges.get(rule_id)
             if gauge is not None and not gauge.users and gauge.last_settle <= folded and _is_idle(gauge, mono):
                 del self._gauges[rule_id]
+                self._evictions += 1
                 self._unused.discard(rule_id)
         if self._recent and mono - self._booted[1] > MINUTE:
             self._recent.clear()
@@ -195,8 +206,10 @@ class Bindings:
             window.restore(mono - max(wall - ended_ns, 0), amount)
         return window
 
-    def _attach(self, state: KeyState) -> list[BudgetMeter]:
+    def _attach(self, state: KeyState, *, visit: bool) -> list[BudgetMeter]:
         former = self._bound.get(state.id)
+        if visit and former is not None:
+            return []
         changed = []
         for rule in state.budgets:
             meter = self._budgets[rule.id]
@@ -210,7 +223,7 @@ class Bindings:
             gauge.apply(limit)
         if former is not None:
             self._detach(former.state)
-        self._bound[state.id] = _Bound(state, self._book.revision)
+        self._bound[state.id] = _Bound(state, self._book.revision, visit=visit)
         return changed
 
     def _detach(self, state: KeyState) -> None:

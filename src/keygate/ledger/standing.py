@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Protocol
 
-from keygate.errors import Unavailable
 from keygate.ledger.accounts import Standing
 from keygate.ledger.reports import UsageReports
 from keygate.policies import BudgetStanding, KeyState, KeyUsage, LimitStanding
 
 
 class Engine(Protocol):
-    async def bind(self, state: KeyState) -> None: ...
-
-    def unbind(self, key_ids: Iterable[str]) -> None: ...
-
-    def standing(self, state: KeyState) -> Standing:
-        """Raises `Unavailable` where the key is not bound."""
+    async def look(self, state: KeyState) -> Standing:
+        """How the key stands, also where it is not in use at the moment. Raises `Unavailable` where the database can't be asked."""
 
     def held_by_key(self, key_id: str) -> int: ...
 
@@ -31,14 +25,7 @@ class KeyStanding:
 
     async def usage(self, state: KeyState) -> KeyUsage:
         totals = await self._reports.key_totals(state.organization_id, state.id)
-        try:
-            standing = self._engine.standing(state)
-        except Unavailable:  # not in use at the moment
-            await self._engine.bind(state)
-            try:
-                standing = self._engine.standing(state)
-            finally:
-                self._engine.unbind([state.id])
+        standing = await self._engine.look(state)
         return KeyUsage(
             requests=totals["requests"],
             input_tokens=totals["input_tokens"],

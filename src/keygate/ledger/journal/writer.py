@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import os
 import secrets
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -18,13 +19,14 @@ import msgspec
 
 from keygate.errors import StartRefused, Unavailable
 from keygate.ledger.journal.records import BEGIN, BOOT, SETTLE, Begin, Boot, Position, Settle
-from keygate.ledger.journal.segments import HEADER, MAGIC, SUFFIX, frame, segment_numbers, segment_path
+from keygate.ledger.journal.segments import MAGIC, SUFFIX, frame, segment_numbers, segment_path
 
 SEGMENT_BYTES = 32 << 20
 
-_BEGIN = bytes([BEGIN])
-_SETTLE = bytes([SETTLE])
-_BOOT = bytes([BOOT])
+# A record in one concatenation: the header and the kind, then the payload, with the checksum carried over the kind.
+_FRAME = struct.Struct("<IIB").pack
+_CRC_BEGIN = crc32(bytes([BEGIN]))
+_CRC_SETTLE = crc32(bytes([SETTLE]))
 
 
 class JournalUnwritable(Unavailable):
@@ -63,20 +65,21 @@ class Journal:
 
     def start(self, boot: Boot) -> None:
         """Opens the first segment of this process. Raises `JournalUnwritable`."""
-        self._next_segment(frame(_BOOT + self._encode(boot)))
+        self._next_segment(frame(bytes([BOOT]) + self._encode(boot)))
 
     def begin(self, record: Begin) -> None:
         """Raises `JournalUnwritable`; then nothing was written and the request must not be sent."""
-        body = _BEGIN + self._encode(record)
-        framed = HEADER.pack(len(body), crc32(body)) + body
+        payload = self._encode(record)
+        framed = _FRAME(len(payload) + 1, crc32(payload, _CRC_BEGIN), BEGIN) + payload
         self._write(framed)
         self._open[record.request_id] = framed
 
-    def settle(self, record: Settle) -> None:
-        """Raises `JournalUnwritable`; then nothing was written, and the caller keeps the record to try again."""
-        body = _SETTLE + self._encode(record)
-        self._write(HEADER.pack(len(body), crc32(body)) + body)
+    def settle(self, record: Settle) -> Position:
+        """Returns the position behind it. Raises `JournalUnwritable`; then nothing was written, and the caller keeps the record."""
+        payload = self._encode(record)
+        self._write(_FRAME(len(payload) + 1, crc32(payload, _CRC_SETTLE), SETTLE) + payload)
         self._open.pop(record.request_id, None)
+        return Position(self._number, self._size)
 
     @property
     def position(self) -> Position:

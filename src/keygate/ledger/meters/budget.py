@@ -35,9 +35,10 @@ class Crossed:
 class Window:
     """The money of one window. Holds keep a reference, so that they end where they began."""
 
-    __slots__ = ("end", "held", "in_doubt", "spent", "start", "warned")
+    __slots__ = ("end", "held", "in_doubt", "posting", "spent", "start", "warned")
 
-    def __init__(self, start: int, end: int) -> None:
+    def __init__(self, budget_id: str, start: int, end: int) -> None:
+        self.posting = (budget_id, start)  # under which the journal and the database book what is spent here
         self.start = start
         self.end = end
         self.spent = 0
@@ -55,9 +56,11 @@ class BudgetMeter:
         "_length",
         "_zone",
         "flying",
+        "grant_at",
         "hard",
         "last_settle",
         "limit",
+        "roll_at",
         "rolling",
         "rule",
         "users",
@@ -70,12 +73,16 @@ class BudgetMeter:
         self.flying = 0  # holds that have not settled, of this window and of former ones
         self.last_settle = (0, 0)  # journal position behind the last settle that was posted here
         self.waiters: deque[Waiter] = deque()
+        self.grant_at = 0  # monotonic: when to ask again what this node may spend
+        self.roll_at = 0  # wall time: before it, `roll` changes nothing
         self._buckets: deque[list[int]] = deque()  # rolling: [start, spent, in doubt], ascending
         self.apply(rule, rule.amount_nano)
         if self.rolling:
-            self.window = Window(0, FOREVER)
+            self.window = Window(rule.id, 0, FOREVER)
+            self.roll(now_ns)
         else:
-            self.window = Window(*self._span(now_ns))
+            self.window = Window(rule.id, *self._span(now_ns))
+            self.roll_at = self.window.end
 
     def apply(self, rule: BudgetRule, granted: int) -> None:
         """Takes over a changed rule at once: a lowered amount holds for the next request, a raised one too."""
@@ -123,8 +130,13 @@ class BudgetMeter:
                 window.spent -= spent
                 window.in_doubt -= in_doubt
             window.warned = min(window.warned, self._percent_reached())
+            bucket = now_ns - now_ns % self._grain
+            window.posting = (self.rule.id, max(bucket, self.rule.starts_at_ns))
+            first = self._buckets[0][0] + self._grain + self._length if self._buckets else FOREVER
+            self.roll_at = min(bucket + self._grain, first)
         elif now_ns >= window.end:
-            self.window = Window(*self._span(now_ns))
+            self.window = Window(self.rule.id, *self._span(now_ns))
+            self.roll_at = self.window.end
 
     def room(self) -> int:
         window = self.window
@@ -136,31 +148,27 @@ class BudgetMeter:
         window.held += nano
         return window
 
-    def posting(self, window: Window, at_ns: int) -> int:
-        """The window start under which a request that began at `at_ns` is booked in the database."""
-        if not self.rolling:
-            return window.start
-        return max(at_ns - at_ns % self._grain, self.rule.starts_at_ns)
-
     def settle(self, window: Window, held: int, cost: int, *, in_doubt: bool, posted_at: int) -> Crossed | None:
         """Ends a hold and books what the request cost. Returns the threshold that this crosses, if any."""
         self.flying -= 1
         window.held -= held
-        if not cost:
-            return None
+        return self.charge(window, cost, in_doubt=in_doubt, posted_at=posted_at) if cost else None
+
+    def charge(self, window: Window, cost: int, *, in_doubt: bool, posted_at: int) -> Crossed | None:
+        """Books a cost: in its window, or for a rolling budget in the bucket of `posted_at`."""
         if self.rolling:
             self._post(posted_at, cost, cost if in_doubt else 0)
         else:
             window.spent += cost
             if in_doubt:
                 window.in_doubt += cost
-        if not self.rule.thresholds or window is not self.window:
+        rule = self.rule
+        if not rule.thresholds or window is not self.window:
             return None
         percent = self._percent_reached()
         if percent <= window.warned:
             return None
         window.warned = percent
-        rule = self.rule
         return Crossed(rule.id, rule.scope, rule.scope_id, window.start, percent, window.spent, rule.amount_nano)
 
     def resets_at(self) -> int | None:

@@ -13,7 +13,21 @@ UNNAMED_TIERS = frozenset({None, "auto"})
 
 
 class Plan:
-    __slots__ = ("_ceilings", "_starts", "budgets", "hard", "minute", "per_day", "price", "requests", "slots", "tiered", "tokens")
+    __slots__ = (
+        "_ceilings",
+        "_requests_day",
+        "_requests_minute",
+        "_starts",
+        "_tokens_day",
+        "_tokens_minute",
+        "budgets",
+        "hard",
+        "price",
+        "requests",
+        "slots",
+        "tiered",
+        "tokens",
+    )
 
     def __init__(
         self, price: Price | None, budgets: tuple[BudgetMeter, ...], windows: tuple[SlidingWindow, ...], slots: tuple[Slots, ...]
@@ -24,6 +38,10 @@ class Plan:
         self.requests = tuple(window for window in windows if not window.tokens)
         self.tokens = tuple(window for window in windows if window.tokens)
         self.slots = slots
+        self._requests_minute = tuple((window.rule.id, 1) for window in self.requests if not window.per_day)
+        self._requests_day = tuple((window.rule.id, 1) for window in self.requests if window.per_day)
+        self._tokens_minute = tuple(window.rule.id for window in self.tokens if not window.per_day)
+        self._tokens_day = tuple(window.rule.id for window in self.tokens if window.per_day)
         self.tiered = price is not None and any(name != "batch" for name in price.tiers)
         self._ceilings: dict[tuple[str | None, bool, int], Ceiling] = {}
         self._starts: tuple[int, ...] = ()
@@ -31,10 +49,22 @@ class Plan:
             tariffs = (price.standard, *price.tiers.values())
             self._starts = tuple(sorted({band.start for tariff in tariffs for band in tariff.bands if band.start >= 0}))
 
+    def minute_uses(self, tokens: int) -> tuple[tuple[str, int], ...]:
+        """What a request of so many tokens takes from each limit per minute."""
+        if not tokens or not self._tokens_minute:
+            return self._requests_minute
+        return (*self._requests_minute, *[(limit_id, tokens) for limit_id in self._tokens_minute])
+
+    def day_uses(self, tokens: int) -> tuple[tuple[str, int], ...]:
+        if not tokens or not self._tokens_day:
+            return self._requests_day
+        return (*self._requests_day, *[(limit_id, tokens) for limit_id in self._tokens_day])
+
     def ceiling(self, input_bound: int, cache_write_possible: bool, tier: str | None) -> Ceiling:
         band = 0
-        for start in self._starts:
-            band += start < input_bound
+        if self._starts:
+            for start in self._starts:
+                band += start < input_bound
         key = (tier, cache_write_possible, band)
         found = self._ceilings.get(key)
         if found is None:

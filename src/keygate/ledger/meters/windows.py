@@ -60,8 +60,9 @@ class SlidingWindow:
         return self.limit - self.total
 
     def take(self, amount: int, now: int) -> Entry:
-        """Books `amount` at `now`. The caller has asked for room at the same `now`."""
+        """Books `amount` of a request in flight at `now`. The caller has asked for room at the same `now`."""
         entries = self._entries
+        self.flying += 1
         self.total += amount
         if len(entries) >= EXACT and now - entries[-1][2] < self._grain:
             last = entries[-1]

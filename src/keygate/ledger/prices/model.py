@@ -88,26 +88,21 @@ class Tariff:
 
     def cost(self, usage: TokenUsage) -> int:
         """What `usage` costs in nano-dollars, rounded up. Reasoning is part of output and cached tokens are part of input: never twice."""
+        whole, read, write, write_1h, output, reasoning, heard, spoken, searches = usage
         band = self.bands[0]
-        for candidate in self.bands[1:]:
-            if usage.input > candidate.start:
-                band = candidate
+        if len(self.bands) > 1:
+            for candidate in self.bands:
+                if whole > candidate.start:
+                    band = candidate
         rates = band.rates
-        fresh = usage.input - usage.cache_read - usage.cache_write - usage.cache_write_1h - usage.input_audio
-        said = usage.output - usage.reasoning - usage.output_audio
-        total = (
-            max(fresh, 0) * rates.input
-            + usage.cache_read * rates.cache_read
-            + usage.cache_write * rates.cache_write
-            + usage.cache_write_1h * rates.cache_write_1h
-            + usage.input_audio * rates.input_audio
-            + max(said, 0) * rates.output
-            + usage.reasoning * rates.reasoning
-            + usage.output_audio * rates.output_audio
-            + usage.web_searches * rates.web_search
-            + rates.request
-        )
-        return -(-total // MILLION)
+        total = searches * rates.web_search + rates.request
+        if read or write or write_1h or heard:
+            total += read * rates.cache_read + write * rates.cache_write + write_1h * rates.cache_write_1h + heard * rates.input_audio
+            whole = max(whole - read - write - write_1h - heard, 0)
+        if reasoning or spoken:
+            total += reasoning * rates.reasoning + spoken * rates.output_audio
+            output = max(output - reasoning - spoken, 0)
+        return -(-(total + whole * rates.input + output * rates.output) // MILLION)
 
     def ceiling(self, input_tokens: int, cache_write_possible: bool) -> Ceiling:
         reachable = [band.rates for band in self.bands if band.start < input_tokens or band.start < 0]
