@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import socket
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
@@ -280,11 +283,31 @@ async def test_fresh_connection_that_dies_is_tried_once_more_under_a_hold_of_its
     rig.nothing_leaks()
 
 
-async def test_kept_connection_that_dies_is_tried_once_more_under_the_same_hold(rig: Rig) -> None:
+async def test_kept_connection_that_took_the_request_and_dies_is_tried_once_more_under_a_hold_of_its_own(rig: Rig) -> None:
     token, _ = rig.key()
     await rig.call(token, chat(max_tokens=5))
     reply = await rig.call(token, chat(max_tokens=5), X_Mode="once")
     assert reply.status == 200
+    outcomes = [settlement.outcome for _, settlement in rig.accounts.settled.values()]
+    assert outcomes == [Outcome.FINISHED, Outcome.UPSTREAM_LOST, Outcome.FINISHED]
+    rig.nothing_leaks()
+
+
+async def test_kept_connection_that_was_closed_as_the_request_left_is_tried_once_more_under_the_same_hold(rig: Rig) -> None:
+    token, _ = rig.key()
+    await rig.call(token, chat(max_tokens=5))
+    begin = rig.accounts.begin
+
+    def begin_as_the_vendor_closes(*arguments: Any) -> Any:
+        for writer in rig.upstream.writers:
+            with socket.socket(fileno=os.dup(writer.get_extra_info("socket").fileno())) as connection:
+                connection.shutdown(socket.SHUT_RDWR)
+        return begin(*arguments)
+
+    rig.accounts.begin = begin_as_the_vendor_closes  # type: ignore[method-assign]  # the moment is what is tested
+    reply = await rig.call(token, chat(max_tokens=5))
+    assert reply.status == 200
+    assert len(rig.upstream.seen) == 2
     assert [settlement.outcome for _, settlement in rig.accounts.settled.values()] == [Outcome.FINISHED, Outcome.FINISHED]
     rig.nothing_leaks()
 

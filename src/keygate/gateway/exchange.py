@@ -20,7 +20,7 @@ from keygate.gateway.dialects.interface import Problem, Reading, Tap
 from keygate.gateway.http1 import LAST_CHUNK, ResponseHead
 from keygate.gateway.incoming import DONE, DRAINING, PASSING, PREPARING, RECEIVING, SENT, CallerConnection, Incoming, log
 from keygate.gateway.keyring import FOREVER
-from keygate.gateway.pipeline import Caller, Refuse, Route, refuse_held
+from keygate.gateway.pipeline import Refuse, Route, refuse_held
 from keygate.gateway.upstream import UpstreamConnection
 from keygate.kit.money import format_usd
 from keygate.ledger import Outcome, Refusal, Settlement
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from keygate.gateway.gateway import Gateway
 
 _BUFFERED = 1 << 20  # whole answers up to here are read before their head leaves, so that the cost can stand in it
-_RACE = 1.0  # seconds: a kept connection that dies this soon died of old age, before it read our request
 _UNPACKED = frozenset({b"gzip", b"x-gzip", b"deflate"})
 
 
@@ -136,13 +135,13 @@ class Exchange(Incoming):
             self._lost(reason, timed_out=timed_out)
 
     def _retry(self, upstream: UpstreamConnection, reason: str) -> None:
-        """Once. A kept connection that dies at once never took the request: the hold stands. A fresh one may have taken it and been billed
-        for it: that attempt is settled in doubt, and the second needs a hold of its own."""
+        """Once. Where a kept connection was closed before it took the request, the hold stands. Otherwise the vendor may bill the first
+        attempt: it is settled in doubt, and the second needs a hold of its own."""
         self._retried = True
         self.phase = PREPARING
         g = self._g
         log.info("%s: trying again: %s", self.request_id, reason)
-        if upstream.served and g.ticker.now - upstream.sent_at <= _RACE:
+        if upstream.untaken:
             g.spawn(self._connect())
             return
         former, caller, plan = self.hold, self.caller, self.plan
@@ -290,7 +289,9 @@ class Exchange(Incoming):
             self._settle(Outcome.UPSTREAM_LOST, self._reading)
         log.warning("%s: the vendor's answer was lost: %s", self.request_id, reason)
         problem = Problem.UPSTREAM_TIMEOUT if timed_out else Problem.UPSTREAM_FAILED
-        self._break_off(Refuse(problem, f"The vendor's answer was lost: {reason}.", code="upstream_timeout" if timed_out else "upstream_lost"))
+        self._break_off(
+            Refuse(problem, f"The vendor's answer was lost: {reason}.", code="upstream_timeout" if timed_out else "upstream_lost")
+        )
 
     def _break_off(self, refused: Refuse) -> None:
         """Tells the caller in the best way that is left: an answer, an event on the stream, or a visible break."""
@@ -474,5 +475,3 @@ class Exchange(Incoming):
     def resume(self) -> None:
         if self.upstream is not None:
             self.upstream.resume()
-
-
