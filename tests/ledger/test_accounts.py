@@ -433,12 +433,14 @@ async def test_what_was_spent_survives_a_change_of_the_amount(engine: Engine) ->
     assert spent_and_held(engine, state) == [(300 * 25_000 + 10 * 5_000, 0)]
 
 
-async def test_another_period_counts_anew_from_the_database_and_keeps_what_is_held(engine: Engine) -> None:
+@pytest.mark.parametrize("folded", [True, False])
+async def test_another_period_keeps_what_was_spent_and_what_is_held(engine: Engine, folded: bool) -> None:
     state = key(budgets=[budget(NANO, period=Period.DAY)])
     await engine.accounts.bind(state)
     engine.finish(admitted(engine.begin(state, output=300)), output=300)
     flying = admitted(engine.begin(state, output=100))
-    engine.fold()
+    if folded:
+        engine.fold()
     month = key(budgets=[budget(NANO, period=Period.MONTH)], version=2)
     await engine.accounts.bind(month)
     assert spent_and_held(engine, month) == [(300 * 25_000 + 10 * 5_000, flying.nano)]

@@ -6,13 +6,13 @@ from collections.abc import Iterable
 
 from keygate.errors import Unavailable
 from keygate.kit.clock import Clock
-from keygate.ledger.journal import Position, Recovered, Settle
+from keygate.ledger.journal import Position, Recovered, Settle, read_from
 from keygate.ledger.meters.budget import BudgetMeter
 from keygate.ledger.meters.plan import Plan
 from keygate.ledger.meters.selectors import applies
 from keygate.ledger.meters.windows import DAY, DAY_BUCKET, MINUTE, SlidingWindow, Slots
 from keygate.ledger.model import Ask
-from keygate.ledger.ports import BudgetQuery, SliceSource, SpendSource
+from keygate.ledger.ports import BudgetQuery, SliceSource, SpendSource, WindowSpend
 from keygate.ledger.prices import PriceBook
 from keygate.policies import BudgetRule, KeyState, LimitKind, LimitRule
 
@@ -40,6 +40,7 @@ class Bindings:
         self._clock = clock
         self._book = book
         self._complete_from = recovered.position
+        self._directory = recovered.journal.directory
         self._booted = (clock.now_ns(), clock.monotonic_ns())
         self._bound: dict[str, _Bound] = {}
         self._budgets: dict[str, BudgetMeter] = {}
@@ -69,8 +70,9 @@ class Bindings:
                 loaded = await self._source.load(queries, daily, now - DAY - DAY_BUCKET)
                 if loaded.position < self._complete_from:
                     raise Unavailable("what was spent before the last stop is still being read from the journal")
+                recent = self._unfolded(loaded.position, fresh)
                 for rule_id, meter in fresh.items():
-                    meter.load(loaded.budgets.get(rule_id, ()), now)
+                    meter.load([*loaded.budgets.get(rule_id, ()), *recent.get(rule_id, ())], now)
                 if evictions != self._evictions or any(not self._needs_loading(rule) for rule in state.budgets if rule.id in fresh):
                     continue  # another key has brought one of them meanwhile, or one has come and gone: what was loaded is stale
             else:
@@ -181,6 +183,21 @@ class Bindings:
             bound.plans.clear()
         bound.plans[vendor, model, tags] = plan
         return plan
+
+    def _unfolded(self, position: Position, fresh: Iterable[str]) -> dict[str, list[WindowSpend]]:
+        """What live budgets that get other windows have spent since the database was last brought up to date. Others have nothing there:
+        a meter is only forgotten when all of it is folded."""
+        rows: dict[str, list[WindowSpend]] = {rule_id: [] for rule_id in fresh if rule_id in self._budgets}
+        more = bool(rows)
+        while more:
+            batch = read_from(self._directory, position)
+            position, more = batch.position, batch.more
+            for settle in batch.settles:
+                cost = settle.cost_nano or 0
+                for rule_id, start in settle.budgets:
+                    if cost and rule_id in rows:
+                        rows[rule_id].append(WindowSpend(start, cost, cost if settle.in_doubt else 0))
+        return rows
 
     def _stale_plans(self, rule_id: str) -> None:
         """Plans hold meters, so a replaced meter must leave them. Rare: the period or the start of a budget was changed."""

@@ -6,7 +6,6 @@ window. So neither window is ever exceeded: the old one admitted the request wit
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -72,10 +71,10 @@ class BudgetMeter:
         self.users = 0  # bound keys that this budget applies to
         self.flying = 0  # holds that have not settled, of this window and of former ones
         self.last_settle = (0, 0)  # journal position behind the last settle that was posted here
-        self.waiters: deque[Waiter] = deque()
+        self.waiters: list[Waiter] = []
         self.grant_at = 0  # monotonic: when to ask again what this node may spend
         self.roll_at = 0  # wall time: before it, `roll` changes nothing
-        self._buckets: deque[list[int]] = deque()  # rolling: [start, spent, in doubt], ascending
+        self._buckets: list[list[int]] = []  # rolling: [start, spent, in doubt], ascending
         self.apply(rule, rule.amount_nano)
         if self.rolling:
             self.window = Window(rule.id, 0, FOREVER)
@@ -126,7 +125,7 @@ class BudgetMeter:
         window = self.window
         if self.rolling:
             while self._buckets and self._buckets[0][0] + self._grain + self._length <= now_ns:
-                _, spent, in_doubt = self._buckets.popleft()
+                _, spent, in_doubt = self._buckets.pop(0)
                 window.spent -= spent
                 window.in_doubt -= in_doubt
             window.warned = min(window.warned, self._percent_reached())
