@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import AliasChoices, Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from keygate.kit.secret import Secret
+
+_EMAIL = re.compile(r"[^@\s]+@[^@\s]+\.[^@\s]+")
 
 
 def _named(name: str, *aliases: str) -> AliasChoices:
@@ -96,8 +99,22 @@ class Settings(BaseSettings):
             return None
         parts = urlsplit(value)
         if parts.scheme not in {"http", "https"} or not parts.hostname:
-            raise ValueError("KEYGATE_PUBLIC_URL must be a whole address such as https://keys.example.com")
+            raise ValueError("must be a whole address such as https://keys.example.com")
         return value.rstrip("/")
+
+    @field_validator("admin_email")
+    @classmethod
+    def _an_address(cls, value: str | None) -> str | None:
+        if value is not None and not _EMAIL.fullmatch(value.strip()):
+            raise ValueError("must be an e-mail address such as owner@example.com")
+        return value
+
+    @field_validator("admin_password")
+    @classmethod
+    def _long_enough(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not 12 <= len(value.get_secret_value()) <= 200:
+            raise ValueError("must have between 12 and 200 characters")
+        return value
 
     @property
     def address(self) -> str:
@@ -120,6 +137,23 @@ class ClientSettings(BaseSettings):
         validation_alias=AliasChoices("XDG_CONFIG_HOME"),
         description="Where `keygate login` keeps the sign-in (keygate/login.json, 0600)",
     )
+
+
+def wrong_setting(problem: Mapping[str, Any]) -> str:
+    """One of pydantic's problems as a sentence that begins with the variable's name."""
+    return f"{problem['loc'][0]}: {problem['msg'].removeprefix('Value error, ')}"
+
+
+def unknown_variables() -> list[str]:
+    """Variables with our prefix that nothing reads: misspelt ones, most likely."""
+    known = {
+        str(choice)
+        for settings in (Settings, ClientSettings)
+        for field in settings.model_fields.values()
+        if isinstance(field.validation_alias, AliasChoices)
+        for choice in field.validation_alias.choices
+    }
+    return sorted(name for name in os.environ if name.startswith("KEYGATE_") and name not in known)
 
 
 def vendor_keys(names: Iterable[str]) -> dict[str, Secret]:

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from keygate.cli.client import Exit, fail
+from keygate.config import wrong_setting
 from keygate.errors import KeyGateError
 
 T = TypeVar("T")
@@ -23,10 +24,7 @@ def _guarded(work: Callable[[], T]) -> T:
     except KeyGateError as error:
         fail(error.detail, Exit.FAILED)
     except ValidationError as error:
-        fail(
-            "; ".join(f"{problem['loc'][0]}: {problem['msg']}" for problem in error.errors(include_input=False, include_url=False)),
-            Exit.USAGE,
-        )
+        fail("; ".join(map(wrong_setting, error.errors(include_input=False, include_url=False))), Exit.USAGE)
 
 
 def serve(*, host: str | None, port: int | None, sandbox: bool) -> None:

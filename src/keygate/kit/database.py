@@ -267,8 +267,9 @@ async def _connected(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
     connection = engine.connect()
     try:
         await connection.start()
-    except OSError as error:  # the PostgreSQL driver lets socket errors through as they are
-        _log.exception("the database can't be reached")
+    except (OSError, sa_errors.DBAPIError) as error:  # the PostgreSQL driver lets socket errors through as they are
+        cause = getattr(error, "orig", error)
+        _log.warning("the database can't be reached: %s", cause.__cause__ or cause)
         raise Unavailable("The database can't be reached; try again in a moment") from error
     try:
         yield connection

@@ -24,7 +24,7 @@ from pydantic import ValidationError
 from keygate import __version__, schema
 from keygate.api.app import create_app
 from keygate.api.health import Check
-from keygate.config import Settings, proxy_environment
+from keygate.config import Settings, proxy_environment, unknown_variables, wrong_setting
 from keygate.errors import KeyGateError, StartRefused, Unavailable
 from keygate.gateway.gateway import Gateway, GatewaySettings
 from keygate.gateway.proxies import ProxySettings
@@ -118,6 +118,8 @@ async def _serve(settings: Settings, *, with_sandbox: bool) -> None:
         store = open_store(settings, directory.path)
         try:
             await schema.upgrade(store)
+        except Unavailable:  # the log has the cause
+            raise StartRefused("the database can't be used; is its server up, and is KEYGATE_DATABASE_URL right?") from None
         finally:
             await store.close()
         base = await lay(settings, directory)
@@ -208,9 +210,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         settings = Settings()
     except ValidationError as error:
         for problem in error.errors(include_input=False, include_url=False):
-            print(f"keygate: {problem['loc'][0]}: {problem['msg']}", file=sys.stderr)  # noqa: T201  (before logs are set up)
+            print(f"keygate: {wrong_setting(problem)}", file=sys.stderr)  # noqa: T201  (before logs are set up)
         return 2
     logs.configure(level=settings.log_level, form=settings.log_format)
+    for name in unknown_variables():
+        _log.warning("%s is not a setting of KeyGate; is it misspelt? docs/settings.md has them all", name)
     with contextlib.suppress(KeyboardInterrupt):
         try:
             uvloop.run(_serve(settings, with_sandbox=options.sandbox))
