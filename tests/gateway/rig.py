@@ -209,7 +209,9 @@ class Rig:
         finally:
             writer.close()
 
-    async def call(self, token: str, body: dict[str, Any] | None = None, *, path: str = "/openai/v1/chat/completions", **headers: str) -> Reply:
+    async def call(
+        self, token: str, body: dict[str, Any] | None = None, *, path: str = "/openai/v1/chat/completions", **headers: str
+    ) -> Reply:
         data = request(token, chat() if body is None else body, path=path, **headers)
         reader, writer = await self.open()
         writer.write(data)
@@ -241,7 +243,13 @@ def chat(**members: Any) -> dict[str, Any]:
 
 def request(token: str, body: dict[str, Any], *, path: str = "/openai/v1/chat/completions", **headers: str) -> bytes:
     data = json.dumps(body).encode()
-    lines = [f"POST {path} HTTP/1.1", "Host: gw", f"Authorization: Bearer {token}", "Content-Type: application/json", f"Content-Length: {len(data)}"]
+    lines = [
+        f"POST {path} HTTP/1.1",
+        "Host: gw",
+        f"Authorization: Bearer {token}",
+        "Content-Type: application/json",
+        f"Content-Length: {len(data)}",
+    ]
     lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
     return "\r\n".join(lines).encode() + b"\r\n\r\n" + data
 

@@ -36,7 +36,9 @@ async def test_plain_answer_passes_unchanged_with_its_cost(rig: Rig) -> None:
 
 async def test_upstream_gets_its_own_key_and_none_of_the_callers(rig: Rig) -> None:
     token, _ = rig.key()
-    await rig.call(token, chat(max_tokens=50), OpenAI_Organization="org-x", Cookie="a=b", X_Forwarded_For="1.2.3.4", OpenAI_Beta="assistants=v2")
+    await rig.call(
+        token, chat(max_tokens=50), OpenAI_Organization="org-x", Cookie="a=b", X_Forwarded_For="1.2.3.4", OpenAI_Beta="assistants=v2"
+    )
     seen = rig.upstream.seen[0]
     assert seen.line == "POST /v1/chat/completions HTTP/1.1"
     assert seen.header("authorization") == "Bearer sk-upstream-openai-secret"
@@ -180,7 +182,9 @@ async def test_probes_are_answered_unbilled(rig: Rig) -> None:
 
 async def test_models_are_only_those_that_the_key_may_use(rig: Rig) -> None:
     token, _ = rig.key()
-    answer = await rig.raw(f"GET /openai/v1/models HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {token}\r\nConnection: close\r\n\r\n".encode())
+    answer = await rig.raw(
+        f"GET /openai/v1/models HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {token}\r\nConnection: close\r\n\r\n".encode()
+    )
     listed = json.loads(answer.partition(b"\r\n\r\n")[2])
     assert [model["id"] for model in listed["data"]] == ["gpt-4.1", "gpt-4.1-mini"]
     assert not rig.upstream.seen

@@ -8,7 +8,6 @@ from __future__ import annotations
 import http
 from collections.abc import Iterable
 from enum import IntEnum
-from hmac import compare_digest
 from typing import NamedTuple
 
 Header = tuple[bytes, bytes]
@@ -219,47 +218,6 @@ def _without_listed(headers: list[Header], spellings: Spellings, listed: bytes) 
     hop = {token.strip().lower() for token in listed.split(b",")}
     passed = (Kind.PASS, Kind.CONTENT_TYPE)
     return b"".join(b"%b: %b\r\n" % (n, v) for n, v in headers if spellings[n] in passed and n.lower() not in hop)
-
-
-class RememberedHead:
-    """The last head on a connection. A client sends the same one again and again, but for the length: then nothing is read anew.
-
-    The key's line is compared in constant time, apart from the others.
-    """
-
-    __slots__ = ("_headers", "_key_at", "_length_at", "head")
-
-    def __init__(self, headers: list[Header], head: RequestHead, spellings: Spellings) -> None:
-        kinds = [spellings[name] for name, _ in headers]
-        self.head = head
-        self._headers = headers
-        self._length_at = kinds.index(2) if 2 in kinds else -1
-        self._key_at = kinds.index(9) if kinds.count(9) == 1 else -1
-
-    @property
-    def usable(self) -> bool:
-        return self._length_at >= 0 and self._key_at >= 0 and not self.head.expect_continue
-
-    def again(self, headers: list[Header]) -> RequestHead | None:
-        """The head, with this request's length, if all else is as before. `headers` is left as it came."""
-        mine = self._headers
-        if len(headers) != len(mine):
-            return None
-        length_at, key_at = self._length_at, self._key_at
-        length, key = headers[length_at], headers[key_at]
-        my_length, my_key = mine[length_at], mine[key_at]
-        if length[0] != my_length[0] or key[0] != my_key[0] or not compare_digest(key[1], my_key[1]):
-            return None
-        headers[length_at], headers[key_at] = my_length, my_key
-        same = headers == mine
-        headers[length_at], headers[key_at] = length, key
-        if not same:
-            return None
-        if length[1] == my_length[1]:
-            return self.head
-        if not length[1].isdigit() or len(length[1]) > 18:
-            return None
-        return self.head._replace(content_length=int(length[1]))
 
 
 class ResponseHead(NamedTuple):

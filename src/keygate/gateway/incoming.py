@@ -130,7 +130,7 @@ class Incoming:
 
     # RECEIVING: from the caller's connection
 
-    def begin(self, head: RequestHead, known: Caller | None) -> None:
+    def begin(self, head: RequestHead, known: Caller | None = None) -> None:
         """Judges what can be judged before the body comes. `known` sent this very head on this connection before."""
         self.head = head
         try:
@@ -380,9 +380,9 @@ class Incoming:
     def _count(self, status: int) -> None:
         plan = self.plan
         endpoint = self.route.endpoint
-        self._g.metrics.tally(
-            plan.vendor if plan is not None else "-", endpoint.group.value if endpoint is not None else "-"
-        ).answered(status)
+        self._g.metrics.tally(plan.vendor if plan is not None else "-", endpoint.group.value if endpoint is not None else "-").answered(
+            status
+        )
 
     # of the second half
 

@@ -221,7 +221,15 @@ class Pipeline:
         decision = evaluate(state, vendor=vendor.name, model=model or None, endpoint=group, now_ns=now_ns)
         if isinstance(decision, Deny):
             return decision
-        return Plan(vendor.name, model, group, model != asked, match.upstream_path, codec(match.endpoint.dialect), self.metrics.tally(vendor.name, group))
+        return Plan(
+            vendor.name,
+            model,
+            group,
+            model != asked,
+            match.upstream_path,
+            codec(match.endpoint.dialect),
+            self.metrics.tally(vendor.name, group),
+        )
 
     def _choose(self, state: KeyState, vendor: Vendor | None, asked: str) -> tuple[Vendor, str]:
         """An alias of the organisation first; then, where the mount names no vendor, `vendor/model` or a name that one vendor owns."""

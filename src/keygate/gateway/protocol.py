@@ -18,20 +18,19 @@ from keygate.gateway.http1 import (
     STATUS_LINES,
     Header,
     HeadInvalid,
-    RememberedHead,
-    RequestHead,
     read_request_head,
 )
+from keygate.gateway.repeated import HeadTemplate, Request
 
 if TYPE_CHECKING:
     from uvicorn.config import Config
     from uvicorn.server import ServerState
 
     from keygate.gateway.gateway import Gateway
-    from keygate.gateway.pipeline import Caller
 
 _VERSIONS = frozenset({"1.1", "1.0"})
 _MAX_PIPELINED = 16
+_MAX_TEMPLATES = 4  # heads of one connection that are kept in the hope of a repetition
 _MAX_URL = 16 * 1024
 _LINGER = 2.0  # seconds that a refused caller may still send, so that it reads our answer and not a reset
 _MAX_OVERHEAD = 1 << 20  # bytes of chunk framing between two pieces of body
@@ -68,8 +67,9 @@ class GatewayProtocol(HttpToolsProtocol):
         self.url = b""
         self.headers: list[Header] = []
         self.header_count = 0
-        self.remembered: RememberedHead | None = None
-        self.known: Caller | None = None  # who sent the remembered head
+        self.template: HeadTemplate | None = None
+        self.templates_left = _MAX_TEMPLATES
+        self.body_left = 0  # of a request whose head was the template's: its body is not parsed either
 
     # transport
 
@@ -90,6 +90,57 @@ class GatewayProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         self.seen = self.ticker.now
+        template = self.template
+        if template is not None and not self.in_head:
+            if self.body_left:
+                data = self._body_unparsed(data)
+                if not data:
+                    return
+            if self.current is None and self.reading is None and not self.last and self._free:
+                found = template.match(data)
+                if found is not None:
+                    self._repeated(template, data, *found)
+                    return
+        self._parse(data)
+
+    def _repeated(self, template: HeadTemplate, data: bytes, length: int, begins: int) -> None:
+        """The head is one that was parsed before: nothing is parsed."""
+        if self.timeout_keep_alive_task is not None:
+            self._unset_keepalive_if_required()
+        request = template.request
+        exchange = Exchange(self.gateway, self, request.route, request.method, request.query, http10=False, keep_alive=True)
+        head = request.head if request.head.content_length == length else request.head._replace(content_length=length)
+        self.current = self.reading = exchange
+        exchange.begin(head, request.caller)
+        self.body_left = length
+        if begins < len(data) or not length:
+            rest = self._body_unparsed(data[begins:])
+            if rest:
+                self._parse(rest)
+        elif exchange.ready:
+            exchange.start()
+
+    def _body_unparsed(self, data: bytes) -> bytes:
+        """Takes what belongs to the body; returns what stands behind it."""
+        left = self.body_left
+        rest = b""
+        if len(data) > left:
+            data, rest = data[:left], data[left:]
+        self.body_left = left - len(data)
+        exchange = self.reading
+        if exchange is None:  # answered early, or refused: nobody wants it
+            return rest
+        exchange.body_received(data)
+        if not self.body_left:
+            self.reading = None
+            exchange.received = True
+        elif exchange.greedy:
+            self.flow.pause_reading()
+        if exchange.ready:
+            exchange.start()
+        return rest
+
+    def _parse(self, data: bytes) -> None:
         if self.lingered >= 0:
             self.lingered += len(data)
             if self.lingered > _MAX_LINGER_BYTES:
@@ -106,6 +157,7 @@ class GatewayProtocol(HttpToolsProtocol):
             self.overhead += len(data)
         if self.timeout_keep_alive_task is not None:
             self._unset_keepalive_if_required()
+        fresh = self.current is None and not self.in_head and self.reading is None
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -122,7 +174,19 @@ class GatewayProtocol(HttpToolsProtocol):
             return
         current = self.current
         if current is not None and current.ready:
+            if fresh and self.templates_left and current.caller is not None:
+                self._keep_template(data, current)
             current.start()
+
+    def _keep_template(self, data: bytes, exchange: Exchange) -> None:
+        """`data` began with this exchange's head. What a client does not repeat a few times is not kept."""
+        self.templates_left -= 1
+        head, caller = exchange.head, exchange.caller
+        if caller is None or exchange.http10 or not exchange.keep_alive or head.expect_continue or exchange.route.refused is not None:
+            return
+        request = Request(head, exchange.route, exchange.method, exchange.query, caller)
+        if b"key=" not in exchange.query and not self.pipeline and not self.in_head:
+            self.template = HeadTemplate.of(data, self.headers, self.gateway.spellings, request)
 
     def _upgrade(self) -> None:
         exchange = self.reading
@@ -179,10 +243,10 @@ class GatewayProtocol(HttpToolsProtocol):
         if route is None:
             self._leave_to_asgi(url)
             return
-        remembered = self.remembered
-        head = remembered.again(headers) if remembered is not None else None
-        if head is None:
-            head = self._read_head(headers)
+        try:
+            head = read_request_head(headers, self.gateway.spellings)
+        except HeadInvalid as error:
+            raise _Malformed(400, f"This is not valid HTTP: {error}.") from None
         http10 = version == "1.0"
         if not head.hosted and not http10:
             raise _Malformed(400, "The Host header is missing.")
@@ -197,22 +261,9 @@ class GatewayProtocol(HttpToolsProtocol):
             self.current = exchange
         else:
             self._queue(exchange)
-        exchange.begin(head, self.known)
-        if exchange.caller is not None:
-            self.known = exchange.caller
+        exchange.begin(head)
         if exchange is self.current and exchange.wants_continue():
             self.transport.write(CONTINUE)
-
-    def _read_head(self, headers: list[Header]) -> RequestHead:
-        spellings = self.gateway.spellings
-        try:
-            head = read_request_head(headers, spellings)
-        except HeadInvalid as error:
-            raise _Malformed(400, f"This is not valid HTTP: {error}.") from None
-        remembered = RememberedHead(headers, head, spellings)
-        self.remembered = remembered if remembered.usable else None
-        self.known = None
-        return head
 
     def _leave_to_asgi(self, url: bytes) -> None:
         if not url.startswith((b"/", b"http://", b"https://")):
@@ -309,7 +360,9 @@ class GatewayProtocol(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         self.seen = self.ticker.now
-        if self.last and not self.pipeline:
+        if self.cycle is not None and self.cycle.more_body and not self.pipeline:  # answered before its body was whole
+            self._linger()
+        elif self.last and not self.pipeline:
             self._close()
         else:
             self._next()
