@@ -324,3 +324,14 @@ def test_a_compression_bomb_is_not_unpacked() -> None:
 
 def test_an_unknown_encoding_gives_no_usage() -> None:
     assert run(Dialect.OPENAI_CHAT, [CHAT_STREAM], encoding=b"br") == (CHAT_STREAM, Reading())
+
+
+def test_cost_of_a_message_whose_start_can_not_be_read_is_not_known() -> None:
+    """Only the start says which tier served and for how long the cache keeps what was written."""
+    end = data(
+        {"type": "message_delta", "usage": {"input_tokens": 14, "cache_creation_input_tokens": 8, "output_tokens": 16}},
+        name="message_delta",
+    )
+    for start in (b"", b"event: message_start\ndata: {\"type'\n\n"):
+        _, reading = run(Dialect.ANTHROPIC_MESSAGES, [start + end + MESSAGES_EVENTS[-1]])
+        assert (reading.usage, reading.complete) == (None, True)

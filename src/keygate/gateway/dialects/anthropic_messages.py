@@ -68,7 +68,8 @@ class MessagesTap(EventTap):
                 self._named(message)
                 self._count(message.get("usage"), final=False)
         elif kind == "message_delta":
-            self._count(event.get("usage"), final=True)
+            # Only `message_start` tells the tier and how long what was written to the cache stays: without it the cost is not known.
+            self._count(event.get("usage"), final=bool(self._counts))
         elif kind == "message_stop":
             self._complete = self.done = True
         elif kind == "error":
