@@ -85,16 +85,18 @@ async def test_a_journal_cut_anywhere_still_charges_every_request_whose_begin_su
         again.accounts.close()
 
 
-async def test_limits_survive_a_restart(tmp_path: Path) -> None:
+@pytest.mark.parametrize("segment_bytes", [600, 1 << 20])
+async def test_limits_survive_a_restart(tmp_path: Path, segment_bytes: int) -> None:
     clock = ManualClock()
     clock.advance(1000)
     state = key(limits=[limit(LimitKind.REQUESTS_PER_MINUTE, 3), limit(LimitKind.TOKENS_PER_DAY, 1000, id="lim_2")])
-    engine = Engine(tmp_path, clock=clock)
+    engine = Engine(tmp_path, clock=clock, segment_bytes=segment_bytes)
     await engine.accounts.bind(state)
     for _ in range(2):
         hold = engine.begin(state, tokens=100, output=100)
         assert isinstance(hold, Hold)
         engine.finish(hold, tokens=100, output=50)
+        engine.fold()
     open_at_the_crash = engine.begin(state, tokens=100, output=100)
     assert isinstance(open_at_the_crash, Hold)
     engine.accounts.close()
@@ -120,8 +122,9 @@ async def test_old_segments_go_when_they_are_folded_and_nothing_is_lost_by_it(tm
         hold = engine.begin(state)
         assert isinstance(hold, Hold)
         engine.finish(hold)
+        engine.clock.advance(10)  # type: ignore[attr-defined]
         engine.fold()
-    assert len(segment_numbers(tmp_path)) <= 2
+    assert len(segment_numbers(tmp_path)) <= 4
     engine.accounts.close()
     again = Engine(tmp_path, spend=engine.spend)
     await again.accounts.bind(state)

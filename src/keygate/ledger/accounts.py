@@ -133,7 +133,7 @@ class LedgerAccounts:
     def folded(self, position: Position) -> None:
         """The database holds everything before `position`: meters that nobody needs are forgotten, and old segments deleted."""
         self._bindings.sweep(position)
-        self._journal.prune(position)
+        self._journal.prune(position, self._clock.now_ns())
 
     def _rehome(self, old: BudgetMeter, new: BudgetMeter) -> None:
         """A budget got other windows while requests are in flight: what they hold counts in the new one."""
@@ -265,7 +265,7 @@ class LedgerAccounts:
 
     # settle
 
-    def settle(self, hold: Hold, settlement: Settlement) -> int:
+    def settle(self, hold: Hold, settlement: Settlement) -> int | None:
         flight = hold.state
         assert isinstance(flight, _InFlight)  # noqa: S101  (only this class makes holds)
         if flight.settled:
@@ -276,7 +276,7 @@ class LedgerAccounts:
         """The request was never sent: nothing is charged, and it counts towards no limit."""
         self.settle(hold, Settlement(Outcome.NOT_SENT, 0, None))
 
-    def _settle(self, flight: _InFlight, settlement: Settlement) -> int:
+    def _settle(self, flight: _InFlight, settlement: Settlement) -> int | None:
         begin = flight.begin
         usage, outcome = settlement.usage, settlement.outcome
         unknown = usage is None and outcome not in _NOTHING_BILLED
@@ -290,7 +290,8 @@ class LedgerAccounts:
             cost = flight.price.cost(usage, tier) + flight.tools_nano
         in_doubt = unknown and bool(begin.hold_nano or begin.price_id is None)
         flight.settled = True
-        flight.cost = charged = cost or 0
+        flight.cost = cost
+        charged = cost or 0
 
         minute, per_day = begin.minute_limits, begin.day_limits
         if flight.windows:

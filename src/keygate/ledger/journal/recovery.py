@@ -13,10 +13,8 @@ from keygate.kit.clock import Clock
 from keygate.ledger.journal.reader import decode
 from keygate.ledger.journal.records import Begin, Boot, Position, Settle
 from keygate.ledger.journal.segments import MAGIC, REMEDY, SUFFIX, JournalCorrupt, bodies, check_magic, segment_numbers, segment_path
-from keygate.ledger.journal.writer import SEGMENT_BYTES, Journal, identity_of, lock_directory
+from keygate.ledger.journal.writer import RECENT_NS, SEGMENT_BYTES, Journal, identity_of, lock_directory
 from keygate.ledger.model import Outcome
-
-_RECENT_NS = 60 * 1_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,8 +109,8 @@ def in_doubt(begin: Begin, now_ns: int) -> Settle:
 def _scan(directory: Path, checkpoint: Position, now_ns: int) -> _Scan:
     for unfinished in directory.glob(f"*{SUFFIX}.new"):
         unfinished.unlink()  # a segment that never came to be
-    numbers = [number for number in segment_numbers(directory) if number >= checkpoint.segment]
-    if checkpoint.segment and (not numbers or numbers[0] != checkpoint.segment):
+    numbers = segment_numbers(directory)
+    if checkpoint.segment and checkpoint.segment not in numbers:
         raise JournalCorrupt(f"{segment_path(directory, checkpoint.segment)} is missing. {REMEDY}")
     begun: dict[str, Begin] = {}
     recent: dict[str, tuple[Use, ...]] = {}
@@ -129,8 +127,10 @@ def _scan(directory: Path, checkpoint: Position, now_ns: int) -> _Scan:
             if isinstance(record, Boot):
                 continue
             began = record.at_ns if isinstance(record, Begin) else record.began_at_ns
-            if began > now_ns - _RECENT_NS:
+            if began > now_ns - RECENT_NS:
                 recent[record.request_id] = tuple(Use(limit_id, began, amount) for limit_id, amount in record.minute_limits)
+            if number < checkpoint.segment:
+                continue  # kept for the sake of limits per minute; what was open at its end is carried in the next
             if isinstance(record, Begin):
                 begun[record.request_id] = record
             else:

@@ -22,6 +22,7 @@ from keygate.ledger.journal.records import BEGIN, BOOT, SETTLE, Begin, Boot, Pos
 from keygate.ledger.journal.segments import MAGIC, SUFFIX, frame, segment_numbers, segment_path
 
 SEGMENT_BYTES = 32 << 20
+RECENT_NS = 60_000_000_000
 
 # A record in one concatenation: the header and the kind, then the payload, with the checksum carried over the kind.
 _FRAME = struct.Struct("<IIB").pack
@@ -60,17 +61,22 @@ class Journal:
         self._open: dict[str, bytes] = {}  # framed begins without a settle, oldest first
         self._encode: Callable[[object], bytes] = msgspec.msgpack.Encoder().encode
         self._number = first - 1
+        self._last_at = 0  # when the newest record was made
+        self._closed: dict[int, int] = {}  # segment → when its newest record was made
+        self._started_at = 0
         self._fd = -1
         self._size = 0
 
     def start(self, boot: Boot) -> None:
         """Opens the first segment of this process. Raises `JournalUnwritable`."""
+        self._last_at = self._started_at = boot.at_ns
         self._next_segment(frame(bytes([BOOT]) + self._encode(boot)))
 
     def begin(self, record: Begin) -> None:
         """Raises `JournalUnwritable`; then nothing was written and the request must not be sent."""
         payload = self._encode(record)
         framed = _FRAME(len(payload) + 1, crc32(payload, _CRC_BEGIN), BEGIN) + payload
+        self._last_at = record.at_ns
         self._write(framed)
         self._open[record.request_id] = framed
 
@@ -97,12 +103,13 @@ class Journal:
         except OSError as error:
             raise self._failed(error) from error
 
-    def prune(self, folded: Position) -> int:
-        """Deletes segments that lie wholly before `folded`; returns how many."""
+    def prune(self, folded: Position, now_ns: int) -> int:
+        """Deletes segments that lie wholly before `folded` and are older than any limit per minute looks back; returns how many."""
         gone = 0
         for number in segment_numbers(self.directory):
-            if number >= folded.segment:
+            if number >= folded.segment or self._closed.get(number, self._started_at) > now_ns - RECENT_NS:
                 break
+            self._closed.pop(number, None)
             segment_path(self.directory, number).unlink(missing_ok=True)
             gone += 1
         return gone
@@ -156,6 +163,7 @@ class Journal:
             raise self._failed(error) from error
         if self._fd >= 0:
             os.close(self._fd)
+            self._closed[self._number] = self._last_at
         self._fd, self._number, self._size = fd, number, len(data)
 
     def _failed(self, error: OSError) -> JournalUnwritable:
