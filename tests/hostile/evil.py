@@ -8,11 +8,12 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
+import re
 import threading
 from types import TracebackType
 from typing import Self
 
-from tests.gateway.upstream import CHAT, DONE, SSE_HEAD, USAGE, Upstream, chunk, delta, event, plain
+from tests.gateway.upstream import CHAT, DONE, SSE_HEAD, USAGE, Seen, Upstream, chunk, delta, event, plain
 
 MESSAGE = json.dumps(
     {
@@ -33,6 +34,17 @@ def usage(**members: object) -> bytes:
 
 
 class EvilUpstream(Upstream):
+    async def _one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        """As the other, and it believes nothing of what a body says but whether it wants a stream."""
+        line, *rest = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")[:-4].split("\r\n")
+        headers = [(name.lower(), value.strip()) for name, _, value in (text.partition(":") for text in rest)]
+        sent = dict(headers)
+        body = await reader.readexactly(int(sent.get("content-length", "0")))
+        self.seen.append(Seen(line, headers, body))
+        mode = sent.get("x-mode") or ("sse" if re.search(rb'"stream": ?true', body) else "plain")
+        answered: bool = await getattr(self, f"_{mode.replace('-', '_')}")(writer)
+        return answered
+
     async def _plain(self, writer: asyncio.StreamWriter) -> bool:
         await self._send(writer, plain(MESSAGE if "/messages" in self.seen[-1].line else CHAT))
         return True

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from tests.gateway.test_transport_hostile import SMUGGLED
 from tests.hostile import wire
@@ -98,14 +100,10 @@ async def test_odd_targets_reveal_nothing_without_a_key(house: House, line: str)
 
 
 async def test_every_byte_of_a_head_may_come_alone(house: House) -> None:
-    import asyncio
-
     data = wire.post(CHAT_PATH, house.token, wire.chat())
-    reader, writer = await asyncio.open_connection("127.0.0.1", house.port)
-    async with asyncio.timeout(wire.PATIENCE):
+    async with asyncio.timeout(wire.PATIENCE), wire.connection(house.port) as (reader, writer):
         for byte in data:
             writer.write(bytes((byte,)))
             await asyncio.sleep(0)
         answer = await reader.read(-1)
-    writer.close()
     assert wire.status(answer) == 200

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import re
+from collections.abc import AsyncIterator
 from typing import Any
 
 PATIENCE = 15.0  # seconds; more than every time-out that the house is started with, together
@@ -42,10 +43,19 @@ def messages(**members: Any) -> bytes:
     ).encode()
 
 
+@contextlib.asynccontextmanager
+async def connection(port: int, *, limit: int = 2**16) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """Ends with the block, whatever happens in it."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=limit)
+    try:
+        yield reader, writer
+    finally:
+        writer.transport.abort()
+
+
 async def raw(port: int, data: bytes, *, seconds: float = PATIENCE, half_close: bool = False) -> bytes:
     """Sends all of it and returns all that comes until KeyGate closes the connection. TimeoutError: it hangs."""
-    async with asyncio.timeout(seconds):
-        reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=2**24)
+    async with asyncio.timeout(seconds), connection(port, limit=2**24) as (reader, writer):
         got = bytearray()
 
         async def listen() -> None:
@@ -63,7 +73,6 @@ async def raw(port: int, data: bytes, *, seconds: float = PATIENCE, half_close: 
             await listening
         finally:
             listening.cancel()
-            writer.transport.abort()
     return bytes(got)
 
 
