@@ -120,6 +120,8 @@ async def _serve(settings: Settings, *, with_sandbox: bool) -> None:
             await schema.upgrade(store)
         except Unavailable:  # the log has the cause
             raise StartRefused("the database can't be used; is its server up, and is KEYGATE_DATABASE_URL right?") from None
+        except sa.exc.DatabaseError as error:
+            raise StartRefused(f"the database can't be brought to this version: {error.orig}") from error
         finally:
             await store.close()
         base = await lay(settings, directory)
