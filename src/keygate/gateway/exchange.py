@@ -20,7 +20,9 @@ from keygate.gateway.dialects.interface import Problem, Reading, Tap
 from keygate.gateway.http1 import LAST_CHUNK, ResponseHead
 from keygate.gateway.incoming import DONE, DRAINING, PASSING, PREPARING, RECEIVING, SENT, CallerConnection, Incoming, log
 from keygate.gateway.keyring import FOREVER
+from keygate.gateway.observation import NOTED, note, tell
 from keygate.gateway.pipeline import Refuse, Route, refuse_held
+from keygate.gateway.recording import KeepingTap
 from keygate.gateway.upstream import UpstreamConnection
 from keygate.kit.money import format_usd
 from keygate.ledger import Outcome, Refusal, Settlement
@@ -92,6 +94,8 @@ class Exchange(Incoming):
             if status < 400:
                 assert self.plan is not None  # noqa: S101  (sent)
                 self.tap = self.plan.codec.tap(self.facts, content_type=kind, content_encoding=head.encoding)
+                if self.kept is not None:
+                    self.tap = KeepingTap(self.tap, self.kept)
                 if kind[:17].lower() == b"text/event-stream":
                     self._stream = True
                     self._pass_head(None)
@@ -140,7 +144,7 @@ class Exchange(Incoming):
         self._retried = True
         self.phase = PREPARING
         g = self._g
-        log.info("%s: trying again: %s", self.request_id, reason)
+        log.info("trying again: %s", reason, extra={"request_id": self.request_id})
         if upstream.untaken:
             g.spawn(self._connect())
             return
@@ -183,6 +187,8 @@ class Exchange(Incoming):
         assert plan is not None  # noqa: S101  (sent)
         assert hold is not None  # noqa: S101
         tap = plan.codec.tap(self.facts, content_type=head.content_type, content_encoding=None)
+        if self.kept is not None:
+            tap = KeepingTap(tap, self.kept)
         body = tap.feed(body)
         self._reading = reading = tap.finish()
         if reading.rest:
@@ -239,6 +245,8 @@ class Exchange(Incoming):
             self._settle_read(self._reading)
         else:
             body = self._redacted(body)
+            if self.kept is not None:
+                self.kept.add(body)
             self._settle(Outcome.UPSTREAM_ERROR, None)
         self.phase = DONE
         connection = self.connection
@@ -271,7 +279,7 @@ class Exchange(Incoming):
 
     def _fail(self, error: BaseException) -> None:
         """A fault of ours. What was held is settled as if the vendor had been lost, unless nothing was sent."""
-        log.error("%s: failed", self.request_id, exc_info=error)
+        log.error("failed", exc_info=error, extra={"request_id": self.request_id})
         self._end(Outcome.NOT_SENT if self.phase in (RECEIVING, PREPARING) else Outcome.UPSTREAM_LOST)
         if isinstance(error, Unavailable):
             self._break_off(Refuse(Problem.UNAVAILABLE, "KeyGate can't take requests just now."))
@@ -285,13 +293,13 @@ class Exchange(Incoming):
             self._drained()
             return
         self._read_out()
+        problem = Problem.UPSTREAM_TIMEOUT if timed_out else Problem.UPSTREAM_FAILED
+        code = "upstream_timeout" if timed_out else "upstream_lost"
+        self.refused = Refuse(problem, f"The vendor's answer was lost: {reason}.", code=code)
         if not self.settled:
             self._settle(Outcome.UPSTREAM_LOST, self._reading)
-        log.warning("%s: the vendor's answer was lost: %s", self.request_id, reason)
-        problem = Problem.UPSTREAM_TIMEOUT if timed_out else Problem.UPSTREAM_FAILED
-        self._break_off(
-            Refuse(problem, f"The vendor's answer was lost: {reason}.", code="upstream_timeout" if timed_out else "upstream_lost")
-        )
+        log.warning("the vendor's answer was lost: %s", reason, extra={"request_id": self.request_id})
+        self._break_off(self.refused)
 
     def _break_off(self, refused: Refuse) -> None:
         """Tells the caller in the best way that is left: an answer, an event on the stream, or a visible break."""
@@ -346,6 +354,7 @@ class Exchange(Incoming):
         if self.phase in (RECEIVING, PREPARING):
             self.refused = refused  # whoever prepares it will see
             return
+        self.refused = refused
         connection, self.connection = self.connection, None
         self._drain(Outcome.CUT)
         if connection is None:
@@ -462,9 +471,19 @@ class Exchange(Incoming):
                 ),
             )
         except Exception:  # noqa: BLE001  (the answer must still leave; the journal charges a begin without a settle when it is read again)
-            log.exception("%s: the settlement could not be recorded; the hold stays until the journal is read again", self.request_id)
+            message = "the settlement could not be recorded; the hold stays until the journal is read again"
+            log.exception(message, extra={"request_id": self.request_id})
         if outcome is not Outcome.NOT_SENT:
             plan.tally.settled(self.status, latency)
+            if self.kept is not None and plan.readers is not None and g.recorder is not None:
+                self.kept.offer(g.recorder, caller.entry.state, self.ask, plan.readers)
+        if outcome in NOTED:
+            note(self, plan, outcome)
+        if g.observer is not None and (outcome is not Outcome.NOT_SENT or self.connection is None):
+            self.observed = True
+            refused = self.refused if self._buffering else None
+            status = self.status if refused is None else worded(refused, self.route.style, self.request_id).status
+            tell(g.observer, self, status=status, outcome=outcome, reading=reading, first_byte_ns=self.first_ns)
 
     # back-pressure
 

@@ -23,7 +23,7 @@ from keygate.gateway.incoming import Incoming
 from keygate.gateway.keyring import KeyRing
 from keygate.gateway.metrics import Metrics
 from keygate.gateway.pipeline import Pipeline, Routes
-from keygate.gateway.ports import Accounts, CredentialSource, KeySource, Prices
+from keygate.gateway.ports import Accounts, CredentialSource, KeySource, Observer, Prices, Recorder
 from keygate.gateway.protocol import GatewayProtocol
 from keygate.gateway.proxies import ProxySettings
 from keygate.gateway.ticker import Ticker
@@ -77,6 +77,8 @@ class Gateway:
         prices: Prices,
         pepper: bytes,
         proxies: ProxySettings | None = None,
+        recorder: Recorder | None = None,
+        observer: Observer | None = None,
     ) -> None:
         self.max_body_bytes = settings.max_body_bytes
         self.max_buffered_bytes = 4 * settings.max_body_bytes
@@ -96,9 +98,11 @@ class Gateway:
             per_origin=settings.per_origin,
         )
         self.accounts = accounts
+        self.recorder = recorder
+        self.observer = observer
         self.ring = KeyRing(keys, accounts, pepper, self.ticker, max_keys=settings.max_keys)
         self.book = CredentialBook(credentials, self.connector, VENDORS)
-        self.pipeline = Pipeline(ring=self.ring, accounts=accounts, book=self.book, prices=prices, metrics=self.metrics)
+        self.pipeline = Pipeline(ring=self.ring, accounts=accounts, book=self.book, prices=prices, metrics=self.metrics, recorder=recorder)
         self.catalogue = Catalogue(prices, self.book)
         self.routes = Routes()
         self.spellings = request_spellings({name for vendor in VENDORS.values() for name in vendor.caller_headers})

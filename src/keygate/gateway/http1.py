@@ -38,6 +38,8 @@ class Kind(IntEnum):
     UPGRADE = 10
     # answers
     REQUEST_ID = 11
+    # requests again
+    TRACE = 12
 
 
 _HOP_BY_HOP = frozenset(  # RFC 9110 section 7.6.1, and what proxies add
@@ -72,6 +74,10 @@ _REQUEST = {
     b"x-client-ip": Kind.DROP,
     b"true-client-ip": Kind.DROP,
     b"cdn-loop": Kind.DROP,
+    # W3C Trace Context: the caller's trace is ours to join, and no business of a vendor's
+    b"traceparent": Kind.TRACE,
+    b"tracestate": Kind.DROP,
+    b"baggage": Kind.DROP,
 }
 _RESPONSE = {
     b"content-length": Kind.CONTENT_LENGTH,
@@ -141,6 +147,7 @@ class RequestHead(NamedTuple):
     websocket: bool
     hosted: bool
     content_type: bytes | None
+    traceparent: bytes | None = None  # as it came
 
 
 def read_request_head(headers: list[Header], spellings: Spellings) -> RequestHead:
@@ -154,6 +161,7 @@ def read_request_head(headers: list[Header], spellings: Spellings) -> RequestHea
     hosts = 0
     content_type: bytes | None = None
     listed: bytes | None = None
+    trace: bytes | None = None
     for name, value in headers:
         kind = spellings[name]
         if kind == 0:
@@ -199,6 +207,8 @@ def read_request_head(headers: list[Header], spellings: Spellings) -> RequestHea
             expect = True
         elif kind == 10:
             websocket = value.strip().lower() == b"websocket"
+        elif kind == 12:
+            trace = value if trace is None else b""  # of two parents, none is one
     if chunked and length is not None:
         raise HeadInvalid("both Content-Length and Transfer-Encoding")
     if hosts > 1:
@@ -207,7 +217,7 @@ def read_request_head(headers: list[Header], spellings: Spellings) -> RequestHea
     forward = b"\r\n".join(lines)
     if listed is not None:
         forward = _without_listed(headers, spellings, listed)
-    return RequestHead(forward, token, conflict, length, chunked, expect, encoding, websocket, hosts == 1, content_type)
+    return RequestHead(forward, token, conflict, length, chunked, expect, encoding, websocket, hosts == 1, content_type, trace)
 
 
 _PLAIN_CONNECTION = frozenset({b"keep-alive", b"close", b"upgrade"})

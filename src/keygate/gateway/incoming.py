@@ -16,7 +16,9 @@ from keygate.gateway.connector import NotSent
 from keygate.gateway.dialects.interface import Answer, Problem
 from keygate.gateway.http1 import RequestHead, ResponseHead
 from keygate.gateway.keyring import FOREVER
+from keygate.gateway.observation import tell
 from keygate.gateway.pipeline import MONEY, Caller, Plan, Refuse, Route, refuse_held
+from keygate.gateway.recording import Kept
 from keygate.gateway.upstream import UpstreamConnection
 from keygate.ledger import Hold, Outcome, Refusal, RefusalKind
 
@@ -82,8 +84,10 @@ class Incoming:
         "hold",
         "http10",
         "keep_alive",
+        "kept",
         "loading",
         "method",
+        "observed",
         "phase",
         "plan",
         "query",
@@ -111,13 +115,14 @@ class Incoming:
         self.request_id = gateway.request_ids.next()
         self.began_ns = time.monotonic_ns()
         self.phase: Phase = RECEIVING
-        self.received = self.early = self.loading = self.settled = False
+        self.received = self.early = self.loading = self.settled = self.observed = False
         self.refused: Refuse | None = None
         self.caller: Caller | None = None
         self.plan: Plan | None = None
         self.hold: Hold | None = None
         self.upstream: UpstreamConnection | None = None
         self.target: Target | None = None
+        self.kept: Kept | None = None
         self.cost: int | None = None
         self.status = 0
         self.valid_until = FOREVER
@@ -185,7 +190,7 @@ class Incoming:
         except Unavailable:
             self.refused = Refuse(Problem.UNAVAILABLE, "The key could not be looked up just now.")
         except Exception:  # noqa: BLE001  (logged, and answered: a request always ends)
-            log.exception("%s: looking up a key failed", self.request_id)
+            log.exception("looking up a key failed", extra={"request_id": self.request_id})
             self.refused = Refuse(Problem.INTERNAL, "Something went wrong on our side.")
         self.loading = False
         if self.connection is not None:
@@ -309,6 +314,8 @@ class Incoming:
         assert caller is not None  # noqa: S101  (prepared)
         assert plan is not None  # noqa: S101
         self.target = target = pipeline.pick(caller.entry.state, plan)
+        if plan.readers is not None and pipeline.recorder is not None:
+            self.kept = Kept(self._body, pipeline.recorder.max_bytes)
         body = pipeline.body(plan, self.facts, hold, self._body)
         query = self.query
         head = b"%bcontent-length: %d\r\n%b\r\n" % (
@@ -334,7 +341,7 @@ class Incoming:
         try:
             upstream = await self._g.connector.connect(target.pool)
         except NotSent as error:
-            log.warning("%s: not sent: %s", self.request_id, error)
+            log.warning("not sent: %s", error, extra={"request_id": self.request_id})
             self._end(Outcome.NOT_SENT)
             self._refuse(Refuse(Problem.UNAVAILABLE, f"The vendor can't be reached: {error}.", code="vendor_unreachable"))
             return
@@ -359,6 +366,9 @@ class Incoming:
         self._release_body()
         self._leave()
         self._count(answer.status)
+        if self._g.observer is not None and not self.observed:
+            self.observed = True
+            tell(self._g.observer, self, status=answer.status, outcome=Outcome.NOT_SENT if self.hold is not None else None)
         connection = self.connection
         if connection is None:
             return
@@ -370,6 +380,7 @@ class Incoming:
         self._end(Outcome.NOT_SENT)
         if self.phase is DONE:
             return
+        self.refused = refused
         self._g.metrics.refused(refused.code or refused.problem.value)
         self._answer(worded(refused, self.route.style, self.request_id))
 

@@ -22,11 +22,12 @@ from urllib.parse import unquote_plus
 from keygate.gateway.credentials import CredentialBook, Target
 from keygate.gateway.dialects.bodies import replace
 from keygate.gateway.dialects.interface import BadBody, Codec, Facts, Problem
+from keygate.gateway.dialects.refusals import MAX_RETRY_AFTER_MS
 from keygate.gateway.dialects.registry import codec, resolved
 from keygate.gateway.http1 import RequestHead
 from keygate.gateway.keyring import KeyEntry, KeyRing
 from keygate.gateway.metrics import Metrics, Tally
-from keygate.gateway.ports import Accounts, Prices
+from keygate.gateway.ports import Accounts, Prices, Recorder
 from keygate.ledger import Ask, Hold, Refusal, RefusalKind
 from keygate.policies import Deny, KeyState, evaluate, resolve_alias, standing
 from keygate.vendors import VENDORS, Endpoint, ErrorStyle, Match, Refused, Vendor, resolve, split_model
@@ -102,6 +103,7 @@ class Plan(NamedTuple):
     upstream_path: bytes
     codec: Codec
     tally: Tally
+    readers: tuple[str, ...] | None = None  # of the recorded content; None: nothing is recorded
 
 
 class Caller(NamedTuple):
@@ -125,12 +127,14 @@ class Pipeline:
         book: CredentialBook,
         prices: Prices,
         metrics: Metrics,
+        recorder: Recorder | None = None,
     ) -> None:
         self.ring = ring
         self.accounts = accounts
         self.book = book
         self.prices = prices
         self.metrics = metrics
+        self.recorder = recorder
 
     # authenticate
 
@@ -229,6 +233,7 @@ class Pipeline:
             match.upstream_path,
             codec(match.endpoint.dialect),
             self.metrics.tally(vendor.name, group),
+            self.recorder.readers(state) if self.recorder is not None else None,
         )
 
     def _choose(self, state: KeyState, vendor: Vendor | None, asked: str) -> tuple[Vendor, str]:
@@ -345,9 +350,12 @@ MONEY = frozenset({RefusalKind.BUDGET_SPENT, RefusalKind.BUDGET_HELD})
 
 
 def refuse_held(refusal: Refusal) -> Refuse:
-    """A refusal of the ledger. Its own code where the SDKs have none they look at (402 keeps `insufficient_quota`)."""
+    """A refusal of the ledger. Its own code where the SDKs have none they look at (402 keeps `insufficient_quota`). SDKs sleep and try
+    again on 429; where no wait that they accept helps (a limit of the day, a request larger than the limit), they are told not to."""
     code = None if refusal.kind is RefusalKind.BUDGET_SPENT else refusal.kind.value
-    return Refuse(_PROBLEMS[refusal.kind], refusal.detail, code=code, retry_after_ms=refusal.retry_after_ms)
+    wait = refusal.retry_after_ms
+    hopeless = refusal.kind is RefusalKind.RATE_LIMIT and (wait is None or wait > MAX_RETRY_AFTER_MS)
+    return Refuse(_PROBLEMS[refusal.kind], refusal.detail, code=code, retry_after_ms=wait, should_retry=False if hopeless else None)
 
 
 # New each time: an exception that is raised again and again gathers tracebacks.

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from keygate.kit.secret import Secret
-from keygate.ledger import Ask, Hold, Refusal, Settlement
+from keygate.ledger import Ask, Hold, Recording, Refusal, Settlement
 from keygate.policies import KeyState
+
+if TYPE_CHECKING:
+    from keygate.gateway.observation import Ended
 
 
 class KeySource(Protocol):
@@ -64,8 +67,9 @@ class Accounts(Protocol):
     async def begin_waiting(self, state: KeyState, vendor: str, model: str, ask: Ask) -> Hold | Refusal:
         """As `begin`, but where only holds of requests in flight stand in the way, waits a moment for one to settle."""
 
-    def settle(self, hold: Hold, settlement: Settlement) -> int:
-        """Replaces the hold by what the request cost, journals it, frees slots; returns the cost in nano-dollars. Idempotent per hold."""
+    def settle(self, hold: Hold, settlement: Settlement) -> int | None:
+        """Replaces the hold by what the request cost, journals it, frees slots; returns the cost in nano-dollars (None: its price is not
+        known). Idempotent per hold."""
 
     def exceeded(self, hold: Hold, state: KeyState) -> Refusal | None:
         """For a request in flight whose key has a new state (bound before this is called): a hard budget of that state that applies to the
@@ -80,6 +84,26 @@ class Prices(Protocol):
 
     def context_window(self, vendor: str, model: str) -> int | None:
         """The most input tokens that one request of this model can have; None: not known."""
+
+
+class Recorder(Protocol):
+    """Keeps prompts and answers of the keys whose policies ask for it."""
+
+    @property
+    def max_bytes(self) -> int:
+        """Of a prompt and of an answer, each; of what is longer, one byte more is offered, so that the cut is seen."""
+
+    def readers(self, state: KeyState) -> tuple[str, ...] | None:
+        """Who may read what is recorded under this state; None: nothing is recorded. Asked once per state, route and model."""
+
+    def offer(self, recording: Recording) -> bool:
+        """Called at the settlement of a request that was sent. Never waits and never raises; False: it was dropped."""
+
+
+class Observer(Protocol):
+    """Is told of every request that got an answer, when it has ended. Never waits; what it raises is logged and thrown away."""
+
+    def ended(self, ended: Ended) -> None: ...
 
 
 class StatePublisher(Protocol):

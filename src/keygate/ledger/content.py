@@ -9,12 +9,13 @@ import base64
 import json
 import logging
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from keygate.audit import AuditLog
 from keygate.errors import NotFound
 from keygate.identities import Actor, Role
 from keygate.kit.secret import Secret
+from keygate.ledger.model import Recording
 from keygate.policies import KeyState
 from keygate.vault import Place, SealedColumn
 
@@ -28,18 +29,6 @@ PORTION = 50
 SEALED = SealedColumn("recorded_contents", "request_id", "sealed")  # for the vault's rotation of data keys
 
 _log = logging.getLogger(__name__)
-
-
-class Recording(NamedTuple):
-    """One exchange, as bytes on the wire."""
-
-    request_id: str
-    organization_id: str
-    key_id: str
-    at_ns: int
-    prompt: bytes
-    answer: bytes
-    readers: tuple[str, ...]  # roles and user ids
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +59,8 @@ def readers_of(state: KeyState) -> tuple[str, ...] | None:
 class ContentRecorder:
     """Takes recordings from the request path without waiting and stores them later. `tick` is called by the worker."""
 
+    max_bytes = MAX_BYTES
+
     def __init__(self, *, database: Database, repository: ContentRepository, seal: Seal) -> None:
         self._database = database
         self._repository = repository
@@ -78,6 +69,10 @@ class ContentRecorder:
         self._bytes = 0
         self._lock = asyncio.Lock()
         self.dropped = 0  # since the start of the process, for the metrics
+
+    def readers(self, state: KeyState) -> tuple[str, ...] | None:
+        """`readers_of`, and None too where nobody is named by every layer: what nobody may read is not kept."""
+        return readers_of(state) or None
 
     def offer(self, recording: Recording) -> bool:
         """Never waits. False where the queue is full: the recording is dropped, the request is not."""

@@ -88,7 +88,7 @@ class Refusal:
 
 
 class Settlement(NamedTuple):
-    """How a request ended. `usage` None: unknown; then the hold is charged and marked in doubt, unless `outcome` says nothing was billed."""
+    """How a request ended. `usage` None: unknown; then the hold is charged, in doubt, unless `outcome` says nothing was billed."""
 
     outcome: Outcome
     status: int  # what the caller got, 0 when nothing
@@ -99,3 +99,15 @@ class Settlement(NamedTuple):
     latency_ns: int = 0
     first_token_ns: int | None = None
     upstream_request_id: str | None = None
+
+
+class Recording(NamedTuple):
+    """One exchange whose content a policy keeps, as bytes on the wire."""
+
+    request_id: str
+    organization_id: str
+    key_id: str
+    at_ns: int
+    prompt: bytes
+    answer: bytes
+    readers: tuple[str, ...]  # roles and user ids
