@@ -115,7 +115,7 @@ class Engine:
     async def begin_waiting(self, state: KeyState, model: tuple[str, str] = OPUS, **more: object) -> Hold | Refusal:
         return await self.accounts.begin_waiting(state, *model, self.ask(**more))  # type: ignore[arg-type]  # by name
 
-    def finish(self, hold: Hold, *, tokens: int = 10, output: int = 10) -> int:
+    def finish(self, hold: Hold, *, tokens: int = 10, output: int = 10) -> int | None:
         return self.accounts.settle(hold, Settlement(Outcome.FINISHED, 200, TokenUsage(input=tokens, output=output)))
 
 

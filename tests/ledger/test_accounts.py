@@ -155,7 +155,7 @@ async def test_an_unknown_price_is_refused_under_a_hard_budget_and_unpriced_othe
     unknown = ("openai", "gpt-9-unheard-of")
     refused(engine.begin(hard, unknown), RefusalKind.UNPRICED)
     hold = admitted(engine.begin(free, unknown))
-    assert engine.finish(hold) == 0
+    assert engine.finish(hold) is None
     engine.fold()
     assert engine.spend.settles[0].cost_nano is None
     assert engine.spend.settles[0].price_id is None

@@ -52,7 +52,7 @@ class _InFlight:
         self.windows: list[tuple[SlidingWindow, Entry, int]] = []
         self.slots = slots
         self.settled = False
-        self.cost = 0
+        self.cost: int | None = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -352,7 +352,7 @@ class LedgerAccounts:
             for meter in flight.meters:
                 if meter.waiters:
                     self._serve(meter)
-        return charged
+        return cost
 
     def _count(
         self, flight: _InFlight, usage: TokenUsage | None, outcome: Outcome, *, unknown: bool

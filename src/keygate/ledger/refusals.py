@@ -9,7 +9,6 @@ from keygate.ledger.model import Refusal, RefusalKind
 from keygate.policies import BudgetRule, LimitKind, LimitRule, Period, Scope
 
 RETRY_HELD_MS = 1500
-LONGEST_RETRY_MS = 60_000
 
 _PER = {
     LimitKind.REQUESTS_PER_MINUTE: "requests per minute",
@@ -64,17 +63,17 @@ def lowered(meter: BudgetMeter) -> Refusal:
 
 
 def over_limit(rule: LimitRule, used: int, needed: int, wait_ns: int | None) -> Refusal:
-    """`wait_ns` until the request would fit; None: it never does."""
+    """`wait_ns` until the request would fit; None: it never does, and there is no time after which to try again."""
     what = f"The limit {rule.id} of {_whose(rule)} is {rule.amount} {_PER[rule.kind]}"
     if rule.kind is LimitKind.CONCURRENT_REQUESTS:
         detail = f"{what}, and {used} are in flight."
         return Refusal(RefusalKind.CONCURRENCY, rule.scope, rule.scope_id, rule.id, detail, 1000)
     if wait_ns is None:
         detail = f"{what}; this request may use {needed}, which is more than that. Send less input or a smaller maximum."
-        retry = LONGEST_RETRY_MS
+        retry = None
     else:
         detail = f"{what}; {used} are used" + (f" and this request may use {needed}." if needed > 1 else ".")
-        retry = min(max(-(-wait_ns // 1_000_000), 1), LONGEST_RETRY_MS)
+        retry = max(-(-wait_ns // 1_000_000), 1)
     return Refusal(RefusalKind.RATE_LIMIT, rule.scope, rule.scope_id, rule.id, detail, retry)
 
 

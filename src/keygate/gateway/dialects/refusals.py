@@ -63,7 +63,8 @@ def refusal(
     should_retry: bool | None = None,
 ) -> Answer:
     """A whole answer. `message` is for the caller; `code` is our stable code (`budget_spent`, `model_not_allowed`); `param` the field at
-    fault. Retry-after stands only where trying again can help, as whole seconds (1 to 60) and as milliseconds."""
+    fault. Retry-after stands only where trying again can help, as whole seconds (1 to 60) and as milliseconds; with `should_retry` False
+    it is for people: it takes longer than SDKs should sleep."""
     shape = _SHAPES[problem]
     retry = shape.retry if should_retry is None else should_retry
     headers = [(b"content-type", b"application/json"), (b"x-request-id", _header(request_id))]
@@ -71,7 +72,7 @@ def refusal(
         headers.append((b"request-id", _header(request_id)))
     if retry is not None:
         headers.append((b"x-should-retry", b"true" if retry else b"false"))
-    if problem in _DEFAULT_RETRY_MS and retry is not False:
+    if problem in _DEFAULT_RETRY_MS and (retry is not False or retry_after_ms is not None):
         wait = min(max(_DEFAULT_RETRY_MS[problem] if retry_after_ms is None else retry_after_ms, 1), MAX_RETRY_AFTER_MS)
         headers += [(b"retry-after", b"%d" % -(-wait // 1000)), (b"retry-after-ms", b"%d" % wait)]
     if problem is Problem.UPGRADE_REQUIRED:
