@@ -205,3 +205,13 @@ def test_without_credentials_the_first_start_says_what_comes_next(tmp_path: Path
     with NewUser(tmp_path, sandbox=False) as keygate:
         assert "keygate credentials add openai" in keygate.printed
         assert "curl" not in keygate.printed
+
+
+def test_a_vendor_key_of_ones_own_takes_the_sandboxs_place_at_the_next_start(new_user: NewUser) -> None:
+    new_user.EMAIL, new_user.password = new_user.shown("sign in as"), new_user.shown("password")  # type: ignore[misc]  # this one's
+    new_user.credential("openai", "http://127.0.0.1:9/v1", "sk-of-ones-own-0123456789")
+    new_user.stop()
+    new_user.start()
+    found = {(each["vendor"], each["name"]): each["status"] for each in new_user.call("GET", "/credentials")["items"]}
+    assert found["openai", "sandbox"] == "disabled"
+    assert found["anthropic", "sandbox"] == "enabled"

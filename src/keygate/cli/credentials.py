@@ -38,7 +38,11 @@ def add(
     body = {"vendor": vendor, "name": name, "secret": secret, "base_url": base_url, "weight": weight}
     with api() as client:
         made = client.request("POST", "/api/v1/credentials", body={key: value for key, value in body.items() if value is not None})
+        beside = [each for each in client.pages("/api/v1/credentials") if each["vendor"] == vendor and each["name"] == "sandbox"]
     output.as_json(made) if as_json else output.card(made, _COLUMNS)
+    for each in beside:
+        if each["status"] == "enabled":
+            output.note(f"The sandbox still takes its share of the calls to {vendor}: `keygate credentials remove {each['id']}`.")
 
 
 @commands.command("test")

@@ -128,6 +128,9 @@ def show(key_id: str, *, as_json: output.JsonOption = False) -> None:
     }
     output.out.print()
     output.table(usage.get("budgets", []), columns, empty="No budget applies.")
+    output.out.print()
+    limits = {"scope": "LIMIT OF", "kind": "KIND", "amount": "AMOUNT", "used": "USED"}
+    output.table(usage.get("limits", []), limits, empty="No limit applies.")
 
 
 @commands.command("rotate")
@@ -166,4 +169,21 @@ def explain(
     """What would happen to a call with this key, and why; nothing is called."""
     with api() as client:
         answer = client.request("POST", "/api/v1/policies/explain", body={"key_id": key_id, "model": model, "endpoint": endpoint})
-    output.as_json(answer) if as_json else output.card(answer)
+    if as_json:
+        output.as_json(answer)
+        return
+    refused, hold = answer.get("refused_by") or {}, answer.get("hold") or {}
+    found = {
+        "allowed": answer["allowed"],
+        "status": answer["status"],
+        "why": refused.get("detail"),
+        "rule": refused.get("rule"),
+        "would hold $": hold.get("amount_usd"),
+        "price": hold.get("price_id"),
+    }
+    output.card({name: value for name, value in found.items() if value is not None})
+    output.out.print()
+    output.table(answer.get("layers", []), {"scope": "RULES OF", "name": "NAME", "allows": "ALLOWS"}, empty="No rules apply.")
+    output.out.print()
+    budgets = {"scope": "BUDGET OF", "period": "PERIOD", "mode": "MODE", "amount_usd": "AMOUNT $", "spent_usd": "SPENT $", "fits": "FITS"}
+    output.table(answer.get("budgets", []), budgets, empty="No budget applies.")

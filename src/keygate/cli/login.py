@@ -54,4 +54,6 @@ def status(*, as_json: output.JsonOption = False) -> None:
         }
     )
     output.out.print()
-    output.card({name: value for name, value in stats.items() if not isinstance(value, list | dict)})
+    rows = [{"time": name.replace("_", " "), **stats[name]} for name in ("today", "yesterday", "last_30_days")]
+    columns = {"time": "", "requests": "REQUESTS", "errors": "ERRORS", "input_tokens": "INPUT", "output_tokens": "OUTPUT"}
+    output.table(rows, columns | {"cost_usd": "COST $", "in_doubt_usd": "IN DOUBT $"}, empty="")

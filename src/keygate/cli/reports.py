@@ -41,7 +41,7 @@ def usage(
         "requests": "REQUESTS",
         "input_tokens": "INPUT",
         "output_tokens": "OUTPUT",
-        "spent_usd": "SPENT $",
+        "cost_usd": "COST $",
         "in_doubt_usd": "IN DOUBT $",
     }
     output.table(rows, columns, empty="Nothing was used in this time.")

@@ -61,7 +61,9 @@ async def place_sandbox(organization_id: str, credentials: CredentialService, *,
     taken = {each.vendor for each in stored if each.name != SANDBOX and each.status is CredentialStatus.ENABLED}
     addresses = {Vendor.OPENAI: f"{address}/openai/v1", Vendor.ANTHROPIC: f"{address}/anthropic"}
     for vendor, base_url in addresses.items():
-        if vendor.value in taken:
+        if vendor.value in taken:  # calls must not go on to an address of an earlier start
+            if vendor.value in ours:
+                await credentials.update(actor, ours[vendor.value].id, {"status": CredentialStatus.DISABLED})
             continue
         secret = Secret(state.create_key(vendor).value)
         if vendor.value in ours:
