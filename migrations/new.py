@@ -12,7 +12,8 @@ from alembic import command
 from alembic.script import ScriptDirectory
 
 from keygate.kit.database import open_database
-from keygate.schema import configuration, upgrade
+from keygate.revisions import configuration
+from keygate.schema import scripts, upgrade
 
 
 async def write(message: str) -> None:
@@ -25,7 +26,7 @@ async def write(message: str) -> None:
 
 
 def _revision(connection: sa.Connection, message: str) -> None:
-    config = configuration(connection)
+    config = configuration(scripts(), connection)
     known = len(list(ScriptDirectory.from_config(config).walk_revisions()))
     command.revision(config, message=message, autogenerate=True, rev_id=f"{known + 1:04d}")
 

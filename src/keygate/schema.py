@@ -17,16 +17,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
-from alembic import command
-from alembic.autogenerate import compare_metadata
-from alembic.config import Config
-from alembic.migration import MigrationContext
-from alembic.script import ScriptDirectory
 
 from keygate.errors import Conflict, InvalidInput, StartRefused
 from keygate.kit.database import Database, lock, metadata
 
 if TYPE_CHECKING:
+    from types import ModuleType
+
     from sqlalchemy.ext.asyncio import AsyncConnection
 
 
@@ -57,28 +54,45 @@ def whole_schema() -> sa.MetaData:
     return metadata
 
 
-def configuration(connection: sa.Connection | None = None) -> Config:
-    """Alembic's configuration; no alembic.ini is needed."""
+def scripts() -> Path:
+    """The directory of the migrations."""
     package = Path(__file__).parent
     inside = package / "migrations"
-    config = Config()
-    config.set_main_option("script_location", str(inside if inside.is_dir() else package.parents[1] / "migrations").replace("%", "%%"))
-    config.set_main_option("path_separator", "os")
-    config.attributes["connection"] = connection
-    return config
+    return inside if inside.is_dir() else package.parents[1] / "migrations"
 
 
 async def upgrade(database: Database) -> str:
     """Brings a database to this version, whole or not at all, one process at a time. Returns the revision it then has. Raises
     `StartRefused` for a database that a newer KeyGate has written."""
+    async with database.read() as connection:
+        current = await connection.run_sync(_current)
+    if current is not None and current == _newest():
+        return current
     async with _alone(database) as connection:
-        return await connection.run_sync(_upgrade)
+        return str(await connection.run_sync(_revisions().upgrade, scripts()))
+
+
+def _current(connection: sa.Connection) -> str | None:
+    if not sa.inspect(connection).has_table("alembic_version"):
+        return None
+    return connection.execute(sa.text("SELECT version_num FROM alembic_version")).scalar_one_or_none()
+
+
+def _newest() -> str:
+    """Files of revisions are named after them, and revisions are numbered (`migrations/new.py`)."""
+    return max((path.name.partition("_")[0] for path in (scripts() / "versions").glob("[0-9]*.py")), default="")
+
+
+def _revisions() -> ModuleType:
+    from keygate import revisions  # noqa: PLC0415  (a start on a current database does without Alembic)
+
+    return revisions
 
 
 async def check(database: Database) -> SchemaReport:
     """Compares; changes nothing."""
     async with database.read() as connection:
-        current, head, drift = await connection.run_sync(_compare)
+        current, head, drift = await connection.run_sync(_revisions().compare, scripts(), whole_schema())
         damage: tuple[str, ...] = ()
         if database.is_sqlite:
             found = await connection.exec_driver_sql("PRAGMA quick_check(20)")
@@ -126,27 +140,3 @@ async def _alone(database: Database) -> AsyncIterator[AsyncConnection]:
                     raise StartRefused(f"The migration would leave broken references in {broken[0]}; nothing was changed")
         finally:
             await driver.execute("PRAGMA foreign_keys=ON")
-
-
-def _upgrade(connection: sa.Connection) -> str:
-    config = configuration(connection)
-    scripts = ScriptDirectory.from_config(config)
-    current = MigrationContext.configure(connection).get_current_revision()
-    if current is not None and current not in {script.revision for script in scripts.walk_revisions()}:
-        raise StartRefused(
-            f"The database has the revision {current}, which this version does not know; start the newer KeyGate, or restore a backup"
-        )
-    command.upgrade(config, "head")
-    return MigrationContext.configure(connection).get_current_revision() or ""
-
-
-def _compare(connection: sa.Connection) -> tuple[str | None, str | None, tuple[str, ...]]:
-    context = MigrationContext.configure(connection, opts={"compare_type": True})
-    head = ScriptDirectory.from_config(configuration()).get_current_head()
-    drift = tuple(_describe(difference) for difference in compare_metadata(context, whole_schema()))
-    return context.get_current_revision(), head, drift
-
-
-def _describe(difference: Any) -> str:
-    flat = difference[0] if isinstance(difference, list) else difference
-    return " ".join(str(part) for part in flat if isinstance(part, str | sa.Table | sa.Column | sa.Index))[:300]

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from keygate.errors import Conflict, InvalidInput, StartRefused
 from keygate.kit.database import open_database
-from keygate.schema import backup, check, configuration, upgrade, whole_schema
+from keygate.schema import backup, check, scripts, upgrade, whole_schema
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def empty(request, tmp_path):
 
 
 def _revisions() -> list[Path]:
-    return sorted((Path(configuration().get_main_option("script_location") or "") / "versions").glob("*.py"))
+    return sorted((scripts() / "versions").glob("*.py"))
 
 
 async def test_migrations_make_exactly_the_tables_of_the_code(empty):

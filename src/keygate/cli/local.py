@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -25,17 +23,6 @@ def _guarded(work: Callable[[], T]) -> T:
         fail(error.detail, Exit.FAILED)
     except ValidationError as error:
         fail("; ".join(map(wrong_setting, error.errors(include_input=False, include_url=False))), Exit.USAGE)
-
-
-def serve(*, host: str | None, port: int | None, sandbox: bool) -> None:
-    """Becomes the server: this process is replaced, so that nothing of the command line stays in its memory."""
-    environment = dict(os.environ)
-    if host is not None:
-        environment["KEYGATE_HOST"] = host
-    if port is not None:
-        environment["KEYGATE_PORT"] = str(port)
-    sys.stdout.flush()
-    os.execve(sys.executable, [sys.executable, "-m", "keygate.processes.serve", *(["--sandbox"] if sandbox else [])], environment)  # noqa: S606
 
 
 def run_sandbox(*, host: str, port: int) -> None:

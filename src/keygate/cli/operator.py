@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from keygate.cli import local, output
+from keygate.cli import local, output, server
 
 db = typer.Typer(no_args_is_help=True, help="The database of this data directory.")
 vault = typer.Typer(no_args_is_help=True, help="The vault of this data directory.")
@@ -20,7 +20,7 @@ def serve(
     sandbox: Annotated[bool, typer.Option("--sandbox", help="Also run the sandbox vendor, and use it as a credential.")] = False,
 ) -> None:
     """Run gateway, control plane and worker in one process."""
-    local.serve(host=host, port=port, sandbox=sandbox)
+    server.become(host=host, port=port, sandbox=sandbox)
 
 
 def sandbox(

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import ssl
 from collections.abc import Callable
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
-
-import httpx
 
 from keygate.kit.addresses import is_forbidden
 from keygate.kit.clock import Clock
@@ -26,6 +25,11 @@ class HttpProbe:
         self._tls = tls
 
     async def check(self, vendor: Vendor, base_url: str, secret: Secret) -> ProbeResult:
+        await asyncio.to_thread(
+            importlib.import_module, "httpx"
+        )  # its command line comes along, with rich: not at a start, not on the loop
+        import httpx  # noqa: PLC0415  (loaded a line above)
+
         began = self._clock.monotonic_ns()
         try:
             async with asyncio.timeout(self._timeout):
@@ -40,6 +44,8 @@ class HttpProbe:
         return ProbeResult(ok=status is not None and 200 <= status < 300, status=status, detail=detail, latency_ms=latency_ms)
 
     async def _ask(self, vendor: Vendor, base_url: str, secret: Secret) -> tuple[int | None, str]:
+        import httpx  # noqa: PLC0415  (loaded by `check`)
+
         url = httpx.URL(base_url + _models_path(vendor))
         headers = {"accept-encoding": "identity", "user-agent": "keygate"}
         if vendor.auth is Auth.BEARER:
