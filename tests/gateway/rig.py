@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import uvicorn
+from tests.gateway.upstream import Upstream
 
 from keygate.errors import Unavailable
 from keygate.gateway.gateway import Gateway, GatewaySettings
@@ -18,7 +19,6 @@ from keygate.kit.secret import Secret
 from keygate.ledger import Ask, Hold, Outcome, Refusal, RefusalKind, Settlement
 from keygate.policies import BudgetMode, BudgetRule, KeyDigest, KeyState, KeyStatus, Period, Scope
 from keygate.virtual_keys import digest, mint
-from tests.gateway.upstream import Upstream
 
 PEPPER = b"pepper-of-the-tests-32-bytes-long"
 NOT_BILLED = {Outcome.NOT_SENT, Outcome.UPSTREAM_ERROR}
@@ -223,7 +223,7 @@ class Rig:
     async def settled(self, count: int = 1, timeout: float = 5) -> None:
         """Waits until nothing is open and at least `count` requests are settled."""
         async with asyncio.timeout(timeout):
-            while self.accounts.open or len(self.accounts.settled) < count:
+            while self.accounts.open or len(self.accounts.settled) < count:  # noqa: ASYNC110  (a dict tells nobody)
                 await asyncio.sleep(0.01)
 
     def nothing_leaks(self) -> None:

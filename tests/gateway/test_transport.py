@@ -7,10 +7,10 @@ import json
 from collections.abc import AsyncIterator
 
 import pytest
-
-from keygate.ledger import Outcome
 from tests.gateway.rig import Rig, chat, read_reply, request, running
 from tests.gateway.upstream import CHAT
+
+from keygate.ledger import Outcome
 
 
 @pytest.fixture

@@ -9,11 +9,11 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 
 import pytest
+from tests.gateway.rig import Rig, budget, chat, read_chunk, read_head, read_reply, request, running
+from tests.gateway.upstream import CHAT
 
 from keygate.ledger import Outcome
 from keygate.policies import KeyDigest, KeyState, KeyStatus, RuleSet, Scope
-from tests.gateway.rig import Rig, budget, chat, read_chunk, read_head, read_reply, request, running
-from tests.gateway.upstream import CHAT
 
 
 @pytest.fixture
@@ -210,7 +210,7 @@ async def test_other_key_on_the_same_connection_is_another_caller(rig: Rig) -> N
 
 
 async def test_spent_budget_is_a_402_and_a_held_one_waits(rig: Rig) -> None:
-    token, state = rig.key(budgets=(budget(700_000),))
+    token, _ = rig.key(budgets=(budget(700_000),))
     reader, writer = await rig.open()
     writer.write(request(token, chat(max_tokens=400), X_Mode="held"))
     await asyncio.sleep(0.1)
@@ -322,7 +322,7 @@ async def test_stop_cuts_and_settles_what_does_not_finish_in_time() -> None:
     async with running(shutdown_timeout=1) as rig:
         token, _ = rig.key()
         streaming = await _stream(rig, token)
-        gone_reader, gone = await _stream(rig, token)
+        _, gone = await _stream(rig, token)
         gone.transport.abort()
     assert time.monotonic() - began < 4
     assert not rig.accounts.open

@@ -10,10 +10,12 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-
-from keygate.ledger import Outcome
 from tests.gateway.rig import Rig, chat, read_chunk, read_head, read_reply, request, running
 from tests.gateway.upstream import CHAT
+
+from keygate.ledger import Outcome
+
+POST = "POST /openai/v1/chat/completions HTTP/1.1\r\nHost: a\r\n"
 
 
 @pytest.fixture
@@ -80,7 +82,8 @@ async def test_odd_request_lines_are_refused(rig: Rig, line: bytes) -> None:
     "path",
     ["//openai/v1/chat/completions", "/openai//v1/chat/completions", "/openai/v1/../v1/chat/completions", "/openai%2fv1/chat/completions",
      "/%6fpenai/v1/chat/completions", "/openai/v1/chat/completions/", "/openai/v1/chat%2fcompletions", "/OpenAI/v1/chat/completions",
-     "http://gw/openai/v1/chat/completions", "/openai/v1/chat/completions;x", "/openai/v1/files", "/openai/v1/unknown", "/api/../openai/v1/chat/completions"],
+     "http://gw/openai/v1/chat/completions", "/openai/v1/chat/completions;x", "/openai/v1/files", "/openai/v1/unknown",
+     "/api/../openai/v1/chat/completions"],
 )  # fmt: skip
 async def test_no_spelling_of_a_path_passes_unmetered(rig: Rig, path: str) -> None:
     token, _ = rig.key()
@@ -97,7 +100,7 @@ async def test_oversized_heads_are_refused(rig: Rig) -> None:
 
 async def test_bodies_above_the_limit_are_refused_before_they_are_read(rig: Rig) -> None:
     token, _ = rig.key()
-    head = f"POST /openai/v1/chat/completions HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {token}\r\n".encode()
+    head = f"{POST}Authorization: Bearer {token}\r\n".encode()
     answer = await rig.raw(head + b"Content-Length: 99999999\r\n\r\n")
     assert answer.startswith(b"HTTP/1.1 413")
     rig.nothing_leaks()
@@ -107,9 +110,7 @@ async def test_endless_chunked_bodies_are_cut_at_the_limit(rig: Rig) -> None:
     token, _ = rig.key()
     await rig.call(token, chat(max_tokens=1))
     reader, writer = await rig.open()
-    writer.write(
-        f"POST /openai/v1/chat/completions HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {token}\r\nTransfer-Encoding: chunked\r\n\r\n".encode()
-    )
+    writer.write(f"{POST}Authorization: Bearer {token}\r\nTransfer-Encoding: chunked\r\n\r\n".encode())
     piece = b"10000\r\n" + b"x" * 65536 + b"\r\n"
 
     async def pour() -> None:
@@ -131,7 +132,7 @@ async def test_endless_chunked_bodies_are_cut_at_the_limit(rig: Rig) -> None:
 async def test_endless_chunk_extensions_are_refused(rig: Rig) -> None:
     token, _ = rig.key()
     await rig.call(token, chat(max_tokens=1))
-    head = f"POST /openai/v1/chat/completions HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {token}\r\nTransfer-Encoding: chunked\r\n\r\n1;".encode()
+    head = f"{POST}Authorization: Bearer {token}\r\nTransfer-Encoding: chunked\r\n\r\n1;".encode()
     assert (await rig.raw(head + b"a" * 3_000_000)).startswith(b"HTTP/1.1 400")
     rig.nothing_leaks()
 
@@ -149,8 +150,7 @@ async def test_compressed_bodies_are_refused_with_the_remedy(rig: Rig) -> None:
 async def test_bad_json_is_the_callers_fault(rig: Rig, body: bytes) -> None:
     token, _ = rig.key()
     answer = await rig.raw(
-        f"POST /openai/v1/chat/completions HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {token}\r\nConnection: close\r\nContent-Length: {len(body)}\r\n\r\n".encode()
-        + body
+        f"{POST}Authorization: Bearer {token}\r\nConnection: close\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
     )
     assert answer.startswith(b"HTTP/1.1 400")
     assert not rig.upstream.seen
@@ -184,16 +184,14 @@ async def test_slow_heads_and_slow_bodies_are_ended(rig: Rig) -> None:
     assert status == 408
     dripping.cancel()
     writer.close()
-    answer = await rig.raw(
-        f"POST /openai/v1/chat/completions HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {token}\r\nContent-Length: 10\r\n\r\nabc".encode()
-    )
+    answer = await rig.raw(f"{POST}Authorization: Bearer {token}\r\nContent-Length: 10\r\n\r\nabc".encode())
     assert answer.startswith(b"HTTP/1.1 408")
     rig.nothing_leaks()
 
 
 async def test_slow_readers_hold_the_vendor_back_and_are_cut(rig: Rig) -> None:
     token, _ = rig.key()
-    reader, writer = await asyncio.open_connection("127.0.0.1", rig.port, limit=1024)
+    _, writer = await asyncio.open_connection("127.0.0.1", rig.port, limit=1024)
     writer.transport.pause_reading()
     writer.write(request(token, chat(stream=True, max_tokens=5), X_Mode="torrent"))
     await asyncio.sleep(0.5)
@@ -356,14 +354,14 @@ async def test_draining_ends_in_time(rig: Rig) -> None:
 async def test_caller_who_leaves_at_any_moment_leaks_nothing(rig: Rig) -> None:
     token, _ = rig.key()
     data = request(token, chat(stream=True, max_tokens=5))
-    for cut in range(0, 40):
-        reader, writer = await rig.open()
+    for cut in range(40):
+        _, writer = await rig.open()
         writer.write(data if cut > 5 else data[: 20 * cut])
         await asyncio.sleep(0.0004 * cut)
         writer.transport.abort()
     await asyncio.sleep(0.3)
     async with asyncio.timeout(5):
-        while rig.gateway.in_flight:
+        while rig.gateway.in_flight:  # noqa: ASYNC110  (a set tells nobody)
             await asyncio.sleep(0.01)
     rig.nothing_leaks()
 

@@ -8,11 +8,11 @@ import random
 import time
 
 import pytest
+from tests.gateway.rig import chat, read_reply, request, running
+from tests.gateway.upstream import CHAT
 
 from keygate.gateway.http1 import read_request_head, request_spellings
 from keygate.gateway.repeated import HeadTemplate, Request
-from tests.gateway.rig import chat, read_reply, request, running
-from tests.gateway.upstream import CHAT
 
 SPELLINGS = request_spellings()
 

@@ -84,7 +84,7 @@ class Upstream:
         for writer in list(self.writers):
             writer.transport.abort()
         async with asyncio.timeout(5):
-            while self.open:
+            while self.open:  # noqa: ASYNC110  (a counter tells nobody)
                 await asyncio.sleep(0.01)
 
     @property

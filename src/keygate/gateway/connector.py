@@ -16,7 +16,7 @@ _MAX_PROXY_HEAD = 16 * 1024
 _STAGGER = 3.0  # seconds for one address while others remain
 
 
-class NotSent(Exception):  # noqa: N818  (an outcome, named like the ledger's)
+class NotSent(Exception):
     """The request never reached the vendor. The message says why, without secrets."""
 
 
@@ -159,7 +159,7 @@ class _ProxyGreeting(asyncio.Protocol):
         elif len(self._read) > _MAX_PROXY_HEAD:
             self._answer.set_exception(NotSent("the proxy's answer is too long"))
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def connection_lost(self, _exc: Exception | None) -> None:
         if not self._answer.done():
             self._answer.set_exception(NotSent("the proxy closed the connection"))
 

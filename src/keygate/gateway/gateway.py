@@ -136,7 +136,7 @@ class Gateway:
         """Lets requests in flight finish (those being drained too), within the shutdown time-out; then settles the rest as it stands."""
         self.shutting_down()
         assert self._stop_by is not None  # noqa: S101  (just set)
-        while self.in_flight and time.monotonic() < self._stop_by:
+        while self.in_flight and time.monotonic() < self._stop_by:  # noqa: ASYNC110  (requests pay nothing for an event that one stop wants)
             await asyncio.sleep(0.02)
         self.ticker.stop()
         for exchange in list(self.in_flight):

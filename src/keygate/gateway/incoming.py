@@ -32,6 +32,7 @@ log = logging.getLogger("keygate.gateway")
 
 _EAGER = 256 << 10  # request bodies above this are not read before the key is known, nor to the end after a refusal
 _ROUTE_PROBLEMS = {403: Problem.FORBIDDEN, 404: Problem.NOT_FOUND, 405: Problem.METHOD_NOT_ALLOWED}
+_NOTHING: list[bytes] = []  # never appended to
 _PROBE = Answer(200, ((b"content-type", b"application/json"),), b"")
 
 
@@ -67,7 +68,6 @@ class Incoming:
     """The first half of an exchange. Never raises towards the connection; every hold that it takes is handed to `_settle` in the end."""
 
     __slots__ = (
-        "_body",
         "_body_size",
         "_charged",
         "_g",
@@ -189,7 +189,7 @@ class Incoming:
             self.refused = refused
         except Unavailable:
             self.refused = Refuse(Problem.UNAVAILABLE, "The key could not be looked up just now.")
-        except Exception:  # noqa: BLE001  (logged, and answered: a request always ends)
+        except Exception:  # logged, and answered: a request always ends
             log.exception("looking up a key failed", extra={"request_id": self.request_id})
             self.refused = Refuse(Problem.INTERNAL, "Something went wrong on our side.")
         self.loading = False
@@ -220,9 +220,10 @@ class Incoming:
         self._release_body()
 
     def _release_body(self) -> None:
-        self._g.buffered_bytes -= self._charged
-        self._charged = 0
-        self._parts = []
+        if self._charged:
+            self._g.buffered_bytes -= self._charged
+            self._charged = 0
+        self._parts = _NOTHING
         self._payload = None
 
     def _too_large(self) -> Refuse:
@@ -244,62 +245,77 @@ class Incoming:
         """Runs the pipeline. The request goes out before this returns, unless something has to be waited for."""
         self.phase = PREPARING
         try:
-            self._prepare()
+            if self.refused is not None:
+                self._refuse(self.refused)
+                return
+            caller = self.caller
+            if self.method == b"HEAD":
+                self._answer(_PROBE)
+                return
+            assert caller is not None  # noqa: S101  (not refused, so authenticated)
+            now_ns = time.time_ns()
+            if now_ns >= self.valid_until:
+                self._refuse(self._g.pipeline.why_not(caller, now_ns))
+                return
+            parts = self._parts
+            self._prepare(caller, parts[0] if len(parts) == 1 else b"".join(parts), now_ns)
         except Refuse as refused:
             self._refuse(refused)
         except Exception as error:  # noqa: BLE001  (logged, and answered: a request always ends)
             self._fail(error)
 
-    def _prepare(self) -> None:
-        if self.refused is not None:
-            raise self.refused
-        if self.method == b"HEAD":
-            self._answer(_PROBE)
-            return
+    def go(self, head: RequestHead, caller: Caller, body: bytes, now_ns: int) -> None:
+        """`begin`, `body_received` and `start` in one, for a request whose head and caller are known to be good and whose body is small."""
+        self.head = head
+        self.phase = PREPARING
+        self.received = True
+        self._belongs_to(caller)
+        try:
+            self._prepare(caller, body, now_ns)
+        except Refuse as refused:
+            self._refuse(refused)
+        except Exception as error:  # noqa: BLE001  (logged, and answered: a request always ends)
+            self._fail(error)
+
+    def _prepare(self, caller: Caller, body: bytes, now_ns: int) -> None:
         g = self._g
         pipeline = g.pipeline
         route = self.route
-        caller = self.caller
-        assert caller is not None  # noqa: S101  (not refused, so authenticated)
         entry = caller.entry
+        state = entry.state
         if route.codec is None:
-            self._answer(g.catalogue.answer(route, entry.state, self.query))
+            self._answer(g.catalogue.answer(route, state, self.query))
             return
-        now_ns = time.time_ns()
-        if now_ns >= self.valid_until:
-            raise pipeline.why_not(caller, now_ns)
-        parts = self._parts
-        self._body = body = parts[0] if len(parts) == 1 else b"".join(parts)
         self.facts = facts = pipeline.read(route.codec, body, self.head.content_type)
         self.plan = plan = pipeline.plan(entry, route, facts.model, now_ns)
-        self.ask = ask = pipeline.bound(entry.state, plan, facts, self.request_id, now_ns)
-        hold = pipeline.hold(entry.state, plan, ask)
+        self.ask = ask = pipeline.bound(state, plan, facts, self.request_id, now_ns)
+        hold = pipeline.hold(state, plan, ask)
         if isinstance(hold, Refusal) and hold.kind in MONEY:
             tight = pipeline.tightened(plan, facts, ask, body)
             if tight is not None:
                 self.ask = tight
-                hold = pipeline.hold(entry.state, plan, tight)
+                hold = pipeline.hold(state, plan, tight)
         if not isinstance(hold, Refusal):
-            self._held(hold)
+            self._held(hold, caller, plan, body)
         elif hold.kind is RefusalKind.BUDGET_HELD:
-            g.spawn(self._hold_waiting(caller, plan))
+            g.spawn(self._hold_waiting(caller, plan, body))
         else:
             raise refuse_held(hold)
 
-    async def _hold_waiting(self, caller: Caller, plan: Plan) -> None:
+    async def _hold_waiting(self, caller: Caller, plan: Plan, body: bytes) -> None:
         """Only money of requests in flight stands in the way: one of them may settle in a moment."""
         try:
             hold = await self._g.accounts.begin_waiting(caller.entry.state, plan.vendor, plan.model, self.ask)
             if isinstance(hold, Refusal):
                 self._refuse(refuse_held(hold))
             else:
-                self._held(hold)
+                self._held(hold, caller, plan, body)
         except Refuse as refused:
             self._refuse(refused)
         except Exception as error:  # noqa: BLE001  (logged, and answered: a request always ends)
             self._fail(error)
 
-    def _held(self, hold: Hold) -> None:
+    def _held(self, hold: Hold, caller: Caller, plan: Plan, body: bytes) -> None:
         """From here on, whatever happens ends in a settlement."""
         self.hold = hold
         g = self._g
@@ -309,14 +325,11 @@ class Incoming:
         if self.connection is None:
             self._end(Outcome.NOT_SENT)
             return
+        if plan.readers is not None and g.recorder is not None:
+            self.kept = Kept(body, g.recorder.max_bytes)
         pipeline = g.pipeline
-        caller, plan = self.caller, self.plan
-        assert caller is not None  # noqa: S101  (prepared)
-        assert plan is not None  # noqa: S101
         self.target = target = pipeline.pick(caller.entry.state, plan)
-        if plan.readers is not None and pipeline.recorder is not None:
-            self.kept = Kept(self._body, pipeline.recorder.max_bytes)
-        body = pipeline.body(plan, self.facts, hold, self._body)
+        body = pipeline.body(plan, self.facts, hold, body)
         query = self.query
         head = b"%bcontent-length: %d\r\n%b\r\n" % (
             target.head(self.method, plan.upstream_path, pipeline.query(query) if query else query),
@@ -324,8 +337,7 @@ class Incoming:
             self.head.forward,
         )
         self._payload = (head, body)
-        self._body = b""
-        self._parts = []
+        self._parts = _NOTHING
         upstream = target.pool.take()
         if upstream is None:
             g.spawn(self._connect())

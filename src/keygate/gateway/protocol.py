@@ -5,6 +5,8 @@ other path to ASGI. Answers leave in the order of their requests, whichever kind
 from __future__ import annotations
 
 import asyncio
+import time
+from collections import deque
 from typing import TYPE_CHECKING, Any
 
 import httptools
@@ -20,6 +22,7 @@ from keygate.gateway.http1 import (
     HeadInvalid,
     read_request_head,
 )
+from keygate.gateway.incoming import Incoming
 from keygate.gateway.repeated import HeadTemplate, Request
 
 if TYPE_CHECKING:
@@ -30,6 +33,7 @@ if TYPE_CHECKING:
 
 _VERSIONS = frozenset({"1.1", "1.0"})
 _MAX_PIPELINED = 16
+_SMALL = 64 * 1024  # bodies that need not be counted while they wait
 _MAX_TEMPLATES = 4  # heads of one connection that are kept in the hope of a repetition
 _MAX_URL = 16 * 1024
 _LINGER = 2.0  # seconds that a refused caller may still send, so that it reads our answer and not a reset
@@ -47,6 +51,7 @@ class GatewayProtocol(HttpToolsProtocol):
     """Made by `Gateway.http_class`, which sets `gateway`."""
 
     gateway: Gateway
+    pipeline: deque[tuple[Any, Any]]  # uvicorn's queue: (cycle, app); here also (exchange, None)
 
     def __init__(
         self, config: Config, server_state: ServerState, app_state: dict[str, Any], _loop: asyncio.AbstractEventLoop | None = None
@@ -86,7 +91,7 @@ class GatewayProtocol(HttpToolsProtocol):
         if current is not None:
             current.caller_gone()
         for exchange in waiting:
-            exchange.caller_gone()  # type: ignore[attr-defined]  # entries without an app are exchanges
+            exchange.caller_gone()
 
     def data_received(self, data: bytes) -> None:
         self.seen = self.ticker.now
@@ -109,6 +114,12 @@ class GatewayProtocol(HttpToolsProtocol):
             self._unset_keepalive_if_required()
         request = template.request
         exchange = Exchange(self.gateway, self, request.route, request.method, request.query, http10=False, keep_alive=True)
+        if 0 < length <= _SMALL and len(data) - begins == length:
+            now_ns = time.time_ns()
+            if request.caller.holds(now_ns):
+                self.current = exchange
+                exchange.go(request.head, request.caller, data[begins:], now_ns)
+                return
         head = request.head if request.head.content_length == length else request.head._replace(content_length=length)
         self.current = self.reading = exchange
         exchange.begin(head, request.caller)
@@ -275,7 +286,7 @@ class GatewayProtocol(HttpToolsProtocol):
         headers = self.headers
         super().on_message_begin()
         self.url = url
-        self.headers = self.scope["headers"] = [(name.lower(), value) for name, value in headers]  # type: ignore[assignment]
+        self.headers = self.scope["headers"] = [(name.lower(), value) for name, value in headers]
         self.expect_100_continue = any(name == b"expect" and value.lower() == b"100-continue" for name, value in self.headers)
         self.reading = None
         if self._free:
@@ -294,7 +305,7 @@ class GatewayProtocol(HttpToolsProtocol):
 
     def _queue(self, exchange: Exchange) -> None:
         self.flow.pause_reading()
-        self.pipeline.appendleft((exchange, None))  # type: ignore[arg-type]  # told apart by the missing app
+        self.pipeline.appendleft((exchange, None))
         self._bound_queue()
 
     def _bound_queue(self) -> None:
@@ -327,14 +338,14 @@ class GatewayProtocol(HttpToolsProtocol):
     def write(self, data: bytes) -> None:
         self.transport.write(data)
 
-    def proceed(self, exchange: Exchange) -> None:
+    def proceed(self, exchange: Incoming) -> None:
         if exchange is self.current:
             if exchange is self.reading or not self.pipeline:
                 self.flow.resume_reading()
             if exchange.ready:
                 exchange.start()
 
-    def finished(self, exchange: Exchange, *, close: bool) -> None:
+    def finished(self, exchange: Incoming, *, close: bool) -> None:
         self.server_state.total_requests += 1
         if exchange is not self.current:
             return
@@ -376,8 +387,8 @@ class GatewayProtocol(HttpToolsProtocol):
         if app is not None:
             self._start_asgi_task(entry, app)
         else:
-            self.current = exchange = entry  # type: ignore[assignment]  # entries without an app are exchanges
-            if exchange.wants_continue():  # type: ignore[attr-defined]
+            self.current = exchange = entry
+            if exchange.wants_continue():
                 self.transport.write(CONTINUE)
             self.loop.call_soon(self.proceed, exchange)
         if not self.pipeline:

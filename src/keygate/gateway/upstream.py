@@ -48,7 +48,7 @@ class UpstreamConnection(asyncio.Protocol):
     __slots__ = (
         "_answered", "_body", "_complete", "_head", "_headers", "_informational", "_keep", "_overhead", "_parser",
         "_reason", "_ticker", "closed", "fresh", "on_body", "parts", "paused", "pool", "receiver", "seen", "sent_at", "served", "transport",
-        "until_close", "untaken",
+        "untaken", "until_close",
     )  # fmt: skip
 
     def __init__(self, pool: Pool, ticker: Ticker) -> None:
