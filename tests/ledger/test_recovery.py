@@ -107,7 +107,7 @@ async def test_limits_survive_a_restart(tmp_path: Path, segment_bytes: int) -> N
     refusal = again.begin(state)
     assert isinstance(refusal, Refusal)
     assert refusal.kind is RefusalKind.RATE_LIMIT
-    clock.advance(30)
+    clock.advance(31)
     assert isinstance(again.begin(state), Hold)
     again.accounts.close()
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from tests.ledger.engine import limit
 
 from keygate.kit.clock import NANOSECONDS
-from keygate.ledger.meters.windows import DAY, EXACT, LEASE, MINUTE, SlidingWindow, Slots
+from keygate.ledger.meters.windows import ARRIVAL, DAY, EXACT, LEASE, MINUTE, SlidingWindow, Slots
 from keygate.policies import LimitKind
 
 SECOND = NANOSECONDS
@@ -23,13 +23,13 @@ def test_in_no_minute_at_any_offset_more_than_the_limit_passes(amount: int, step
     now, passed = 0, []
     for wait, wanted in steps:
         now += wait
-        inside = sum(taken for at, taken in passed if at > now - MINUTE)
+        inside = sum(taken for at, taken in passed if at > now - MINUTE - ARRIVAL)
         assert window.room(now) == amount - inside  # exact, so nobody is refused falsely either
         if wanted <= window.room(now):
             window.take(wanted, now)
             passed.append((now, wanted))
     for at, _ in passed:
-        assert sum(taken for other, taken in passed if at <= other < at + MINUTE) <= amount
+        assert sum(taken for other, taken in passed if at <= other < at + MINUTE + ARRIVAL) <= amount
 
 
 @settings(max_examples=50, deadline=None)
@@ -44,7 +44,7 @@ def test_large_limits_keep_memory_bounded_and_never_admit_early(gaps: list[int])
             passed.append(now)
     assert len(window._entries) <= 2 * EXACT + 2
     for index in range(0, len(passed) - 3 * EXACT, 97):
-        assert passed[index + 3 * EXACT] - passed[index] >= MINUTE
+        assert passed[index + 3 * EXACT] - passed[index] >= MINUTE + ARRIVAL
 
 
 def test_tokens_are_lowered_at_the_time_at_which_they_were_reserved() -> None:
@@ -54,26 +54,27 @@ def test_tokens_are_lowered_at_the_time_at_which_they_were_reserved() -> None:
     assert window.room(30 * SECOND) == 0
     window.correct(entry, -90)
     assert window.room(30 * SECOND) == 90
-    assert window.room(60 * SECOND) == 100
+    assert window.room(60 * SECOND) == 90
+    assert window.room(MINUTE + ARRIVAL) == 100
 
 
 def test_a_correction_after_the_entry_has_left_changes_nothing() -> None:
     window = SlidingWindow(limit(LimitKind.TOKENS_PER_MINUTE, 100))
     entry = window.take(80, 0)
-    assert window.room(MINUTE) == 100
+    assert window.room(MINUTE + ARRIVAL) == 100
     window.correct(entry, -70)
     window.correct(entry, 500)
-    assert window.room(MINUTE) == 100
+    assert window.room(MINUTE + ARRIVAL) == 100
 
 
 def test_free_at_says_when_it_fits_and_never_for_what_never_fits() -> None:
     window = SlidingWindow(limit(LimitKind.REQUESTS_PER_MINUTE, 2))
     window.take(1, 0)
     window.take(1, 10 * SECOND)
-    assert window.free_at(1, 20 * SECOND) == 60 * SECOND
-    assert window.free_at(2, 20 * SECOND) == 70 * SECOND
+    assert window.free_at(1, 20 * SECOND) == MINUTE + ARRIVAL
+    assert window.free_at(2, 20 * SECOND) == MINUTE + ARRIVAL + 10 * SECOND
     assert window.free_at(3, 20 * SECOND) is None
-    assert window.room(60 * SECOND) == 1
+    assert window.room(MINUTE + ARRIVAL) == 1
 
 
 @given(uses=st.lists(st.tuples(st.integers(-DAY, 0), st.integers(1, 5)), max_size=30))
@@ -81,8 +82,8 @@ def test_restored_use_counts_until_its_time_whatever_the_order(uses: list[tuple[
     window = SlidingWindow(limit(LimitKind.REQUESTS_PER_DAY, 1000))
     for ended, amount in uses:
         window.restore(ended, amount)
-    for now in (0, DAY // 3, DAY):
-        assert window.room(now) == 1000 - sum(amount for ended, amount in uses if ended > now - DAY)
+    for now in (0, DAY // 3, DAY + ARRIVAL):
+        assert window.room(now) == 1000 - sum(amount for ended, amount in uses if ended > now - DAY - ARRIVAL)
 
 
 def test_slots_are_free_again_after_settle_and_never_below_zero() -> None:

@@ -10,7 +10,7 @@ from keygate.ledger.journal import Position, Recovered, Settle, read_from
 from keygate.ledger.meters.budget import BudgetMeter
 from keygate.ledger.meters.plan import Plan
 from keygate.ledger.meters.selectors import applies
-from keygate.ledger.meters.windows import DAY, DAY_BUCKET, MINUTE, SlidingWindow, Slots
+from keygate.ledger.meters.windows import ARRIVAL, DAY, DAY_BUCKET, MINUTE, SlidingWindow, Slots
 from keygate.ledger.model import Ask
 from keygate.ledger.ports import BudgetQuery, SliceSource, SpendSource, WindowSpend
 from keygate.ledger.prices import PriceBook
@@ -153,7 +153,7 @@ class Bindings:
                 del self._gauges[rule_id]
                 self._evictions += 1
                 self._unused.discard(rule_id)
-        if self._recent and mono - self._booted[1] > MINUTE:
+        if self._recent and mono - self._booted[1] > MINUTE + ARRIVAL:
             self._recent.clear()
 
     def written(self, record: Settle, behind: Position) -> None:

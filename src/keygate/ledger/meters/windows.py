@@ -14,16 +14,18 @@ from keygate.kit.clock import NANOSECONDS
 from keygate.policies import LimitKind, LimitRule
 
 MINUTE = 60 * NANOSECONDS
+# A request reaches the vendor a little after it was let in, the first of a burst later than others: what counts is when it arrives there.
+ARRIVAL = NANOSECONDS // 2
 DAY = 86_400 * NANOSECONDS
 DAY_BUCKET = 300 * NANOSECONDS  # how finely the database keeps use per day
 EXACT = 4096
 LEASE = 6 * 3600 * NANOSECONDS
 
 LENGTH = {
-    LimitKind.REQUESTS_PER_MINUTE: MINUTE,
-    LimitKind.TOKENS_PER_MINUTE: MINUTE,
-    LimitKind.REQUESTS_PER_DAY: DAY,
-    LimitKind.TOKENS_PER_DAY: DAY,
+    LimitKind.REQUESTS_PER_MINUTE: MINUTE + ARRIVAL,
+    LimitKind.TOKENS_PER_MINUTE: MINUTE + ARRIVAL,
+    LimitKind.REQUESTS_PER_DAY: DAY + ARRIVAL,
+    LimitKind.TOKENS_PER_DAY: DAY + ARRIVAL,
 }
 TOKENS = frozenset({LimitKind.TOKENS_PER_MINUTE, LimitKind.TOKENS_PER_DAY})
 
@@ -37,7 +39,7 @@ class SlidingWindow:
         self.users = 0
         self.last_settle = (0, 0)  # journal position behind the last settle that was counted here
         self.tokens = rule.kind in TOKENS
-        self.per_day = LENGTH[rule.kind] == DAY
+        self.per_day = LENGTH[rule.kind] > DAY
         self.flying = 0  # requests in flight that have taken from this window
         self.total = 0
         self.length = LENGTH[rule.kind]
