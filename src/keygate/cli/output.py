@@ -33,7 +33,7 @@ def as_json(value: Any) -> None:
 
 
 def cell(value: Any) -> str:
-    if value is None or value in ("", []):
+    if value is None or value in ("", [], ()):
         return "–"
     if isinstance(value, bool):
         return "yes" if value else "no"

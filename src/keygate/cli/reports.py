@@ -65,14 +65,18 @@ def list_entries(
         )
     columns = {
         "sequence": "#",
-        "at": "TIME",
+        "time": "TIME",
         "actor": "ACTOR",
         "action": "ACTION",
         "outcome": "OUTCOME",
         "target": "TARGET",
         "address": "ADDRESS",
     }
-    output.as_json(rows) if as_json else output.table(rows, columns, empty="Nothing fits.")
+    if as_json:
+        output.as_json(rows)
+        return
+    people = [{**row, "actor": row["actor"]["id"] or row["actor"]["kind"]} for row in rows]
+    output.table(people, columns, empty="Nothing fits.")
 
 
 @audit.command("export")
