@@ -92,6 +92,31 @@ class Settings(BaseSettings):
         400, ge=1, validation_alias=_named("RETENTION_DAYS"), description="Days that ledger entries are kept; roll-ups stay"
     )
 
+    content_days: int = Field(
+        30,
+        ge=1,
+        le=3650,
+        validation_alias=_named("CONTENT_DAYS"),
+        description="Days that prompts and answers are kept where a policy records them",
+    )
+    otlp_endpoint: str = Field(
+        "",
+        validation_alias=AliasChoices("OTEL_EXPORTER_OTLP_ENDPOINT"),
+        description="Base address of an OpenTelemetry collector (OTLP over HTTP) for traces; needs the extra `otel`. OpenTelemetry's other "
+        "variables hold too: service name, headers, sampler, time-outs",
+    )
+    otlp_traces_endpoint: str = Field(
+        "",
+        validation_alias=AliasChoices("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"),
+        description="The same for traces alone, as the whole address",
+    )
+    otel_protocol: str = Field(
+        "",
+        validation_alias=AliasChoices("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"),
+        description="`http/protobuf` is spoken",
+    )
+    otel_traces_exporter: str = Field("", validation_alias=AliasChoices("OTEL_TRACES_EXPORTER"), description="`none` turns traces off")
+
     @field_validator("public_url")
     @classmethod
     def _whole_url(cls, value: str | None) -> str | None:
@@ -115,6 +140,14 @@ class Settings(BaseSettings):
         if value is not None and not 12 <= len(value.get_secret_value()) <= 200:
             raise ValueError("must have between 12 and 200 characters")
         return value
+
+    @property
+    def traces_endpoint(self) -> str | None:
+        """Where spans are sent, as a whole address; None: nowhere."""
+        if self.otel_traces_exporter.strip().lower() == "none":
+            return None
+        base = self.otlp_endpoint.strip().rstrip("/")
+        return self.otlp_traces_endpoint.strip() or (f"{base}/v1/traces" if base else None)
 
     @property
     def address(self) -> str:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from urllib.parse import unquote_to_bytes
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from keygate.api.problems import of_error, problem
+from keygate.api.routes import PREFIX
 from keygate.errors import InvalidInput, KeyGateError, TooLarge
 from keygate.kit.ids import new_id
 
@@ -24,7 +26,11 @@ _HEADERS = {
     "x-frame-options": "DENY",
 }
 
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+_PROBES = frozenset({"/health", "/ready", "/metrics"})
+
 _log = logging.getLogger(__name__)
+_requests = logging.getLogger("keygate.api")
 
 
 class Envelope:
@@ -39,12 +45,15 @@ class Envelope:
             return
         request_id = new_id("req")
         scope.setdefault("state", {})["request_id"] = request_id
+        began = time.monotonic()
         started = False
+        status = 0
 
         async def answer(message: Message) -> None:
-            nonlocal started
+            nonlocal started, status
             if message["type"] == "http.response.start":
                 started = True
+                status = message["status"]
                 headers = MutableHeaders(scope=message)
                 headers["x-request-id"] = request_id
                 for name, value in _HEADERS.items():
@@ -60,7 +69,7 @@ class Envelope:
                 raise
             await of_error(error, request_id)(scope, receive, answer)
         except Exception:
-            _log.exception("request %s failed", request_id)
+            _log.exception("failed", extra={"request_id": request_id})
             if started:
                 raise
             response = problem(
@@ -71,6 +80,19 @@ class Envelope:
                 detail=f"Something went wrong on our side; the log has more under {request_id}",
             )
             await response(scope, receive, answer)
+        finally:
+            _note(scope, request_id, status=status, seconds=time.monotonic() - began)
+
+
+def _note(scope: Scope, request_id: str, *, status: int, seconds: float) -> None:
+    """One line per request: the route as it is written, never the address or the query as they were sent. Probes are of no interest."""
+    path = getattr(scope.get("route"), "path", None)
+    route = "-" if path is None else f"{PREFIX}{path}" if scope["path"].startswith(f"{PREFIX}/") else path
+    actor = scope["state"].get("actor")
+    level = logging.DEBUG if path in _PROBES else logging.INFO
+    fields = {"method": scope["method"] if scope["method"] in _METHODS else "-", "route": route, "status": status}
+    more = {"ms": round(seconds * 1000, 1), "request_id": request_id, "actor": getattr(actor, "id", "-")}
+    _requests.log(level, "request", extra={**fields, **more})
 
 
 def _check_address(scope: Scope) -> None:

@@ -108,7 +108,7 @@ async def _record(request: Request, error: KeyGateError, audit: AuditLog) -> Non
     try:
         await audit.refused(actor, permission, f"{request.method} {request.url.path}"[:400], reason=error.detail)
     except KeyGateError:
-        _log.exception("a refusal could not be recorded (request %s)", request.state.request_id)
+        _log.exception("a refusal could not be recorded", extra={"request_id": request.state.request_id})
 
 
 def _first(error: RequestValidationError) -> InvalidInput:

@@ -20,7 +20,7 @@ from keygate.gateway.dialects.interface import Problem, Reading, Tap
 from keygate.gateway.http1 import LAST_CHUNK, ResponseHead
 from keygate.gateway.incoming import DONE, DRAINING, PASSING, PREPARING, RECEIVING, SENT, CallerConnection, Incoming, log
 from keygate.gateway.keyring import FOREVER
-from keygate.gateway.observation import NOTED, note, tell
+from keygate.gateway.observation import note, tell
 from keygate.gateway.pipeline import Refuse, Route, refuse_held
 from keygate.gateway.recording import KeepingTap
 from keygate.gateway.upstream import UpstreamConnection
@@ -477,8 +477,8 @@ class Exchange(Incoming):
             plan.tally.settled(self.status, latency)
             if self.kept is not None and plan.readers is not None and g.recorder is not None:
                 self.kept.offer(g.recorder, caller.entry.state, self.ask, plan.readers)
-        if outcome in NOTED:
-            note(self, plan, outcome)
+        if outcome is not Outcome.FINISHED:
+            note(g.metrics, self, plan, outcome=outcome)
         if g.observer is not None and (outcome is not Outcome.NOT_SENT or self.connection is None):
             self.observed = True
             refused = self.refused if self._buffering else None

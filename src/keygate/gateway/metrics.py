@@ -44,11 +44,17 @@ class Metrics(Collector):
     def __init__(self) -> None:
         self._tallies: dict[tuple[str, str], Tally] = {}
         self._refusals: dict[str, int] = {}
+        self._unfinished: dict[str, int] = {}
         self._gauges: list[tuple[str, str, Callable[[], float]]] = []
+        self._counters: list[tuple[str, str, Callable[[], float]]] = []
 
     def gauge(self, name: str, documentation: str, read: Callable[[], float]) -> None:
         """A value that is read when the metrics are: open holds, connections, the journal's lag."""
         self._gauges.append((name, documentation, read))
+
+    def counter(self, name: str, documentation: str, read: Callable[[], float]) -> None:
+        """As `gauge`, for what only rises while the process lives; `_total` is added to the name."""
+        self._counters.append((name, documentation, read))
 
     def tally(self, vendor: str, endpoint: str) -> Tally:
         label = (vendor, endpoint)
@@ -61,6 +67,9 @@ class Metrics(Collector):
         if rule in self._refusals or len(self._refusals) < _MAX_SERIES:
             self._refusals[rule] = self._refusals.get(rule, 0) + 1
 
+    def unfinished(self, outcome: str) -> None:
+        self._unfinished[outcome] = self._unfinished.get(outcome, 0) + 1
+
     def collect(self) -> Iterable[Metric]:
         requests = CounterMetricFamily("keygate_gateway_requests", "Requests answered", labels=("vendor", "endpoint", "status"))
         for tally in list(self._tallies.values()):
@@ -71,8 +80,16 @@ class Metrics(Collector):
         for rule, count in list(self._refusals.items()):
             refusals.add_metric((rule,), count)
         yield refusals
+        unfinished = CounterMetricFamily(
+            "keygate_gateway_unfinished", "Requests with a hold whose answer did not end as it should, by outcome", labels=("outcome",)
+        )
+        for outcome, count in list(self._unfinished.items()):
+            unfinished.add_metric((outcome,), count)
+        yield unfinished
         histogram = HistogramMetricFamily(
-            "keygate_gateway_upstream_seconds", "From a request's head to the end of the vendor's answer", labels=("vendor", "endpoint")
+            "keygate_gateway_upstream_duration_seconds",
+            "From a request's head to the end of the vendor's answer",
+            labels=("vendor", "endpoint"),
         )
         names = [*map(str, BOUNDS), "+Inf"]
         for tally in list(self._tallies.values()):
@@ -81,3 +98,5 @@ class Metrics(Collector):
         yield histogram
         for name, documentation, read in self._gauges:
             yield GaugeMetricFamily(name, documentation, value=read())
+        for name, documentation, read in self._counters:
+            yield CounterMetricFamily(name, documentation, value=read())

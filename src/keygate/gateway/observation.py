@@ -11,24 +11,26 @@ from keygate.ledger import Outcome, TokenUsage
 if TYPE_CHECKING:
     from keygate.gateway.dialects.interface import Reading
     from keygate.gateway.incoming import Incoming
+    from keygate.gateway.metrics import Metrics
     from keygate.gateway.pipeline import Plan
     from keygate.gateway.ports import Observer
 
 _log = logging.getLogger("keygate.gateway")
 
 
-NOTED = frozenset({Outcome.CLIENT_GONE, Outcome.CUT, Outcome.UPSTREAM_ERROR})  # other bad ends are logged where their reason is known
-_WORDS = {
+_WORDS = {  # other bad ends are logged where their reason is known
     Outcome.CLIENT_GONE: "the caller left before the end",
     Outcome.CUT: "a request was ended by a change of its key",
     Outcome.UPSTREAM_ERROR: "the vendor answered with an error",
 }
 
 
-def note(exchange: Incoming, plan: Plan, outcome: Outcome) -> None:
-    """A line in the log. The caller finds the same request id in its answer."""
-    fields = {"request_id": exchange.request_id, "outcome": outcome.value, "status": exchange.status, "vendor": plan.vendor}
-    _log.info(_WORDS[outcome], extra=fields)
+def note(metrics: Metrics, exchange: Incoming, plan: Plan, *, outcome: Outcome) -> None:
+    """An end that is not as it should be: counted, and logged. The caller finds the same request id in its answer."""
+    metrics.unfinished(outcome.value)
+    if outcome in _WORDS:
+        fields = {"request_id": exchange.request_id, "outcome": outcome.value, "status": exchange.status, "vendor": plan.vendor}
+        _log.info(_WORDS[outcome], extra=fields)
 
 
 class Ended(NamedTuple):

@@ -33,6 +33,7 @@ from keygate.processes.worker import Worker
 _SYNC_SECONDS = 1.0
 _RETRY_SECONDS = 1.0
 _REAP_SECONDS = 60.0
+_FIRST_SECONDS = 5.0  # rare jobs too, so that they run in processes that are restarted often
 
 
 class Estimates:
@@ -61,7 +62,7 @@ class Ledger:
 
     def schedule(self, worker: Worker) -> None:
         for job in jobs(fold=self.fold, grant=self.grant, retention=self.retention, recorder=self.recorder):
-            worker.every(job.every_seconds, job.name, job.tick)
+            worker.every(job.every_seconds, job.name, job.tick, first=min(job.every_seconds, _FIRST_SECONDS))
 
         async def sync() -> None:
             await asyncio.to_thread(self.accounts.sync)
@@ -135,7 +136,12 @@ async def ledger(base: Foundation, outbox: EventOutbox, *, posted: Callable[[Seq
         usage=KeyStanding(engine=accounts, reports=reports),
         recorder=ContentRecorder(database=base.database, repository=contents, seal=base.vault),
         retention=Retention(
-            database=base.database, repository=repository, contents=contents, clock=clock, entry_days=base.settings.retention_days
+            database=base.database,
+            repository=repository,
+            contents=contents,
+            clock=clock,
+            entry_days=base.settings.retention_days,
+            content_days=base.settings.content_days,
         ),
         in_doubt=len(recovered.in_doubt),
         services=services,

@@ -23,6 +23,11 @@ def redact(text: str) -> str:
     return _LOOKS_SECRET.sub("[redacted]", text)
 
 
+def _value(value: Any) -> Any:
+    """Numbers stay numbers for machines."""
+    return value if value is None or isinstance(value, bool | int | float) else redact(str(value))
+
+
 class _Line(logging.Formatter):
     def _fields(self, record: logging.LogRecord) -> dict[str, Any]:
         return {name: value for name, value in vars(record).items() if name not in _STANDARD}
@@ -47,7 +52,7 @@ class JsonLine(_Line):
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": redact(record.getMessage()),
-            **{name: redact(str(value)) for name, value in self._fields(record).items()},
+            **{name: _value(value) for name, value in self._fields(record).items()},
         }
         trace = self._trace(record)
         if trace is not None:

@@ -15,10 +15,8 @@ import sys
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 
-import prometheus_client
 import sqlalchemy as sa
 import uvloop
-from prometheus_client.registry import CollectorRegistry
 from pydantic import ValidationError
 
 from keygate import __version__, schema
@@ -36,7 +34,9 @@ from keygate.processes.last_use import EVERY_SECONDS as LAST_USE_SECONDS
 from keygate.processes.last_use import LastUse
 from keygate.processes.ledgering import Ledger, ledger
 from keygate.processes.listening import Server, configuration, listen
+from keygate.processes.metrics import exposition
 from keygate.processes.node import DataDirectory
+from keygate.processes.tracing import tracing
 from keygate.processes.worker import Worker
 from keygate.sandbox import SandboxState, start_sandbox
 from keygate.vault import CredentialService
@@ -68,25 +68,6 @@ def _proxies() -> ProxySettings:
 async def _check_audit(base: Foundation) -> None:
     for fault in await base.audit.reconcile():
         _log.error("audit log: %s (entry %s); run `keygate audit verify`", fault.detail, fault.sequence)
-
-
-def _metrics(gateway: Gateway, book: Ledger, worker: Worker) -> CollectorRegistry:
-    registry = CollectorRegistry()
-    registry.register(gateway.metrics)
-    prometheus_client.ProcessCollector(registry=registry)
-    prometheus_client.GCCollector(registry=registry)
-    gauge = gateway.metrics.gauge
-    gauge("keygate_journal_lag_bytes", "Journal not yet folded into the ledger", lambda: book.fold.lag().bytes)
-    gauge("keygate_journal_lag_seconds", "Age of the oldest record not yet folded", lambda: book.fold.lag().seconds)
-    gauge(
-        "keygate_journal_settles_waiting", "Settled requests that the journal could not take", lambda: book.accounts.health.settles_waiting
-    )
-    gauge("keygate_ledger_entries_folded", "Ledger entries added since the start", lambda: book.fold.folded)
-    gauge("keygate_holds_usd", "Money held for requests in flight", lambda: book.accounts.health.held_nano / 1e9)
-    gauge("keygate_holds_waiting", "Requests waiting for a hold", lambda: book.accounts.health.waiting)
-    gauge("keygate_recordings_dropped", "Recorded contents dropped because they came too fast", lambda: book.recorder.dropped)
-    gauge("keygate_worker_failures", "Turns of jobs that failed since the start", lambda: sum(worker.failed.values()))
-    return registry
 
 
 async def _prepare(
@@ -133,6 +114,9 @@ async def _serve(settings: Settings, *, with_sandbox: bool) -> None:
         stack.push_async_callback(books.close)
         if books.in_doubt:
             _log.warning("%d requests had no end when the last process ended; they are charged at their holds, in doubt", books.in_doubt)
+        spans = tracing(settings)
+        if spans is not None:
+            stack.push_async_callback(spans.close)
         news = Announcer()
         credentials = credential_service(base, news)
         gateway = Gateway(
@@ -143,6 +127,8 @@ async def _serve(settings: Settings, *, with_sandbox: bool) -> None:
             prices=books.book,
             pepper=base.pepper,
             proxies=_proxies(),
+            recorder=books.recorder,
+            observer=spans,
         )
         news.gateway = gateway
         services: dict[type, object] = {CredentialService: credentials, type(events): events, **books.services}
@@ -160,14 +146,13 @@ async def _serve(settings: Settings, *, with_sandbox: bool) -> None:
         worker.start()
         stack.push_async_callback(worker.stop)
         stack.push_async_callback(gateway.stop)
-        registry = _metrics(gateway, books, worker)
         app = create_app(
             services=plane.services,
             sessions=plane.identities.sessions,
             audit=base.audit,
             public_url=settings.address,
             checks={"database": _database_check(base), "journal": _journal_check(books)},
-            metrics=lambda: prometheus_client.generate_latest(registry),
+            metrics=exposition(gateway, books, worker),
         )
         gc.collect()
         gc.freeze()  # what a start has made stays: later collections need not look at it

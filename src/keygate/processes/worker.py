@@ -27,6 +27,10 @@ class Worker:
         """`first`: seconds until the first run; by default as long as between two."""
         self._jobs.append((name, seconds, seconds if first is None else first, job))
 
+    @property
+    def names(self) -> list[str]:
+        return [job[0] for job in self._jobs]
+
     def start(self) -> None:
         self._tasks = [asyncio.create_task(self._repeat(*job), name=f"worker:{job[0]}") for job in self._jobs]
 
