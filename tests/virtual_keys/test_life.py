@@ -307,7 +307,7 @@ async def test_a_reported_leak_ends_the_key_and_an_unknown_token_is_not_found(ho
         (KeyDraft(name="x", rules=Rules(endpoints=("nothing",))), "endpoints"),
         (KeyDraft(name="x", rules=Rules(models_allow=("nobody/model",))), "models"),
         (KeyDraft(name="x", rules=Rules(models_allow=("open ai/*",))), "models"),
-        (KeyDraft(name="x", budgets=[replace(DAY, amount_nano=0)]), "budgets"),
+        (KeyDraft(name="x", budgets=[replace(DAY, amount_nano=-1)]), "budgets"),
         (KeyDraft(name="x", budgets=[replace(DAY, time_zone="Mars/Base")]), "budgets"),
         (KeyDraft(name="x", budgets=[replace(DAY, period=Period.LIFETIME, rolling=True)]), "budgets"),
         (KeyDraft(name="x", limits={LimitKind.REQUESTS_PER_DAY: 0}), "limits.requests_per_day"),

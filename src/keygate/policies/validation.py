@@ -118,8 +118,8 @@ def _time_zones() -> frozenset[str]:
 
 
 def budget_terms(spec: BudgetSpec, field: str = "budgets") -> BudgetSpec:
-    if spec.amount_nano <= 0:
-        raise InvalidInput(f"{field}: an amount is more than zero; to allow nothing, revoke the key or deny the models", field=field)
+    if spec.amount_nano < 0:
+        raise InvalidInput(f"{field}: an amount can't be less than zero", field=field)
     if spec.rolling and spec.period is Period.LIFETIME:
         raise InvalidInput(f"{field}: a lifetime budget has no window to roll", field=field)
     if spec.time_zone not in _time_zones():
@@ -147,10 +147,10 @@ def whole_rules(rules: Rules, known: Mapping[str, Vendor]) -> Rules:
 
 
 def tag_list(values: Sequence[str], field: str = "tags") -> tuple[str, ...]:
-    """`name=value` or `name`; no blanks around, each once, sorted."""
+    """`name=value` or `name`; no blanks around, each once, in the order given."""
     if len(values) > MAX_TAGS:
         raise InvalidInput(f"{field}: at most {MAX_TAGS} tags", field=field)
-    return tuple(sorted({text(value, field, longest=100) for value in values}))
+    return tuple(dict.fromkeys(text(value, field, longest=100) for value in values))
 
 
 def selector(scope: Scope, value: str | None, known: Mapping[str, Vendor], field: str = "selector") -> str | None:
