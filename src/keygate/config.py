@@ -86,7 +86,10 @@ class Settings(BaseSettings):
         description="Seconds that a caller may take to send a request or to read an answer without progress",
     )
     shutdown_timeout: float = Field(
-        5, gt=0, validation_alias=_named("SHUTDOWN_TIMEOUT"), description="Seconds for requests in flight to finish at a stop"
+        4,
+        gt=0,
+        validation_alias=_named("SHUTDOWN_TIMEOUT"),
+        description="Seconds for requests in flight to finish at a stop; the ledger is brought up to date after that",
     )
     retention_days: int = Field(
         400, ge=1, validation_alias=_named("RETENTION_DAYS"), description="Days that ledger entries are kept; roll-ups stay"

@@ -41,7 +41,7 @@ class GatewaySettings:
     idle_timeout: float = 120
     drain_timeout: float = 120
     client_timeout: float = 60
-    shutdown_timeout: float = 5
+    shutdown_timeout: float = 4
     max_keys: int = 20_000
     per_origin: int = 1000  # connections to one vendor address
 
