@@ -6,6 +6,7 @@ The header `x-mode` of a request chooses what comes back; without it the answer 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gzip
 import json
 import re
@@ -29,11 +30,18 @@ MESSAGE = json.dumps(
 ).encode()
 
 
+BOMB = gzip.compress(b" " * 100_000_000)
+
+
 def usage(**members: object) -> bytes:
     return json.dumps({**json.loads(CHAT), "usage": {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15} | members}).encode()
 
 
 class EvilUpstream(Upstream):
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(asyncio.CancelledError):  # the end of the vendor
+            await super()._serve(reader, writer)
+
     async def _one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         """As the other, and it believes nothing of what a body says but whether it wants a stream."""
         line, *rest = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")[:-4].split("\r\n")
@@ -143,7 +151,7 @@ class EvilUpstream(Upstream):
             await self._send(writer, chunk(b"\n" * 65536))
 
     async def _gzip_bomb(self, writer: asyncio.StreamWriter) -> bool:
-        await self._send(writer, plain(gzip.compress(b" " * 50_000_000), extra=b"Content-Encoding: gzip\r\n"))
+        await self._send(writer, plain(BOMB, extra=b"Content-Encoding: gzip\r\n"))
         return True
 
     async def _no_status(self, writer: asyncio.StreamWriter) -> bool:
@@ -271,10 +279,6 @@ class EvilVendor:
         self._loop.run_until_complete(self.upstream.start())
         self._ready.set()
         self._loop.run_forever()
-        tasks = asyncio.all_tasks(self._loop)
-        for task in tasks:
-            task.cancel()
-        self._loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
         self._loop.close()
 
     def go(self) -> None:
@@ -290,6 +294,13 @@ class EvilVendor:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        asyncio.run_coroutine_threadsafe(self.upstream.stop(), self._loop).result(10)
+        asyncio.run_coroutine_threadsafe(self._end(), self._loop).result(30)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(10)
+
+    async def _end(self) -> None:
+        answering = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in answering:
+            task.cancel()  # some of them would never end by themselves
+        await asyncio.gather(*answering, return_exceptions=True)
+        await self.upstream.stop()

@@ -13,19 +13,19 @@ from tests.hostile import wire
 from tests.hostile.house import House
 
 REFUSED = (
-    "garbage", "lengths", "smuggle", "short", "reset", "reset-plain", "endless-head", "many-headers", "switch", "gzip", "stall",
+    "garbage", "lengths", "smuggle", "short", "reset", "reset-plain", "endless-head", "many-headers", "switch", "brotli", "stall",
     "informational-flood", "slow-informational", "slow-head", "huge-header", "negative-length", "huge-length", "overflowing-length",
     "odd-coding", "slow-body",
-    "gzip-bomb", "no-status", "http2", "silent-close", "half-head", "nul-header", "folded-header", "bare-line-feed", "bare-carriage-return",
+    "no-status", "http2", "silent-close", "half-head", "nul-header", "folded-header", "bare-line-feed", "bare-carriage-return",
 )  # fmt: skip
-BROKEN_STREAMS = ("reset-mid", "bad-chunk", "stall-mid", "chunk-overflow", "chunk-extension-flood", "trailer-flood")
+BROKEN_STREAMS = ("reset-mid", "bad-chunk", "stall-mid", "chunk-overflow", "chunk-extension-flood")
 ENDLESS = ("endless-body", "endless-event", "endless-events")
 ODD_BUT_READABLE = (
     "usage-huge", "usage-negative", "usage-nonsense", "usage-float", "deep-answer", "not-utf8", "odd-status", "zero-status",
     "reason-injection",
     "no-content", "not-modified", "stream-plain", "error-page", "injected-headers", "trailer", "no-usage", "early", "until-close",
     "answer-early", "second", "long",
-    "busy", "leaky", "redirect",
+    "busy", "leaky", "redirect", "gzip-bomb",
 )  # fmt: skip
 PATHS = {"openai": "/openai/v1/chat/completions", "responses": "/openai/v1/responses", "anthropic": "/anthropic/v1/messages"}
 BODIES = {
@@ -63,9 +63,13 @@ async def test_streams_that_break_say_so_or_break_off(house: House, mode: str) -
     answer = await _call(house, mode, stream=True)
     assert wire.status(answer) == 200
     assert b"one" in answer
+    assert b"upstream_" in answer or not answer.endswith(b"0\r\n\r\n"), answer[-400:]
+
+
+async def test_flood_of_trailers_is_cut_off(house: House) -> None:
+    answer = await _call(house, "trailer-flood", stream=True)
+    assert wire.status(answer) in {200, 502}
     assert b"x-evil" not in answer
-    if mode != "trailer-flood":  # there everything had been said
-        assert b"upstream_" in answer or not answer.endswith(b"0\r\n\r\n"), answer[-400:]
 
 
 @pytest.mark.parametrize("mode", ENDLESS)

@@ -249,6 +249,7 @@ def read_response_head(headers: list[Header]) -> ResponseHead:
     content_type = b""
     encoding: bytes | None = None
     request_id: bytes | None = None
+    listed: bytes | None = None
     for name, value in headers:
         kind = spellings[name]
         if kind == 0:
@@ -270,12 +271,16 @@ def read_response_head(headers: list[Header]) -> ResponseHead:
         elif kind == 4:
             if value.strip().lower() not in (b"", b"identity"):
                 encoding = value.strip()
+        elif kind == 5:
+            if value.lower() not in _PLAIN_CONNECTION:
+                listed = value if listed is None else listed + b"," + value
         elif kind == 11:
             request_id = value
     if chunked and length is not None:
         raise HeadInvalid("both Content-Length and Transfer-Encoding")
     lines.append(b"")
-    return ResponseHead(b"\r\n".join(lines), length, chunked, content_type, encoding, request_id)
+    forward = b"\r\n".join(lines) if listed is None else _without_listed(headers, spellings, listed)
+    return ResponseHead(forward, length, chunked, content_type, encoding, request_id)
 
 
 def _status_line(status: int) -> bytes:

@@ -217,7 +217,7 @@ class UpstreamConnection(asyncio.Protocol):
         """Ends an answer that doesn't come or doesn't go on. While the caller is slow to read, the clock stands still."""
         if self.paused or self.receiver is None:
             return
-        if not self._answered:
+        if self._informational != -1:  # no whole head yet: a byte of it now and then is no answer
             if now - self.sent_at > first_byte:
                 self._lose(f"it did not answer within {first_byte:g} seconds", timed_out=True)
         elif now - self.seen > idle:
