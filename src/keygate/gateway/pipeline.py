@@ -354,7 +354,8 @@ def refuse_held(refusal: Refusal) -> Refuse:
     again on 429; where no wait that they accept helps (a limit of the day, a request larger than the limit), they are told not to."""
     code = None if refusal.kind is RefusalKind.BUDGET_SPENT else refusal.kind.value
     wait = refusal.retry_after_ms
-    hopeless = refusal.kind is RefusalKind.RATE_LIMIT and (wait is None or wait > MAX_RETRY_AFTER_MS)
+    # A limit per minute may ask for a moment more than the minute that SDKs sleep at most: they try twice.
+    hopeless = refusal.kind is RefusalKind.RATE_LIMIT and (wait is None or wait > 2 * MAX_RETRY_AFTER_MS)
     return Refuse(_PROBLEMS[refusal.kind], refusal.detail, code=code, retry_after_ms=wait, should_retry=False if hopeless else None)
 
 
