@@ -86,6 +86,7 @@ async def first_key(actor: Actor, keys: VirtualKeyService) -> Secret:
 def welcome_text(welcome: Welcome, address: str) -> str:
     lines = ["", "KeyGate runs for the first time. This is shown once:", "", f"  sign in as   {welcome.email}"]
     lines.append(f"  password     {welcome.password.open() if welcome.password else '(as set in KEYGATE_ADMIN_PASSWORD)'}")
+    lines.append(f"  with         keygate login --url {address} --email {welcome.email}")
     if welcome.key is None:
         lines += ["", "Next, put a vendor key into the vault and make a virtual key:", ""]
         lines += ["  keygate login", "  keygate credentials add openai", "  keygate keys create my-key --budget 10.00/month"]
