@@ -25,7 +25,9 @@ def _named(name: str, *aliases: str) -> AliasChoices:
 class Settings(BaseSettings):
     """Add a field here and it is documented: the table of settings is generated from names, defaults and descriptions."""
 
-    model_config = SettingsConfigDict(env_file=".env", extra="ignore", frozen=True, populate_by_name=True, ignored_types=(cached_property,))
+    model_config = SettingsConfigDict(
+        env_file=".env", extra="ignore", frozen=True, populate_by_name=True, env_ignore_empty=True, ignored_types=(cached_property,)
+    )
 
     database_url: SecretStr | None = Field(
         None,

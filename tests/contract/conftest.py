@@ -3,17 +3,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from tests.contract.house import House
-from tests.contract.recorder import Recorder
-from tests.running import RunningKeyGate
+from tests.contract.house import House, furnished
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
-    """A KeyGate with a credential for each vendor, all leading to the recorder. One for all tests of a file."""
-    folder = tmp_path_factory.mktemp("house")
-    with Recorder() as vendor, RunningKeyGate(folder, environment={"KEYGATE_MAX_BODY_BYTES": "1048576"}) as keygate:
-        found = House(keygate, vendor)
-        found.furnish()
+    """A KeyGate with a credential for each vendor, all leading to the recorder. Shared: tests leave no rule of the organisation behind."""
+    with furnished(tmp_path_factory.mktemp("house")) as found:
         yield found
-        found.client.close()

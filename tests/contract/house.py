@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -50,3 +53,12 @@ class House:
         """A call of the control API as it answers; signed in with `token`, or not at all."""
         headers = {} if token is None else {"authorization": f"Bearer {token}"}
         return self.client.request(method, f"/api/v1{path}", headers=headers | options.pop("headers", {}), **options)
+
+
+@contextmanager
+def furnished(folder: Path) -> Iterator[House]:
+    with Recorder() as vendor, RunningKeyGate(folder, environment={"KEYGATE_MAX_BODY_BYTES": "1048576"}) as keygate:
+        house = House(keygate, vendor)
+        house.furnish()
+        yield house
+        house.client.close()

@@ -148,7 +148,7 @@ def test_policies_are_made_read_changed_and_removed(house: House) -> None:
 
 
 def test_deny_wins_on_every_layer(house: House) -> None:
-    made = house.key("denied", models=["openai/*"], models_deny=["OpenAI/GPT-4.1*"])
+    made = house.key("denied", models=["openai/*"], models_deny=["openai/GPT-4.1*"])
     assert house.send(made["key"]).status_code == 403
     assert house.send(made["key"], body=CHAT | {"model": "gpt-4o-mini"}).status_code == 200
 

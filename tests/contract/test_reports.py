@@ -5,11 +5,19 @@ from __future__ import annotations
 import csv
 import io
 import json
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from tests.contract.house import CLAUDE, COST, MESSAGE, MODEL, House
+from tests.contract.house import CLAUDE, COST, MESSAGE, MODEL, House, furnished
+
+
+@pytest.fixture(scope="module")
+def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+    """Its own: sums are compared."""
+    with furnished(tmp_path_factory.mktemp("reports")) as found:
+        yield found
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import io
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, Literal
 
-from fastapi import Depends, Path, Query, Response
+from fastapi import Depends, Path, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
 from keygate.errors import InvalidInput
@@ -84,6 +84,7 @@ class UsageQuery:
 
 @usage_routes.get(permission="usage.read", response_model=UsageView, responses={**_BUSY, 200: {"content": {"text/csv": {}}}})
 async def report_usage(
+    request: Request,
     actor: Caller,
     reports: Reports,
     query: Annotated[UsageQuery, Depends()],
@@ -91,7 +92,7 @@ async def report_usage(
         str,
         Query(max_length=100, pattern=r"^[a-z,]*$", description="key, team, developer, app, vendor, model, … and one of hour, day, month"),
     ] = "",
-    format_: Annotated[Literal["json", "csv"], Query(alias="format")] = "json",
+    format_: Annotated[Literal["json", "csv"] | None, Query(alias="format", description="Default: what `Accept` asks for")] = None,
 ) -> Any:
     """What was used and spent, true as of the answer. Thirty days up to now unless `from` and `to` say otherwise (`to` is exclusive).
 
@@ -100,7 +101,7 @@ async def report_usage(
     """
     groups = [name for name in group_by.split(",") if name]
     report = await reports.usage(query.selection(reports, actor), groups)
-    if format_ == "json":
+    if (format_ or ("csv" if request.headers.get("accept", "").lower().startswith("text/csv") else "json")) == "json":
         return UsageView.of(report)
     return StreamingResponse(
         _csv(report, groups), media_type="text/csv; charset=utf-8", headers={"content-disposition": 'attachment; filename="usage.csv"'}
