@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import math
 import os
 import platform
 import statistics
+import sysconfig
 import tempfile
 import time
 from contextlib import ExitStack
@@ -18,7 +20,7 @@ import uvloop
 from rich.console import Console
 from rich.table import Table
 
-from bench import load, subjects, upstream
+from bench import load, scale, subjects, upstream
 
 _BODY = {
     "model": "gpt-4.1-mini",
@@ -30,6 +32,10 @@ _BODY = {
 }
 PLAIN = json.dumps(_BODY, separators=(",", ":")).encode()
 STREAMED = json.dumps({**_BODY, "stream": True, "stream_options": {"include_usage": True}}, separators=(",", ":")).encode()
+
+
+ROUNDS = 4  # latencies are taken in turns, so that what else the machine does meets everyone
+LITELLM = Path(".litellm")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,14 +55,21 @@ async def _cpu(subject: subjects.Subject, body: bytes, *, connections: int, seco
     await asyncio.sleep(0.3)
     before = subject.cpu_seconds()
     tally = await load.drive(subject.port, request, connections=connections, seconds=seconds)
-    await asyncio.sleep(2.0)  # work put off (folding the journal) counts too
+    await asyncio.sleep(subject.settles_after)  # work that was put off counts too
     return (subject.cpu_seconds() - before) / max(tally.requests, 1), tally
 
 
-async def _latency(port: int, path: str, token: str, *, rate: float, seconds: float) -> load.Tally:
-    request = load.request_bytes(path, PLAIN, token=token, port=port)
-    await load.drive(port, request, connections=32, seconds=0.5, rate=rate)
-    return await load.drive(port, request, connections=64, seconds=seconds, rate=rate)
+async def _latencies(measured: list[subjects.Subject], upstream_port: int, *, rate: float, seconds: float) -> dict[str, list[float]]:
+    """Seconds from when a request was due to the end of its answer, sorted; "" is the upstream by itself."""
+    targets = [("", upstream_port, "/v1/chat/completions", "none"), *((s.name, s.port, s.path, s.token) for s in measured)]
+    found: dict[str, list[float]] = {name: [] for name, *_ in targets}
+    for _ in range(ROUNDS):
+        for name, port, path, token in targets:
+            request = load.request_bytes(path, PLAIN, token=token, port=port)
+            await load.drive(port, request, connections=32, seconds=0.3, rate=rate)
+            tally = await load.drive(port, request, connections=64, seconds=seconds / ROUNDS, rate=rate)
+            found[name] += tally.latencies
+    return {name: sorted(latencies) for name, latencies in found.items()}
 
 
 async def _run(measured: list[subjects.Subject], upstream_port: int, *, seconds: float) -> dict[str, Result]:
@@ -66,17 +79,22 @@ async def _run(measured: list[subjects.Subject], upstream_port: int, *, seconds:
         chunk, streamed = await _cpu(subject, STREAMED, connections=24, seconds=seconds)
         raw[subject.name] = (plain, tally.requests / tally.seconds, chunk / upstream.CHUNKS, tally.failed + streamed.failed)
     rate = 0.5 * min(1 / raw["KeyGate"][0], raw["KeyGate"][1])
-    direct = await _latency(upstream_port, "/v1/chat/completions", "none", rate=rate, seconds=seconds)
-    results = {}
-    for subject in measured:
-        if subject.name.startswith("LiteLLM"):
-            p50 = p99 = float("nan")  # this rate is past what it can do
-        else:
-            tally = await _latency(subject.port, subject.path, subject.token, rate=rate, seconds=seconds)
-            p50, p99 = tally.percentile(0.5) - direct.percentile(0.5), tally.percentile(0.99) - direct.percentile(0.99)
-        plain, per_second, chunk, failed = raw[subject.name]
-        results[subject.name] = Result(plain * 1e6, per_second, chunk * 1e6, p50 * 1e6, p99 * 1e6, failed)
-    return results
+    quick = [subject for subject in measured if raw[subject.name][1] > rate]  # at this rate others only queue
+    latencies = await _latencies(quick, upstream_port, rate=rate, seconds=seconds)
+
+    def added(name: str, share: float) -> float:
+        if name not in latencies:
+            return math.nan
+        return (_at(latencies[name], share) - _at(latencies[""], share)) * 1e6
+
+    return {
+        name: Result(plain * 1e6, per_second, chunk * 1e6, added(name, 0.5), added(name, 0.99), failed)
+        for name, (plain, per_second, chunk, failed) in raw.items()
+    }
+
+
+def _at(ordered: list[float], share: float) -> float:
+    return ordered[min(len(ordered) - 1, int(len(ordered) * share))]
 
 
 def _median(runs: list[dict[str, Result]], name: str) -> Result:
@@ -119,35 +137,59 @@ def _print(results: dict[str, Result], *, runs: int, seconds: float) -> None:
     Console(width=150).print(table)
 
 
+def _machine() -> str:
+    optimised = "--enable-optimizations" in (sysconfig.get_config_var("CONFIG_ARGS") or "")
+    build = "optimised build" if optimised else "build without profile-guided optimisation"
+    load_average = ", ".join(f"{value:.1f}" for value in os.getloadavg())
+    return (
+        f"{time.strftime('%Y-%m-%d')}, {platform.machine()}, {os.cpu_count()} cores (load average before: {load_average}), "
+        f"Python {platform.python_version()} ({build})"
+    )
+
+
+def _measure(options: argparse.Namespace, folder: Path, stack: ExitStack) -> tuple[dict[str, Result], list[scale.Row]]:
+    upstream_port = stack.enter_context(subjects.upstream(folder))
+    results: dict[str, Result] = {}
+    if not options.only_scale:
+        with ExitStack() as running:
+            measured = [running.enter_context(subjects.nginx(upstream_port, folder))]
+            measured.append(running.enter_context(subjects.keygate(upstream_port, folder)))
+            if options.with_litellm:
+                command = subjects.install_litellm(LITELLM.absolute())
+                measured.append(running.enter_context(subjects.litellm(upstream_port, folder, command)))
+            runs = []
+            for number in range(options.runs):
+                print(f"run {number + 1} of {options.runs} …", flush=True)
+                runs.append(uvloop.run(_run(measured, upstream_port, seconds=options.seconds)))
+        results = {subject.name: _median(runs, subject.name) for subject in measured}
+    rows = []
+    if options.scale or options.only_scale:
+        rows = scale.measure(folder, upstream_port, PLAIN, runs=options.runs, seconds=options.seconds)
+    return results, rows
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=4.0)
+    parser.add_argument("--scale", action="store_true", help="also many keys, many ledger entries, start-up and memory (some minutes more)")
+    parser.add_argument("--only-scale", action="store_true", help="only that")
     parser.add_argument("--with-litellm", action="store_true", help="measure LiteLLM too, in an environment of its own (installs it)")
     parser.add_argument("--json", type=Path, help="also write the numbers there")
     options = parser.parse_args()
     if len(os.sched_getaffinity(0)) < 2:
         raise SystemExit("bench: needs two cores, one for what is measured and one for the load")
     os.sched_setaffinity(0, {subjects.LOAD_CORE})
-    print(f"{platform.processor() or platform.machine()}, Python {platform.python_version()}, {time.strftime('%Y-%m-%d')}")
+    print(_machine(), flush=True)
     with tempfile.TemporaryDirectory(prefix="keygate-bench-") as name, ExitStack() as stack:
-        folder = Path(name)
-        upstream_port = stack.enter_context(subjects.upstream(folder))
-        measured = [
-            stack.enter_context(subjects.nginx(upstream_port, folder)),
-            stack.enter_context(subjects.keygate(upstream_port, folder)),
-        ]
-        runs = []
-        for number in range(options.runs):
-            print(f"run {number + 1} of {options.runs} …", flush=True)
-            runs.append(uvloop.run(_run(measured, upstream_port, seconds=options.seconds)))
-        results = {subject.name: _median(runs, subject.name) for subject in measured}
-        print(f"KeyGate's memory afterwards: {measured[1].memory_mib():.0f} MiB")
-    _print(results, runs=options.runs, seconds=options.seconds)
+        results, rows = _measure(options, Path(name), stack)
+    if results:
+        _print(results, runs=options.runs, seconds=options.seconds)
+    if rows:
+        Console(width=150).print(scale.table(rows))
     if options.json:
-        options.json.write_text(
-            json.dumps({name: {f: getattr(r, f) for f in Result.__dataclass_fields__} for name, r in results.items()}, indent=2)
-        )
+        numbers = {name: {f: getattr(r, f) for f in Result.__dataclass_fields__} for name, r in results.items()}
+        options.json.write_text(json.dumps({"speed": numbers, "scale": {row.what: row.value for row in rows}}, indent=2))
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from keygate.kit.database import Database, open_database
 from keygate.kit.ids import new_id
@@ -130,18 +131,29 @@ async def fill_entries(database: Database, organization_id: str, key_ids: list[s
             await repository.set_counter(work.connection, ROLLED_SEQ, seq - 1)
 
 
+async def organization(connection: AsyncConnection) -> str:
+    """The first organisation. Raises `SystemExit` where there is none."""
+    found = await connection.scalar(sa.text("SELECT id FROM organizations ORDER BY id LIMIT 1"))
+    if found is None:
+        raise SystemExit("There is no organisation in this database; start KeyGate on it once")
+    return str(found)
+
+
+async def key_ids(database: Database) -> list[str]:
+    async with database.read() as connection:
+        return list((await connection.scalars(sa.select(virtual_keys.c.id))).all())
+
+
 async def fill(url: str | None, *, data_dir: Path | None, keys: int, entries: int, say: Callable[[str], None] = print) -> None:
     database = open_database(url, data_dir=data_dir)
     try:
         async with database.read() as connection:
-            organization_id = await connection.scalar(sa.text("SELECT id FROM organizations ORDER BY id LIMIT 1"))
-        if organization_id is None:
-            raise SystemExit("There is no organisation in this database; start KeyGate on it once")
+            organization_id = await organization(connection)
         started = time.monotonic()
-        ids, _ = await fill_keys(database, str(organization_id), keys)
+        ids, _ = await fill_keys(database, organization_id, keys)
         say(f"{keys:,} keys in {time.monotonic() - started:.1f} s")
         started = time.monotonic()
-        await fill_entries(database, str(organization_id), ids or ["vk_filled"], entries)
+        await fill_entries(database, organization_id, ids or ["vk_filled"], entries)
         say(f"{entries:,} entries in {time.monotonic() - started:.1f} s")
     finally:
         await database.close()

@@ -8,7 +8,9 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import cycle
 
 
 @dataclass(slots=True)
@@ -42,7 +44,7 @@ class _Caller(asyncio.Protocol):
         self._due = due
         self._needed = -1
         self._buffer.clear()
-        self.transport.write(self._run.request)
+        self.transport.write(next(self._run.requests))
 
     def data_received(self, data: bytes) -> None:
         if self._chunked and self._needed == -2:
@@ -75,8 +77,9 @@ class _Caller(asyncio.Protocol):
 
 
 class _Run:
-    def __init__(self, request: bytes, *, seconds: float, rate: float | None) -> None:
-        self.request = request
+    def __init__(self, requests: Sequence[bytes], *, seconds: float, rate: float | None, most: int | None) -> None:
+        self.requests = cycle(requests)
+        self._most = most
         self.tally = Tally()
         self._loop = asyncio.get_running_loop()
         self._rate = rate
@@ -115,8 +118,10 @@ class _Run:
         self.tally.failed += failed
         self.tally.latencies.append(now - due)
         if self._rate is None:
-            if now < self._end:
+            if now < self._end and (self._most is None or self.tally.requests < self._most):
                 caller.send(now)
+            elif self._most is not None:
+                self._stop()
         elif self._waiting:
             caller.send(self._waiting.popleft())
         else:
@@ -127,9 +132,10 @@ class _Run:
             self.tally.failed += 1
 
     def _stop(self) -> None:
+        if self.done.done():
+            return
         self.tally.seconds = time.perf_counter() - self._start
-        if not self.done.done():
-            self.done.set_result(None)
+        self.done.set_result(None)
 
 
 def request_bytes(path: str, body: bytes, *, token: str, port: int) -> bytes:
@@ -143,9 +149,12 @@ def request_bytes(path: str, body: bytes, *, token: str, port: int) -> bytes:
     ).encode() + body
 
 
-async def drive(port: int, request: bytes, *, connections: int, seconds: float, rate: float | None = None) -> Tally:
-    """Sends `request` over `connections` for `seconds`; at `rate` requests a second, or as fast as answers come."""
-    run = _Run(request, seconds=seconds, rate=rate)
+async def drive(
+    port: int, requests: bytes | Sequence[bytes], *, connections: int, seconds: float, rate: float | None = None, most: int | None = None
+) -> Tally:
+    """Sends `requests` in turn over `connections` for `seconds`, or until `most` are answered; at `rate` requests a second, or as fast as
+    answers come."""
+    run = _Run([requests] if isinstance(requests, bytes) else requests, seconds=seconds, rate=rate, most=most)
     callers = []
     for _ in range(connections):
         _, caller = await asyncio.get_running_loop().create_connection(lambda: _Caller(run), "127.0.0.1", port)

@@ -18,6 +18,8 @@ from pathlib import Path
 import httpx
 import psutil
 
+from keygate.ledger.fold import INTERVAL
+
 SUBJECT_CORE = 0
 LOAD_CORE = 1
 
@@ -29,6 +31,7 @@ class Subject:
     path: str
     token: str
     process: psutil.Process
+    settles_after: float = 0.5  # seconds after the last request until all of its work is done
 
     def cpu_seconds(self) -> float:
         """CPU time of the process and its children, from the operating system."""
@@ -127,24 +130,73 @@ def nginx(upstream_port: int, folder: Path) -> Iterator[Subject]:
         yield Subject("nginx proxy_pass", port, "/v1/chat/completions", "none", process)
 
 
+PASSWORD = secrets.token_urlsafe(18)  # of the bench's own servers
+
+
 @contextmanager
-def keygate(upstream_port: int, folder: Path, *, data_dir: Path | None = None) -> Iterator[Subject]:
-    """Everything on: key digest, policy, limits, four nested budgets with holds, journal, ledger, audit, usage."""
+def server(folder: Path, data_dir: Path) -> Iterator[tuple[psutil.Process, int, float]]:
+    """`keygate serve` as anybody starts it. Yields its process, its port, and the seconds until it was ready."""
     port = free_port()
-    password = secrets.token_urlsafe(18)
     environment = {
         "PATH": os.environ["PATH"],
         "HOME": str(folder),
-        "KEYGATE_DATA_DIR": str(data_dir or folder / "data"),
+        "KEYGATE_DATA_DIR": str(data_dir),
         "KEYGATE_PORT": str(port),
         "KEYGATE_ADMIN_EMAIL": "bench@example.com",
-        "KEYGATE_ADMIN_PASSWORD": password,
+        "KEYGATE_ADMIN_PASSWORD": PASSWORD,
     }
     command = [str(Path(sys.executable).with_name("keygate")), "serve"]
+    began = time.monotonic()
     with started(command, core=SUBJECT_CORE, log=folder / "keygate.log", environment=environment, cwd=folder) as process:
         wait_for(port, path="/ready")
-        token = furnish(f"http://127.0.0.1:{port}", password, upstream_port)
-        yield Subject("KeyGate", port, "/openai/v1/chat/completions", token, process)
+        yield process, port, time.monotonic() - began
+
+
+@contextmanager
+def keygate(upstream_port: int, folder: Path) -> Iterator[Subject]:
+    """Everything on: key digest, policy, limits, four nested budgets with holds, journal, ledger, audit, usage."""
+    with server(folder, folder / "data") as (process, port, _):
+        token = furnish(f"http://127.0.0.1:{port}", PASSWORD, upstream_port)
+        yield Subject("KeyGate", port, "/openai/v1/chat/completions", token, process, settles_after=INTERVAL + 1)
+
+
+_LITELLM = """
+model_list:
+  - model_name: gpt-4.1-mini
+    litellm_params: {{model: openai/gpt-4.1-mini, api_base: "http://127.0.0.1:{upstream}/v1", api_key: bench-upstream-key}}
+litellm_settings: {{telemetry: false}}
+"""
+
+
+def install_litellm(environment: Path) -> Path:
+    """LiteLLM's proxy in an environment of its own, made at the first call. Returns its command."""
+    command = environment / "bin" / "litellm"
+    if not command.exists():
+        uv = str(Path(sys.executable).with_name("uv"))
+        python = environment / "bin" / "python"
+        print(f"installing litellm[proxy] into {environment.name}/ …", flush=True)
+        subprocess.run([uv, "venv", "--quiet", "--python", sys.executable, str(environment)], check=True)
+        subprocess.run([uv, "pip", "install", "--quiet", "--python", str(python), "litellm[proxy]"], check=True, timeout=900)
+    return command
+
+
+@contextmanager
+def litellm(upstream_port: int, folder: Path, command: Path) -> Iterator[Subject]:
+    """One model, no database, and its master key as the only key: less than KeyGate does."""
+    port, master_key = free_port(), f"sk-{secrets.token_hex(16)}"
+    configuration = folder / "litellm.yaml"
+    configuration.write_text(_LITELLM.format(upstream=upstream_port))
+    environment = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(folder),
+        "LITELLM_LOCAL_MODEL_COST_MAP": "True",  # fetch nothing
+        "LITELLM_LOG": "ERROR",
+        "LITELLM_MASTER_KEY": master_key,
+    }
+    arguments = [str(command), "--config", str(configuration), "--host", "127.0.0.1", "--port", str(port)]
+    with started(arguments, core=SUBJECT_CORE, log=folder / "litellm.log", environment=environment, cwd=folder) as process:
+        wait_for(port, path="/health/liveliness", seconds=180)
+        yield Subject("LiteLLM, no database", port, "/v1/chat/completions", master_key, process)
 
 
 def furnish(url: str, password: str, upstream_port: int) -> str:
@@ -166,7 +218,7 @@ def furnish(url: str, password: str, upstream_port: int) -> str:
         )
         team = post("/teams", {"name": "bench"})["id"]
         developer = post("/developers", {"name": "Bench", "email": "dev@example.com", "team_id": team})["id"]
-        policy = post("/policies", {"name": "bench", "models_allow": ["openai/gpt-4.1*"], "endpoints": ["chat", "responses"]})["id"]
+        policy = post("/policies", {"name": "bench", "models": ["openai/gpt-4.1*"], "endpoints": ["chat", "responses"]})["id"]
         for scope, scope_id in (("organization", organization), ("team", team), ("developer", developer)):
             post("/budgets", {"scope": scope, "scope_id": scope_id, "amount_usd": "1000000.00", "period": "month", "mode": "hard"})
         key = post(
