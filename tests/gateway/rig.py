@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -34,16 +34,22 @@ class MemoryAccounts:
         self.spent: dict[str, int] = {}
         self.held: dict[str, int] = {}
         self.bound: list[KeyState] = []
+        self.ready: set[str] = set()  # ids of keys that are bound now
         self.changed = asyncio.Condition()
         self.hold_wait = 0.3
         self.broken = False
 
     async def bind(self, state: KeyState) -> None:
         self.bound.append(state)
+        self.ready.add(state.id)
+
+    def unbind(self, key_ids: Iterable[str]) -> None:
+        self.ready.difference_update(key_ids)
 
     def begin(self, state: KeyState, vendor: str, model: str, ask: Ask) -> Hold | Refusal:
         if self.broken:
             raise Unavailable("the journal is full")
+        assert state.id in self.ready, f"{state.id} begins unbound"
         nano = 1000 * (ask.input_bound + (ask.output_max or 0))
         output_set = None
         if ask.output_max is None and not ask.output_free:

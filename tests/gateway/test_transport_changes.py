@@ -282,6 +282,36 @@ async def test_keys_leave_memory_when_others_come_but_never_with_requests_in_fli
         writer.close()
 
 
+async def test_keys_that_left_memory_take_their_meters_with_them() -> None:
+    async with running(max_keys=3) as rig:
+        known = []
+        for _ in range(10):
+            token, state = rig.key()
+            known.append((token, state))
+            assert (await rig.call(token, chat(max_tokens=1))).status == 200
+        assert len(rig.accounts.ready) == len(rig.gateway.ring) <= 4
+        token, state = known[-1]
+        del rig.keys.states[state.public_id]
+        await rig.gateway.keys_changed([state.id])
+        assert state.id not in rig.accounts.ready
+        token, state = known[0]
+        assert (await rig.call(token, chat(max_tokens=1))).status == 200  # back in memory, and bound again
+        assert state.id in rig.accounts.ready
+
+
+async def test_key_that_goes_while_it_is_read_leaves_no_meters() -> None:
+    async with running() as rig:
+        token, state = rig.key()
+        rig.keys.delay = 0.2
+        call = asyncio.create_task(rig.call(token, chat(max_tokens=1)))
+        await asyncio.sleep(0.1)  # its state is read already, and not yet handed over
+        del rig.keys.states[state.public_id]
+        await rig.gateway.keys_changed([state.id])
+        assert (await call).status == 401
+        assert state in rig.accounts.bound
+        assert not rig.accounts.ready
+
+
 async def test_key_that_left_memory_is_not_remembered_by_its_connection() -> None:
     async with running(max_keys=2) as rig:
         token, state = rig.key()

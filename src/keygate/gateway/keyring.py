@@ -38,7 +38,7 @@ class OpenExchange(Protocol):
 
 
 class KeyEntry:
-    """A key in memory. The object stays the same while its state changes; requests in flight stand in `open`."""
+    """A key in memory. The object stays the same while its state changes; requests stand in `open` from authentication to end."""
 
     __slots__ = ("digests", "good_until", "id", "open", "plans", "stale", "state", "used")
 
@@ -142,19 +142,28 @@ class KeyRing:
             log.error("a key could not be loaded", exc_info=task.exception())
 
     async def _load(self, public_id: str) -> KeyEntry | None:
-        async with self._slots:
-            for _ in range(_MAX_ATTEMPTS):
-                generation = self._generation
-                try:
-                    async with asyncio.timeout(self._load_timeout):
-                        state = await self._source.load(public_id)
-                        if state is not None:
-                            await self._accounts.bind(state)
-                except TimeoutError:
-                    raise Unavailable("the key could not be looked up in time") from None
-                if generation == self._generation:
-                    return self._keep(public_id, state)
-        raise Unavailable("keys are changing too fast to be read")
+        bound: set[str] = set()
+        try:
+            async with self._slots:
+                for _ in range(_MAX_ATTEMPTS):
+                    generation = self._generation
+                    try:
+                        async with asyncio.timeout(self._load_timeout):
+                            state = await self._source.load(public_id)
+                            if state is not None:
+                                bound.add(state.id)
+                                await self._accounts.bind(state)
+                    except TimeoutError:
+                        raise Unavailable("the key could not be looked up in time") from None
+                    if generation == self._generation:
+                        return self._keep(public_id, state)
+            raise Unavailable("keys are changing too fast to be read")
+        finally:
+            self._release(bound)
+
+    def _release(self, key_ids: Iterable[str]) -> None:
+        """Keys that are not here need no meters."""
+        self._accounts.unbind([key_id for key_id in key_ids if key_id not in self._by_id])
 
     def _keep(self, public_id: str, state: KeyState | None) -> KeyEntry | None:
         entry = self._entries.get(public_id)
@@ -186,11 +195,13 @@ class KeyRing:
             else:
                 del self._by_id[entry.id]
                 entry.stale = True  # connections may remember it
+                self._release([entry.id])
 
     def _remove(self, entry: KeyEntry) -> None:
         self._entries.pop(entry.state.public_id, None)
         self._by_id.pop(entry.id, None)
         entry.stale = True
+        self._release([entry.id])
         for exchange in list(entry.open):
             exchange.cut("key_revoked", f"The key '{entry.state.name}' does not exist any more.")
 
@@ -215,6 +226,12 @@ class KeyRing:
             return
         for entry in entries:
             entry.stale = True
+        try:
+            await self._read_again(entries)
+        finally:
+            self._release([entry.id for entry in entries])  # one of them may have left meanwhile
+
+    async def _read_again(self, entries: Sequence[KeyEntry]) -> None:
         ids = [entry.id for entry in entries]
         for attempt in range(_MAX_ATTEMPTS):
             generation = self._generation

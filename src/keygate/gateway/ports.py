@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from keygate.kit.secret import Secret
@@ -60,6 +60,9 @@ class Accounts(Protocol):
 
     async def bind(self, state: KeyState) -> None:
         """Loads what stands in the database for every budget and limit of this key. Call once per state version, before `begin`."""
+
+    def unbind(self, key_ids: Iterable[str]) -> None:
+        """These keys are not in the gateway's memory any more; unknown ids are left out. What is in flight under them still settles."""
 
     def begin(self, state: KeyState, vendor: str, model: str, ask: Ask) -> Hold | Refusal:
         """Checks every limit and budget that applies and takes all of them or none, then journals the beginning. Never waits."""
