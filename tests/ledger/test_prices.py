@@ -232,7 +232,7 @@ def test_lists_name_priced_models_and_windows() -> None:
     assert "whisper-1" not in BOOK.models("openai")
     assert BOOK.models("openai") == sorted(BOOK.models("openai"))
     assert BOOK.models("nobody") == []
-    assert BOOK.context_window("openai", "gpt-4.1-2025-04-14") == 1_000_000
+    assert BOOK.context_window("openai", "gpt-4.1-2025-04-14") == 1_047_576
     assert BOOK.context_window("openai", "gpt-6-imaginary") is None
 
 

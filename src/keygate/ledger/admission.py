@@ -13,7 +13,10 @@ from keygate.ledger.prices.model import MILLION, Ceiling, Price
 from keygate.ledger.refusals import held, over_limit, spent, unbounded, unpriced
 from keygate.policies import KeyState
 
-# Not billed by their vendors: OpenAI, "Moderation" (free of charge); Anthropic, "Token counting" (free to use). Checked 2026-11-21.
+# Not billed by their vendors. OpenAI, "Moderation": "The moderation endpoint is free to use"; Anthropic, "Token counting": "Token
+# counting is free to use" (both as public copies of 2026 quote the vendors' pages, read 2026-11-21). OpenAI's input_tokens: its guide
+# says nothing of a price and offers it for estimates before a call; that it is free says its developer forum (topic 1380071), not
+# OpenAI.
 FREE_ENDPOINTS = frozenset({"moderations", "models", "count_tokens"})
 # Server-side tools whose real cost stands in the usage; of others the policy's ceiling is charged.
 _MEASURED = "web_search"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from math import ceil
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from keygate.gateway.dialects import BadBody, codec, resolved
+from keygate.gateway.dialects.bounds import image_bound
 from keygate.vendors import Dialect
 
 CHAT = codec(Dialect.OPENAI_CHAT)
@@ -230,10 +232,37 @@ def test_text_that_poses_as_a_blob_is_counted() -> None:
     assert MESSAGES.tight_input_bound(body) > 10_000
 
 
+# (tokens of the dearest image, models): width and height in px by the vendors' rules; see `bounds.py` for their sources.
+@pytest.mark.parametrize(
+    ("tokens", "models"),
+    [
+        (85 + 170 * 8, ("gpt-4o", "gpt-4o-2024-05-13", "chatgpt-4o-latest", "gpt-4.1", "gpt-4.5-preview", "gpt-4-turbo", "o1", "o3")),
+        (65 + 129 * 8, ("computer-use-preview",)),
+        (2833 + 5667 * 8, ("gpt-4o-mini", "gpt-4o-mini-2024-07-18", "openai/gpt-4o-mini")),
+        (ceil(1536 * 2.46), ("gpt-4.1-nano", "gpt-5-nano", "gpt-4.1-mini", "gpt-5-mini", "o4-mini", "codex-mini-latest", "gpt-5")),
+        (ceil(2500 * 1.2), ("gpt-5.2", "gpt-5.3-codex", "gpt-5.1")),
+        (ceil(10_000 * 2.46), ("gpt-5.4", "gpt-5.4-mini", "gpt-5.5", "gpt-5.5-2026-04-23")),
+        (ceil(30_000 * 1.2), ("gpt-5.6-sol", "gpt-5.6-luna", "gpt-5.6")),
+        (ceil(30_000 * 2.46), ("gpt-6-astra", "gpt-6.1-sol", "gpt-7", "gpt-50", "ft:gpt-4o-mini:us", "our-alias")),
+        (4_784, ("claude-opus-4-7", "claude-opus-5-5", "claude-3-haiku", "anthropic/claude-sonnet-5")),
+    ],
+)  # fmt: skip
+def test_no_image_costs_more_than_its_bound(tokens: int, models: tuple[str, ...]) -> None:
+    assert all(image_bound(model) >= tokens for model in models)
+
+
+def test_hidden_tokens_of_tools_are_in_the_bound() -> None:
+    plain = MESSAGES.read(messages(), JSON).input_bound
+    tool = [{"name": "f", "input_schema": {}}]
+    assert MESSAGES.read(messages(tools=tool), JSON).input_bound - plain > 804
+    computer = [{"type": "computer_20250124", "name": "computer", "display_width_px": 1, "display_height_px": 1}]
+    assert MESSAGES.read(messages(tools=computer), JSON).input_bound - plain > 804 + 735 + 499
+
+
 def test_an_image_by_url_costs_a_ceiling_and_an_alias_the_largest() -> None:
     part = [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "https://x/y.png"}}]}]
     facts = CHAT.read(chat(model="our-alias", messages=part), JSON)
-    assert facts.input_bound > 48_000
+    assert facts.input_bound > 73_000
     assert resolved(facts, "gpt-4.1").input_bound < 26_000
     assert resolved(facts, "gpt-4o-search-preview").unbounded == ("search_model",)
 

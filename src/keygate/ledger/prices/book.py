@@ -20,8 +20,14 @@ _NANO = 1_000_000_000
 _CACHE = 4096  # names are the callers' choice: bounded
 # Request members that pick a variant. KeyGate knows one word for all of them: the service tier.
 _TIER_KEYS = frozenset({"service_tier", "speed"})
-# Vendors whose prompt cache is only written where the caller marks it (Anthropic, "Prompt caching": `cache_control`).
+# Vendors whose prompt cache is only written where the caller marks it with `cache_control` (Anthropic). Every other vendor may write it
+# unasked: OpenAI does "automatically for eligible requests", for 1.25 times the input's price from gpt-5.6 on (developers.openai.com,
+# "Prompt caching", a stored copy read 2026-11-21). Of the rest nothing was checked: the table's price of a write counts, where it has one.
 _EXPLICIT_CACHE = frozenset({"anthropic"})
+# Windows that the source rounds down, as a bound on input: gpt-4.1, gpt-4-32k by LiteLLM's table, gpt-5.5 by models.dev, 2026-11-21.
+_WIDER = {"gpt-4.1": 1_047_576, "gpt-4.1-mini": 1_047_576, "gpt-4.1-nano": 1_047_576, "gpt-4-32k": 32_768} | dict.fromkeys(
+    ("gpt-5.5", "gpt-5.5-pro"), 1_050_000
+)
 
 
 class ModelFacts(NamedTuple):
@@ -101,7 +107,7 @@ class PriceBook:
     def context_window(self, vendor: str, model: str) -> int | None:
         """The most input tokens that one request of this model can have; None: not known."""
         found = self._entry(vendor, model.lower())
-        return found[1].window if found else None
+        return _WIDER.get(found[1].id, found[1].window) if found else None
 
     def facts(self, vendor: str) -> list[ModelFacts]:
         """What the vendor's table lists, in its order."""
