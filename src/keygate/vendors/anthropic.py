@@ -20,8 +20,8 @@ ANTHROPIC = Vendor(
     ),
     credential_env=("ANTHROPIC_API_KEY",),
     client_env=(("ANTHROPIC_BASE_URL", "{public_url}/anthropic"), ("ANTHROPIC_API_KEY", "{key}")),
-    caller_headers=frozenset({"anthropic-workspace-id", "anthropic-organization-id"}),
-    # By the first segment below /v1, as in anthropic 2.11.0 `anthropic/resources/`.
+    caller_headers=frozenset({"anthropic-workspace-id", "anthropic-organization-id", "anthropic-user-profile-id"}),
+    # By the first segment below /v1: every one that anthropic 2.8.0 `anthropic/resources/` has.
     refused=(
         ("/v1/messages/batches", "message batches"),
         ("/v1/complete", "text completions"),
@@ -32,6 +32,10 @@ ANTHROPIC = Vendor(
         ("/v1/environments", "environments"),
         ("/v1/memory_stores", "memory stores"),
         ("/v1/deployments", "deployments"),
+        ("/v1/deployment_runs", "deployments"),
+        ("/v1/dreams", "dreams"),
+        ("/v1/tunnels", "tunnels"),
+        ("/v1/user_profiles", "user profiles"),
         ("/v1/vaults", "vaults"),
         ("/v1/organizations", "the administration API"),
         ("/v1/organization", "the administration API"),
@@ -40,9 +44,14 @@ ANTHROPIC = Vendor(
     ),
     model_prefixes=("claude-",),
     facts={
-        "root, paths": "anthropic 2.11.0 `_client.py`, seen on the wire, 2026-11-20",
-        "x-api-key": "the form that every anthropic-version takes; new SDKs send Bearer, 2026-11-20",
-        "/v1/chat/completions": "https://docs.claude.com/en/api/openai-sdk: max_completion_tokens and stream_options work, n must be 1",
-        "count_tokens is free of charge": "https://docs.claude.com/en/docs/build-with-claude/token-counting, 2026-11-20",
+        "root, paths": "anthropic 2.8.0 `_client.py` and `resources/`, read 2026-11-21; SDK calls through the gateway: tests/sdks",
+        "x-api-key": "anthropic 0.x `_client.py` sends it for an API key, 2.8.0 (anthropic-version 2026-10-21) sends Bearer and lets x-api-key "
+        "stand in for it, read 2026-11-21; that the API takes x-api-key under every version was not verified",
+        "headers of the caller's account": "anthropic 2.8.0 `resources/messages/messages.py`: workspace, and the user profile that a request "
+        "is attributed to; the organisation is in answers (`_tracing.py`) and stripped to be sure; read 2026-11-21",
+        "/v1/chat/completions": "platform.claude.com/docs/en/api/openai-sdk as public copies have it, read 2026-11-21: "
+        "max_completion_tokens and stream_options fully supported, n must be exactly 1; the live page was not seen",
+        "count_tokens is free of charge": 'Anthropic on token counting: "Token counting is free to use", as public copies quote it, '
+        "read 2026-11-21; the live page was not seen",
     },
 )

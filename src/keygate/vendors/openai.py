@@ -24,7 +24,7 @@ OPENAI = Vendor(
     credential_env=("OPENAI_API_KEY",),
     client_env=(("OPENAI_BASE_URL", "{public_url}/openai/v1"), ("OPENAI_API_KEY", "{key}")),
     caller_headers=frozenset({"openai-organization", "openai-project"}),
-    # By the first segment below /v1, as in openai 3.52.0 `openai/resources/`.
+    # By the first segment below /v1: every one that openai 3.51.0 `openai/resources/` or openai-openapi (openapi.json 2.3.0) has.
     refused=(
         ("/v1/responses/", "stored responses (read, delete, cancel, compact)"),
         ("/v1/chat/completions/", "stored chat completions"),
@@ -50,6 +50,9 @@ OPENAI = Vendor(
         ("/v1/chatkit", "ChatKit"),
         ("/v1/decisions", "decisions"),
         ("/v1/safety", "safety"),
+        ("/v1/content_provenance_checks", "content provenance checks"),
+        ("/v1/webhook_endpoints", "webhook endpoints"),
+        ("/v1/webhook_event_types", "webhook endpoints"),
         ("/v1/organization", "the administration API"),
         ("/v1/projects", "the administration API"),
         ("/v1/admin", "the administration API"),
@@ -70,8 +73,12 @@ OPENAI = Vendor(
         "ft:",
     ),
     facts={
-        "root, paths, Bearer, OpenAI-Organization and OpenAI-Project": "openai 3.52.0 `_client.py`, seen on the wire, 2026-11-20",
-        "POST /v1/responses/input_tokens": "openai 3.52.0 `resources/responses/input_tokens.py`, 2026-11-20; counting is not billed",
-        "moderations are free of charge": "https://platform.openai.com/docs/guides/moderation, 2026-11-20",
+        "root, paths, Bearer, OpenAI-Organization and OpenAI-Project": "openai 3.51.0 `_client.py`, read 2026-11-21; the paths are also in "
+        "openai-openapi, openapi.json 2.3.0; SDK calls through the gateway: tests/sdks",
+        "POST /v1/responses/input_tokens": "openai 3.51.0 `resources/responses/input_tokens.py` and openapi.json 2.3.0, read 2026-11-21; "
+        "that it is free says OpenAI's developer forum (topic 1380071), its guide names no price: not verified with OpenAI",
+        "moderations are free of charge": 'OpenAI on moderation: "The moderation endpoint is free to use", as public copies quote it, '
+        "read 2026-11-21; the live page was not seen",
+        "model_prefixes": "openai 3.51.0 `types/shared/chat_model.py` and genai-prices 0.2.3, read 2026-11-21; fine-tuned names by `ft:`",
     },
 )
