@@ -1,4 +1,4 @@
-"""How long the drills run, and where their figures go."""
+"""How long the drills run, and where their figures go. `python -m tests.drills.figures` shows the last ones as a table."""
 
 from __future__ import annotations
 
@@ -25,3 +25,16 @@ def write(name: str, line: str, **figures: Any) -> None:
 
 def usd(nano: int) -> str:
     return f"{nano / 1e9:.6f}"
+
+
+def table() -> str:
+    """The last figures of each drill, as Markdown."""
+    rows = []
+    for path in sorted(FOLDER.glob("*.json")):
+        record = json.loads(path.read_text())
+        rows.append(f"| {record['drill']} | {record['at']} | {'full' if record['full'] else 'short'} | {record['line']} |")
+    return "\n".join(["| drill | when | length | result |", "|---|---|---|---|", *rows])
+
+
+if __name__ == "__main__":
+    print(table())
