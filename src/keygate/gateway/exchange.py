@@ -62,15 +62,17 @@ class Exchange(Incoming):
         self._reading: Reading | None = None
         self._retried = self._stream = self._chunked = False
         self._buffering = True  # no byte of the answer has left yet
-        self._pending: list[bytes] = []
-        self._pending_size = 0
-        self.lines = b""
-        self.deadline = 0.0
+        self._pending: list[bytes]
+        self._pending_size: int
+        self.lines: bytes  # of the head, with ours; from `upstream_head`
+        self.deadline: float  # of a drain
 
     # SENT and PASSING: from the vendor's connection
 
     def upstream_head(self, status: int, head: ResponseHead) -> None:
         self._head = head
+        self._pending = []
+        self._pending_size = 0
         self._release_body()
         if self.phase is SENT:
             self.phase = PASSING

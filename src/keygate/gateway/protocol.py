@@ -101,7 +101,14 @@ class GatewayProtocol(HttpToolsProtocol):
                 data = self._body_unparsed(data)
                 if not data:
                     return
-            if self.current is None and self.reading is None and not self.last and self._free:
+            cycle = self.cycle
+            if (
+                self.current is None
+                and self.reading is None
+                and not self.last
+                and not self.pipeline
+                and (cycle is None or cycle.response_complete)
+            ):
                 found = template.match(data)
                 if found is not None:
                     self._repeated(template, data, *found)
@@ -358,7 +365,7 @@ class GatewayProtocol(HttpToolsProtocol):
             self._linger()
         elif close or (self.last and not self.pipeline):
             self._close()
-        else:
+        elif self.pipeline or self.flow.read_paused:
             self._next()
 
     def abort(self) -> None:
