@@ -126,6 +126,15 @@ def test_rules_of_nothing_are_refused(house: House, wrong: dict[str, Any]) -> No
         assert house.raw("POST", path, token=token, json={**wrong, **rest}).status_code in {404, 422}
 
 
+def test_a_vendor_model_or_tag_may_be_named_as_any_scope_is(house: House) -> None:
+    for scope, name in (("vendor", "openai"), ("model", "openai/gpt-4.1*"), ("tag", "project=x")):
+        budget = house.call("POST", "/budgets", {"scope": scope, "scope_id": name, "amount_usd": "10.00", "period": "day", "mode": "soft"})
+        limit = house.call("POST", "/limits", {"scope": scope, "scope_id": name, "kind": "requests_per_day", "amount": 100_000})
+        assert budget["selector"] == limit["selector"] == name
+        house.call("DELETE", f"/budgets/{budget['id']}")
+        house.call("DELETE", f"/limits/{limit['id']}")
+
+
 def test_policies_are_made_read_changed_and_removed(house: House) -> None:
     body = {"name": "chat only", "models": ["openai/*"], "models_deny": ["openai/gpt-4o*"], "vendors": ["openai"], "endpoints": ["chat"]}
     policy = house.call("POST", "/policies", body)

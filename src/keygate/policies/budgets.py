@@ -85,6 +85,7 @@ class BudgetService:
         now = self._clock.now_ns()
         async with change(self._database, self._audit, actor, "budget.create", "budget") as work:
             require_governor(actor)
+            scope_id, selector = _named(scope, scope_id, selector)
             place = await self._place(work.connection, actor, scope, scope_id)
             zone = terms.time_zone or await home_zone(self._owners, work, actor)
             spec = replace(terms, id=new_id("bud"), starts_at_ns=now, time_zone=zone)
@@ -138,6 +139,7 @@ class BudgetService:
         async with change(self._database, self._audit, actor, "limit.create", "limit") as work:
             require_governor(actor)
             validation.limit_amounts({kind: amount}, "amount")
+            scope_id, selector = _named(scope, scope_id, selector)
             rule = LimitRule(
                 id=new_id("lim"),
                 scope=scope,
@@ -225,3 +227,8 @@ class BudgetService:
 def _require_overview(actor: Actor) -> None:
     if actor.role is Role.DEVELOPER:
         raise Forbidden("Developers see the budgets and limits of their own keys, on those keys")
+
+
+def _named(scope: Scope, scope_id: str | None, selector: str | None) -> tuple[str | None, str | None]:
+    """What a rule hangs on. A vendor, model or tag has no id but its name, so that `scope_id` names it as well as `selector` does."""
+    return (None, scope_id) if scope in BESIDE and selector is None else (scope_id, selector)

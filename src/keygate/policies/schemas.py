@@ -35,6 +35,13 @@ Usd = Annotated[
     Field(description="Dollars as a decimal string: `10.00`", examples=["10.00"]),
 ]
 Amount = Annotated[int, Field(ge=1, le=2**53)]
+ScopeId = Annotated[
+    Pattern | None,
+    Field(description="The team, developer, app or key. A vendor, model or tag can be named here, too, in place of `selector`"),
+]
+Selector = Annotated[
+    Pattern | None, Field(description="For the scopes vendor, model and tag: `openai`, `anthropic/claude-opus-*`, `project=x`")
+]
 Percent = Annotated[int, Field(ge=1, le=1_000)]
 Moment = Annotated[str | None, Field(json_schema_extra={"format": "date-time"})]
 
@@ -207,10 +214,8 @@ class PolicyView(Schema):
 
 class BudgetCreate(BudgetTerms):
     scope: Scope
-    scope_id: Id | None = Field(None, description="The team, developer, app or key; not for the other scopes")
-    selector: Pattern | None = Field(
-        None, description="For vendor, model and tag budgets: `openai`, `anthropic/claude-opus-*`, `project=x`"
-    )
+    scope_id: ScopeId = None
+    selector: Selector = None
 
 
 class BudgetUpdate(Schema):
@@ -249,8 +254,8 @@ class BudgetView(BudgetTermsView):
 
 class LimitCreate(Schema):
     scope: Scope
-    scope_id: Id | None = None
-    selector: Pattern | None = None
+    scope_id: ScopeId = None
+    selector: Selector = None
     kind: LimitKind
     amount: Amount
 
