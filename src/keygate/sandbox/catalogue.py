@@ -1,7 +1,9 @@
 """The models that the sandbox serves: real names, so that prices are real.
 
-Names are those of `genai-prices` (checked 2026-11-21; a test asks it for a price of each). `max_output` is the vendor's published
-maximum where we know one (vendor model pages, checked 2025-10-01): asking for more is a 400 there, so it is one here.
+Names are those of `genai-prices`; a test asks it for a price of each. `max_output` is the vendor's maximum as far as it is known: asking
+for more is a 400 there, so it is one here. Sources, read 2026-11-21: LiteLLM's model_prices_and_context_window.json, models.dev and, for
+Claude, github.com/anthropics/skills (claude-api/shared/models.md). Not verified: o1-pro, o3, o3-pro, o4-mini, Claude 3, the legacy
+completion models. None: no source says.
 """
 
 from __future__ import annotations
@@ -48,13 +50,13 @@ _OPENAI_CHAT: dict[str, int | None] = {
     "gpt-5": 128_000,
     "gpt-5-mini": 128_000,
     "gpt-5-nano": 128_000,
-    "gpt-5-pro": None,
+    "gpt-5-pro": 272_000,
     "gpt-5.1": 128_000,
-    "gpt-5.2": None,
-    "gpt-5.4": None,
-    "gpt-5.5": None,
-    "gpt-6-luna": None,
-    "gpt-6-sol": None,
+    "gpt-5.2": 128_000,
+    "gpt-5.4": 128_000,
+    "gpt-5.5": 128_000,
+    "gpt-6-luna": 128_000,
+    "gpt-6-sol": 128_000,
     "gpt-6.1-sol": None,
 }
 _ANTHROPIC: dict[str, int | None] = {
@@ -67,14 +69,14 @@ _ANTHROPIC: dict[str, int | None] = {
     "claude-sonnet-4-5": 64_000,
     "claude-haiku-4-5": 64_000,
     "claude-opus-4-5": 64_000,
-    "claude-opus-4-6": None,
-    "claude-opus-4-7": None,
-    "claude-opus-4-8": None,
-    "claude-sonnet-4-6": None,
-    "claude-sonnet-5": None,
+    "claude-opus-4-6": 128_000,
+    "claude-opus-4-7": 128_000,
+    "claude-opus-4-8": 128_000,
+    "claude-sonnet-4-6": 128_000,
+    "claude-sonnet-5": 128_000,
     "claude-sonnet-5-5": None,
-    "claude-haiku-5-5": None,
-    "claude-opus-5": None,
+    "claude-haiku-5-5": 128_000,
+    "claude-opus-5": 128_000,
     "claude-opus-5-5": None,
 }
 _REASONS = re.compile(r"o\d|gpt-[5-9]")

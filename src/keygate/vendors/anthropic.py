@@ -45,10 +45,10 @@ ANTHROPIC = Vendor(
     model_prefixes=("claude-",),
     facts={
         "root, paths": "anthropic 2.8.0 `_client.py` and `resources/`, read 2026-11-21; SDK calls through the gateway: tests/sdks",
-        "x-api-key": "anthropic 0.x `_client.py` sends it for an API key, 2.8.0 (anthropic-version 2026-10-21) sends Bearer and lets x-api-key "
-        "stand in for it, read 2026-11-21; that the API takes x-api-key under every version was not verified",
-        "headers of the caller's account": "anthropic 2.8.0 `resources/messages/messages.py`: workspace, and the user profile that a request "
-        "is attributed to; the organisation is in answers (`_tracing.py`) and stripped to be sure; read 2026-11-21",
+        "x-api-key": "anthropic 0.125.0 `_client.py` sends it for an API key; 2.8.0 (anthropic-version 2026-10-21) sends Bearer and lets "
+        "x-api-key stand in for it; read 2026-11-21; that the API takes x-api-key under every version was not verified",
+        "headers of the caller's account": "anthropic 2.8.0 `resources/messages/messages.py`: workspace, and the user profile that a "
+        "request is attributed to; the organisation is in answers (`_tracing.py`) and stripped to be sure; read 2026-11-21",
         "/v1/chat/completions": "platform.claude.com/docs/en/api/openai-sdk as public copies have it, read 2026-11-21: "
         "max_completion_tokens and stream_options fully supported, n must be exactly 1; the live page was not seen",
         "count_tokens is free of charge": 'Anthropic on token counting: "Token counting is free to use", as public copies quote it, '

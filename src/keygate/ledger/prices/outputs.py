@@ -4,11 +4,11 @@ The gateway chooses `UNKNOWN` at most, so what counts here is which models give 
 asked for, one that is too high makes the vendor refuse the request. Where sources differ, the lower value stands.
 
 Sources, read 2026-11-21: LiteLLM's model_prices_and_context_window.json (gpt-3.5, gpt-4, gpt-4-32k, gpt-4.1, gpt-4o, gpt-audio, gpt-5 to
-5.2 and their chat models, Claude 4 and 4.5), its entry for Azure's computer-use; models.dev (gpt-4: 8,192 where LiteLLM has 4,096;
-gpt-5-pro, gpt-5.3-chat, gpt-5.5, gpt-6, Claude Haiku 5.5); Anthropic's own catalogue (github.com/anthropics/skills, claude-
-api/shared/models.md: Claude 4.5 to 5.1). Not verified, chosen low: chatgpt-4o, gpt-4.5, gpt-5-search, Claude 2 and 3; of davinci-002 and
-babbage-002 one copy says 4,096. Not verified, and without effect because they are above `UNKNOWN`: the o series, codex-mini, gpt-5.4,
-Claude Opus and Sonnet 5.5.
+5.2, gpt-5.1-chat, Claude 4 and 4.5), its entry for Azure's computer-use; models.dev (gpt-4: 8,192 where LiteLLM has 4,096; gpt-5-pro,
+gpt-5.3-chat, gpt-5.4, gpt-5.5, gpt-6, o1, o3-mini, Claude Haiku 5.5); Anthropic's own catalogue (github.com/anthropics/skills,
+claude-api/shared/models.md: Claude 4.5 to 5.1). Not verified, chosen low: chatgpt-4o, gpt-4.5, gpt-5-chat, gpt-5.2-chat, gpt-5-search,
+Claude 2 and 3; of davinci-002 and babbage-002 one copy says 4,096. Not verified, and without effect because they are above `UNKNOWN`: the
+other o models, codex-mini, Claude Opus and Sonnet 5.5.
 """
 
 from __future__ import annotations
