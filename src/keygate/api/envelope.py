@@ -69,7 +69,7 @@ class Envelope:
                 raise
             await of_error(error, request_id)(scope, receive, answer)
         except Exception:
-            _log.exception("failed", extra={"request_id": request_id})
+            _log.exception("request %s failed", request_id, extra={"request_id": request_id})
             if started:
                 raise
             response = problem(
