@@ -13,7 +13,7 @@ from msgspec import UNSET
 
 from keygate.gateway.dialects import bounds
 from keygate.gateway.dialects.bodies import BodyDecoder, Governed, count, flag, given, model_name, replace, safe_word, text
-from keygate.gateway.dialects.body_tap import BodyTap, NoTap, tap_for
+from keygate.gateway.dialects.body_tap import BodyTap, NoTap, tap_for, whole_json
 from keygate.gateway.dialects.event_stream import EventTap
 from keygate.gateway.dialects.interface import BadBody, Facts, Tap
 from keygate.gateway.dialects.openai_chat import tier_features
@@ -154,6 +154,8 @@ class MessagesCodec:
         return replace(body, changes) if changes else body
 
     def tap(self, facts: Facts, *, content_type: bytes | None, content_encoding: bytes | None) -> Tap:
+        if whole_json(content_type, content_encoding):
+            return BodyTap(anthropic_usage, tier_in_usage=True)
         return tap_for(
             MessagesTap(), BodyTap(anthropic_usage, tier_in_usage=True), content_type=content_type, content_encoding=content_encoding
         )

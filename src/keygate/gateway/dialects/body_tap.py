@@ -99,17 +99,21 @@ class BodyTap:
         usage = None
         tier = answer.service_tier
         if answer.usage is not NO_USAGE:
-            usage = self._usage(answer.usage, web_searches=searches(answer.output) if isinstance(answer, _AnswerWithOutput) else 0)
+            if self._items:
+                usage = self._usage(answer.usage, web_searches=searches(getattr(answer, "output", None)))
+            else:
+                usage = self._usage(answer.usage)
             if tier is None and usage is not None and self._tier_in_usage:
                 said = _tier.decode(answer.usage)
                 tier = said.speed if said.speed == "fast" else said.service_tier  # fast is priced as a tier of its own
-        return Reading(
-            usage=usage,
-            complete=True,
-            error=error,
-            model_served=_word(answer.model, 256),
-            service_tier=_word(tier, 64),
-            answer_id=_word(answer.id, 256),
+        model, answer_id = answer.model, answer.id
+        return Reading(  # by position: once per request
+            usage,
+            True,
+            error,
+            model[:256] if type(model) is str else None,
+            tier[:64] if type(tier) is str else None,
+            answer_id[:256] if type(answer_id) is str else None,
         )
 
     def _finish_large(self, tail: bytes) -> Reading:
@@ -176,6 +180,11 @@ class InflatingTap:
     def finish(self) -> Reading:
         reading = self._inner.finish()
         return reading._replace(rest=b"") if self._left > 0 else Reading()
+
+
+def whole_json(content_type: bytes | None, content_encoding: bytes | None) -> bool:
+    """The usual answer, told without looking closely; then only a `BodyTap` need be made."""
+    return content_type is not None and not content_encoding and content_type.startswith(b"application/json")
 
 
 def tap_for(events: Tap, body: Tap, *, content_type: bytes | None, content_encoding: bytes | None) -> Tap:

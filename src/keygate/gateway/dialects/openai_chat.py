@@ -25,7 +25,7 @@ from keygate.gateway.dialects.bodies import (
     safe_word,
     text,
 )
-from keygate.gateway.dialects.body_tap import BodyTap, tap_for
+from keygate.gateway.dialects.body_tap import BodyTap, tap_for, whole_json
 from keygate.gateway.dialects.event_stream import EventTap
 from keygate.gateway.dialects.interface import BadBody, Facts, Tap
 from keygate.gateway.dialects.parts import Message, Tally, Tool, blob_bytes, tool_types
@@ -197,6 +197,8 @@ class ChatCodec:
         return replace(body, changes) if changes else body
 
     def tap(self, facts: Facts, *, content_type: bytes | None, content_encoding: bytes | None) -> Tap:
+        if whole_json(content_type, content_encoding):
+            return BodyTap(openai_usage)
         return tap_for(
             ChatTap(hide=not facts.include_usage),
             BodyTap(openai_usage),

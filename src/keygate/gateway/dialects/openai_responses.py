@@ -13,7 +13,7 @@ from msgspec import UNSET
 
 from keygate.gateway.dialects import bounds
 from keygate.gateway.dialects.bodies import BodyDecoder, Governed, count, flag, given, insert, model_name, replace, safe_word, text
-from keygate.gateway.dialects.body_tap import BodyTap, NoTap, searches, tap_for
+from keygate.gateway.dialects.body_tap import BodyTap, NoTap, searches, tap_for, whole_json
 from keygate.gateway.dialects.event_stream import EventTap
 from keygate.gateway.dialects.interface import BadBody, Facts, Tap
 from keygate.gateway.dialects.openai_chat import model_features, tier_features
@@ -157,6 +157,8 @@ class ResponsesCodec:
         return replace(body, changes) if changes else body
 
     def tap(self, facts: Facts, *, content_type: bytes | None, content_encoding: bytes | None) -> Tap:
+        if whole_json(content_type, content_encoding):
+            return BodyTap(openai_usage, items=True)
         return tap_for(ResponsesTap(), BodyTap(openai_usage, items=True), content_type=content_type, content_encoding=content_encoding)
 
     def stream_error(self, message: str, *, code: str, status: int = 500) -> bytes:
