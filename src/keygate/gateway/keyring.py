@@ -138,8 +138,11 @@ class KeyRing:
 
     def _loaded(self, public_id: str, task: asyncio.Task[KeyEntry | None]) -> None:
         del self._loading[public_id]
-        if not task.cancelled() and task.exception() is not None and not isinstance(task.exception(), Unavailable):
-            log.error("a key could not be loaded", exc_info=task.exception())
+        error = None if task.cancelled() else task.exception()
+        if isinstance(error, Unavailable):
+            log.warning("a key could not be loaded: %s", error)
+        elif error is not None:
+            log.error("a key could not be loaded", exc_info=error)
 
     async def _load(self, public_id: str) -> KeyEntry | None:
         bound: set[str] = set()
