@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import socket
 import struct
@@ -98,7 +99,8 @@ class Caller:
         if self._writer is not None:
             connection = self._writer.get_extra_info("socket")
             if rudely and connection is not None:
-                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+                with contextlib.suppress(OSError):  # it is gone already
+                    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
             self._writer.transport.abort()
         self._reader = self._writer = None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import time
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,11 @@ FOLDER = Path(__file__).resolve().parents[2] / "build" / "drills"
 
 def length(short: int, full: int) -> int:
     return full if FULL else short
+
+
+def seed() -> int:
+    """A new one each time; `KEYGATE_DRILL_SEED` repeats a run."""
+    return int(os.environ.get("KEYGATE_DRILL_SEED") or secrets.randbelow(10**6))
 
 
 def write(name: str, line: str, **figures: Any) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import secrets
 import time
 from collections import Counter
 from pathlib import Path
@@ -130,14 +129,14 @@ async def _exhaust(ground: Ground, keys: list[Key], budgets: list[Budget]) -> in
 
 
 @pytest.mark.timeout(figures.length(300, 1800))
-async def test_kill_at_any_moment_loses_nothing_and_counts_nothing_twice(tmp_path: Path) -> None:
-    seed = secrets.randbelow(10**6)
+async def test_kill_at_any_moment_loses_nothing_and_counts_nothing_twice(tmp_path: Path, store: dict[str, str]) -> None:
+    seed = figures.seed()
     print(f"seed {seed}")
     rng = random.Random(seed)
     kills: list[dict[str, Any]] = []
     every_key: list[Key] = []
     every_budget: list[Budget] = []
-    environment = {"KEYGATE_HOLD_WAIT": "0.3", "KEYGATE_IDLE_TIMEOUT": "2", "KEYGATE_FIRST_BYTE_TIMEOUT": "3"}
+    environment = {"KEYGATE_HOLD_WAIT": "0.3", "KEYGATE_IDLE_TIMEOUT": "2", "KEYGATE_FIRST_BYTE_TIMEOUT": "3", **store}
     with Ground(tmp_path, environment=environment) as ground:
         team_id = (await ground.api("POST", "/teams", {"name": "crash"}))["id"]
         every_budget.append(await ground.budget("team", team_id, "1000.00", period="year"))
@@ -167,11 +166,12 @@ async def test_kill_at_any_moment_loses_nothing_and_counts_nothing_twice(tmp_pat
         assert listed == doubtful, "charges in doubt are listed, all of them and nothing else"
         audit = await ground.api("GET", "/audit/verify")
     last = kills[-1]
+    kind = "PostgreSQL" if store else "SQLite"
     line = (
-        f"{KILLS} kills (seed {seed}), {CALLERS} callers, {last['calls']} calls served for {last['served_usd']} USD; counted "
+        f"{kind}: {KILLS} kills (seed {seed}), {CALLERS} callers, {last['calls']} calls served for {last['served_usd']} USD; counted "
         f"{last['spent_usd']}, of which {last['in_doubt_usd']} in doubt ({last['in_doubt']} calls); none missing, none twice; "
         f"ready again within {max(kill['ready_s'] for kill in kills)} s"
     )
-    figures.write("crash", line, seed=seed, kills=kills, audit=audit)
+    figures.write(f"crash-{kind.lower()}", line, seed=seed, kills=kills, audit=audit)
     assert audit["ok"], audit
     assert sum(kill["flying"] for kill in kills), "no request was in flight at any kill: the drill shows nothing"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import random
 import re
-import secrets
 import time
 from collections import Counter
 from dataclasses import dataclass, field
@@ -174,7 +173,7 @@ async def _verify(ground: Ground, run: Run) -> tuple[Books, dict[str, int]]:
 
 @pytest.mark.timeout(figures.length(300, 3600))
 async def test_hard_budget_is_never_exceeded(tmp_path: Path) -> None:
-    first = secrets.randbelow(10**6)
+    first = figures.seed()
     environment = {"KEYGATE_HOLD_WAIT": "0.5", "KEYGATE_IDLE_TIMEOUT": "1.5", "KEYGATE_FIRST_BYTE_TIMEOUT": "1.5"}
     answers: Counter[str] = Counter()
     runs: list[dict[str, Any]] = []
