@@ -6,7 +6,11 @@ import json
 
 import pytest
 
+from keygate.gateway.answers import worded
 from keygate.gateway.dialects import ListedModel, Problem, codec, model_list, one_model, refusal
+from keygate.gateway.pipeline import refuse_held
+from keygate.ledger import Refusal, RefusalKind
+from keygate.policies import Scope
 from keygate.vendors import Dialect, ErrorStyle
 
 STATUSES = {
@@ -49,6 +53,14 @@ def test_retry_after_is_whole_seconds_and_at_most_a_minute(asked: int | None, se
     headers = dict(refusal(ErrorStyle.ANTHROPIC, Problem.RATE_LIMITED, "wait", request_id="r", retry_after_ms=asked).headers)
     assert (headers[b"retry-after"], headers[b"retry-after-ms"]) == (seconds, milliseconds)
     assert b"x-should-retry" not in headers
+
+
+@pytest.mark.parametrize("kind", [RefusalKind.BUDGET_HELD, RefusalKind.RATE_LIMIT, RefusalKind.CONCURRENCY])
+@pytest.mark.parametrize("wait", [60_001, 86_400_000, 2**63])
+def test_a_wait_of_the_ledger_longer_than_a_minute_is_told_as_a_minute(kind: RefusalKind, wait: int) -> None:
+    refused = refuse_held(Refusal(kind, Scope.KEY, "vk_1", "lim_1", "full", wait))
+    headers = dict(worded(refused, ErrorStyle.OPENAI, "req_1").headers)
+    assert (headers[b"retry-after"], headers[b"retry-after-ms"]) == (b"60", b"60000")
 
 
 def test_a_hold_in_the_way_is_tried_again() -> None:
