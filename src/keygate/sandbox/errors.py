@@ -1,7 +1,7 @@
 """Errors as the vendors word them: status, body and headers.
 
-Sources: facts read in the official SDKs (classes by status, bodies by `error.type`) and the vendors' error pages
-(platform.openai.com/docs/guides/error-codes, docs.claude.com/en/api/errors; checked 2025-10-01).
+Sources: the official SDKs (classes by status, bodies by `error.type`). The wording follows the vendors' error pages from memory: it was not
+compared with them.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """From a vendor's usage object to `TokenUsage`. Garbage (negative, fractional, absurd, contradictory) is None: unknown, never a guess.
 
-Paths: OpenAI `openai/types/completion_usage.py`, `openai/types/responses/response_usage.py` (3.52.0), Anthropic
-`anthropic/types/usage.py`, `message_delta_usage.py` (2.11.0), read 2026-11-20.
+Paths: OpenAI `openai/types/completion_usage.py`, `openai/types/responses/response_usage.py` (3.51.0), Anthropic
+`anthropic/types/usage.py`, `message_delta_usage.py` (2.8.0), read 2026-11-21.
 """
 
 from __future__ import annotations
