@@ -253,6 +253,17 @@ async def test_a_lone_caller_is_not_cut_needlessly(engine: Engine) -> None:
     assert admitted(engine.begin(small, output=None)).output_set == 380  # all that there is
 
 
+async def test_where_nobody_bounds_an_answer_a_charge_in_doubt_covers_the_longest_one(engine: Engine) -> None:
+    state = key(budgets=[budget(NANO, mode=BudgetMode.SOFT)])
+    await engine.accounts.bind(state)
+    hold = admitted(engine.begin(state, tokens=1000, output=None))
+    assert hold.output_set is None
+    longest = PriceBook().find("anthropic", "claude-opus-4-5", 0)
+    assert longest is not None
+    assert longest.max_output == 64_000
+    assert hold.nano >= 64_000 * 25_000
+
+
 async def test_a_maximum_nobody_asked_for_is_only_set_where_money_or_tokens_are_limited(engine: Engine) -> None:
     for number, state in enumerate((key(), key(id="vk_2", limits=[limit(LimitKind.REQUESTS_PER_MINUTE, 5)]))):
         await engine.accounts.bind(state)

@@ -128,7 +128,7 @@ def _size(plan: Plan, ask: Ask, extra: int, patience: Patience, mono: int, tier:
         return _fits(plan, demand, ceiling, size, mono) or size
     hard = plan.hard if any(ceiling) or extra else ()  # what costs nothing, no budget refuses
     if not hard and not plan.tokens:
-        return fixed(demand, ceiling, demand.desired)
+        return fixed(demand, ceiling, plan.most())  # a charge in doubt must not be less than what the vendor may bill
     chosen: int = demand.desired
     for meter in hard:
         available = affordable(demand, ceiling, meter.room())

@@ -7,6 +7,7 @@ from keygate.ledger.meters.windows import SlidingWindow, Slots
 from keygate.ledger.prices.model import Ceiling, Price
 from keygate.ledger.prices.outputs import UNKNOWN
 
+_LONGEST = 131_072  # tokens: longer than any answer that a vendor of ours gives, where the price table knows no maximum
 _MODEST = 1024
 # A caller who names no tier leaves it to the vendor's project settings.
 UNNAMED_TIERS = frozenset({None, "auto"})
@@ -74,6 +75,13 @@ class Plan:
                 self._ceilings.clear()
             found = self._ceilings[key] = self.price.ceiling(input_bound, cache_write_possible=cache_write_possible, tier=tier)
         return found
+
+    def most(self) -> int:
+        """What one answer can be at most where nobody sets a maximum: the model's own, or all that its window holds."""
+        price = self.price
+        if price is None:
+            return UNKNOWN
+        return price.max_output or price.context_window or _LONGEST
 
     def desired(self, input_bound: int) -> int:
         """The maximum per answer that the gateway would set if money were no matter: one that the model accepts."""
