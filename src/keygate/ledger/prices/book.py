@@ -22,7 +22,8 @@ _CACHE = 4096  # names are the callers' choice: bounded
 _TIER_KEYS = frozenset({"service_tier", "speed"})
 # Vendors whose prompt cache is only written where the caller marks it with `cache_control` (Anthropic). Every other vendor may write it
 # unasked: OpenAI does "automatically for eligible requests", for 1.25 times the input's price from gpt-5.6 on (developers.openai.com,
-# "Prompt caching", a stored copy read 2026-11-21). Of the rest nothing was checked: the table's price of a write counts, where it has one.
+# "Prompt caching", a stored copy read 2026-11-21). Not verified: what a write for 12 hours costs (`prompt_cache_options.ttl`; usage counts
+# it apart), and any other vendor: the table's price of a write counts, where it has one.
 _EXPLICIT_CACHE = frozenset({"anthropic"})
 # Windows that the source rounds down, as a bound on input: gpt-4.1, gpt-4-32k by LiteLLM's table, gpt-5.5 by models.dev, 2026-11-21.
 _WIDER = {"gpt-4.1": 1_047_576, "gpt-4.1-mini": 1_047_576, "gpt-4.1-nano": 1_047_576, "gpt-4-32k": 32_768} | dict.fromkeys(
