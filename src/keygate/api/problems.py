@@ -16,6 +16,7 @@ from starlette.routing import compile_path
 from keygate.audit import AuditLog
 from keygate.errors import Conflict, Forbidden, InvalidInput, KeyGateError, NotFound, Throttled, Unauthenticated
 from keygate.identities import Actor
+from keygate.kit.redaction import redact
 
 MEDIA_TYPE = "application/problem+json"
 _LONGEST_NAME = 60
@@ -40,7 +41,7 @@ def problem(
         "type": f"urn:keygate:problem:{code}",
         "title": title,
         "status": status,
-        "detail": detail,
+        "detail": redact(detail),  # a key that was pasted where an id belongs is not repeated
         "code": code,
         "request_id": request_id,
     }

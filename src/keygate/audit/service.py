@@ -17,6 +17,7 @@ from keygate.audit.verification import ChainVerifier, check_head, head_signed
 from keygate.identities import Actor
 from keygate.kit.clock import Clock
 from keygate.kit.ids import new_id
+from keygate.kit.redaction import redact
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection
@@ -227,8 +228,8 @@ def _draft(
         request_id=clean(actor.request_id, limit=200),
         action=clean(action, limit=100) or "",
         outcome=outcome,
-        target=clean(target, limit=500) or "",
+        target=clean(redact(target), limit=500) or "",
         before=before,
         after=after,
-        detail=clean(detail),
+        detail=clean(None if detail is None else redact(detail)),
     )

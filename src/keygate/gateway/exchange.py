@@ -85,7 +85,7 @@ class Exchange(Incoming):
         else:
             hold = self.hold
             self.lines = passed_lines(
-                head.forward,
+                head.forward if status < 400 else self._redacted(head.forward),
                 self.request_id,
                 head.request_id,
                 status=status,

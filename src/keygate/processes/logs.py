@@ -7,20 +7,13 @@ from __future__ import annotations
 
 import json
 import logging
-import re
 import sys
 from typing import Any
 
 from keygate.kit.clock import rfc3339
+from keygate.kit.redaction import redact
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
-_LOOKS_SECRET = re.compile(
-    r"(?:\bsk-[A-Za-z0-9_-]{12,}|\bokap_[0-9A-Za-z]{12,}|\bkg[a-z]_[0-9A-Za-z]{12,}|(?i:\bbearer\s+)[^\s\"',]{8,}|(?<=://)[^/@\s:]+:[^/@\s]+(?=@))"
-)
-
-
-def redact(text: str) -> str:
-    return _LOOKS_SECRET.sub("[redacted]", text)
 
 
 def _value(value: Any) -> Any:
