@@ -38,7 +38,7 @@ class Postings:
         """Adds settled requests, numbered from `first_seq`; returns the next number. Every microsecond here is paid by every request."""
         seq = first_seq
         append = self.rows.append
-        spend = self.spend
+        together: dict[tuple[str, tuple[tuple[str, int], ...]], list[int]] = {}  # requests under the same budgets → spent, in doubt
         for s in settles:
             cost = s.cost_nano
             append(
@@ -74,17 +74,24 @@ class Postings:
                 )
             )
             seq += 1
-            if cost:
-                organization_id = s.organization_id
-                doubted = cost if s.in_doubt else 0
-                for window in s.budgets:
-                    former = spend.get(window)
-                    spend[window] = (
-                        (organization_id, cost, doubted) if former is None else (organization_id, former[1] + cost, former[2] + doubted)
-                    )
+            if cost and s.budgets:
+                nested = (s.organization_id, s.budgets)
+                if nested not in together:
+                    together[nested] = [0, 0]
+                sums = together[nested]
+                sums[0] += cost
+                if s.in_doubt:
+                    sums[1] += cost
             if s.day_limits:
                 bucket = s.began_at_ns - s.began_at_ns % BUCKET_NS
                 for limit_id, amount in s.day_limits:
                     counted = self.use.get((limit_id, bucket))
                     self.use[limit_id, bucket] = (s.organization_id, amount if counted is None else counted[1] + amount)
+        self._spend(together)
         return seq
+
+    def _spend(self, together: dict[tuple[str, tuple[tuple[str, int], ...]], list[int]]) -> None:
+        for (organization_id, windows), (spent, doubted) in together.items():
+            for window in windows:
+                _, before, doubted_before = self.spend.get(window, (organization_id, 0, 0))
+                self.spend[window] = (organization_id, before + spent, doubted_before + doubted)
