@@ -116,6 +116,9 @@ async def backup(database: Database, path: Path) -> None:
 def _copy(source: str, target: Path) -> None:
     with closing(sqlite3.connect(f"file:{source}?mode=ro", uri=True, timeout=30)) as old, closing(sqlite3.connect(target)) as new:
         old.backup(new)
+        if new.execute("SELECT 1 FROM sqlite_master WHERE name = 'budget_slices'").fetchone():
+            new.execute("DELETE FROM budget_slices")  # a permission to spend is the running gateway's; a copy asks for its own
+            new.commit()
 
 
 @asynccontextmanager

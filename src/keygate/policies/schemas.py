@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field, StringConstraints
+from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
 from keygate.errors import InvalidInput
 from keygate.kit.clock import rfc3339, to_ns
@@ -253,11 +253,23 @@ class BudgetView(BudgetTermsView):
 
 
 class LimitCreate(Schema):
+    """Also read as keys write it: `{"scope": …, "requests_per_minute": 60}`."""
+
     scope: Scope
     scope_id: ScopeId = None
     selector: Selector = None
     kind: LimitKind
     amount: Amount
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_on_keys(cls, body: Any) -> Any:
+        if not isinstance(body, dict) or "kind" in body or "amount" in body:
+            return body
+        named = [kind.value for kind in LimitKind if kind.value in body]
+        if len(named) != 1:
+            return body
+        return {**{name: value for name, value in body.items() if name != named[0]}, "kind": named[0], "amount": body[named[0]]}
 
 
 class LimitUpdate(Schema):
