@@ -22,6 +22,7 @@ _ENDPOINTS: dict[str, tuple[Vendor, Dialect | Plain]] = {
     "/openai/v1/responses": (Vendor.OPENAI, Responses()),
     "/openai/v1/embeddings": (Vendor.OPENAI, Plain(Use.EMBEDDINGS, openai_inputs.read_embeddings, billed=True)),
     "/openai/v1/moderations": (Vendor.OPENAI, Plain(Use.MODERATIONS, openai_inputs.read_moderation, billed=False)),
+    "/anthropic/v1/chat/completions": (Vendor.ANTHROPIC, Chat()),  # its endpoint for OpenAI's SDKs
     "/anthropic/v1/messages": (Vendor.ANTHROPIC, anthropic.Messages()),
     "/anthropic/v1/messages/count_tokens": (Vendor.ANTHROPIC, anthropic.CountTokens()),
 }

@@ -203,7 +203,7 @@ def authenticate(state: SandboxState, connection: Connection, call: Call) -> Key
     refused = key_refused(call.vendor, key.status)
     if refused is not None:
         raise refused
-    if call.vendor is Vendor.ANTHROPIC and b"anthropic-version" not in headers:
+    if call.vendor is Vendor.ANTHROPIC and b"anthropic-version" not in headers and not call.path.endswith("/chat/completions"):
         raise invalid("anthropic-version: header is required")
     return key
 
