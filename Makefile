@@ -43,7 +43,7 @@ fix: $(VENV)/.dev ## format and mend what can be mended
 	$(BIN)/ruff check --fix .
 
 test: check ## every check and test, within 20 minutes
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadfile
 
 sdks: $(VENV)/.dev ## install the official SDKs that the tests drive, each into .sdks/
 	$(BIN)/python tests/sdks/environments.py
