@@ -8,7 +8,7 @@ from __future__ import annotations
 import typer
 
 import keygate
-from keygate.cli import credentials, keys, login, operator, people, reports, shell
+from keygate.cli import credentials, keys, login, operator, people, reports, rules, shell
 
 app = typer.Typer(
     name="keygate",
@@ -29,6 +29,9 @@ app.add_typer(people.teams, name="teams")
 app.add_typer(people.developers, name="developers")
 app.add_typer(people.apps, name="apps")
 app.add_typer(keys.commands, name="keys")
+app.add_typer(rules.policies, name="policies")
+app.add_typer(rules.budgets, name="budgets")
+app.add_typer(rules.limits, name="limits")
 app.add_typer(reports.audit, name="audit")
 app.add_typer(operator.vault, name="vault")
 app.add_typer(operator.db, name="db")

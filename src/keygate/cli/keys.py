@@ -20,7 +20,7 @@ _COLUMNS = {
     "expires_at": "EXPIRES",
     "last_used_at": "LAST USED",
 }
-_LIMITS = ("requests_per_minute", "requests_per_day", "tokens_per_minute", "tokens_per_day", "concurrent_requests")
+LIMITS = ("requests_per_minute", "requests_per_day", "tokens_per_minute", "tokens_per_day", "concurrent_requests")
 
 
 def _owner(row: dict[str, Any]) -> dict[str, Any]:
@@ -28,18 +28,18 @@ def _owner(row: dict[str, Any]) -> dict[str, Any]:
     return {**row, "owner": next((value for value in owner.values() if value), None)}
 
 
-def _budget(text: str) -> dict[str, str]:
+def budget_terms(text: str) -> dict[str, str]:
     """`10.00/month`, `10.00/month/soft`."""
     amount, _, rest = text.partition("/")
     period, _, mode = rest.partition("/")
     return {"amount_usd": amount, "period": period or "month", "mode": mode or "hard"}
 
 
-def _limit(text: str) -> tuple[str, int]:
+def limit_amount(text: str) -> tuple[str, int]:
     name, _, amount = text.partition("=")
     name = name.replace("-", "_")
-    if name not in _LIMITS or not amount.isdigit():
-        fail(f"--limit {text}: write NAME=NUMBER with one of {', '.join(_LIMITS)}", Exit.USAGE)
+    if name not in LIMITS or not (amount.isascii() and amount.isdecimal()):
+        fail(f"{text}: write NAME=NUMBER with one of {', '.join(LIMITS)}", Exit.USAGE)
     return name, int(amount)
 
 
@@ -83,8 +83,8 @@ def create(
         "policy_id": policy,
         "models": model,
         "vendors": vendor,
-        "budgets": [_budget(text) for text in budget or []],
-        "limits": dict(_limit(text) for text in limit or []),
+        "budgets": [budget_terms(text) for text in budget or []],
+        "limits": dict(limit_amount(text) for text in limit or []),
         "expires_at": expires_at,
         "tags": tag,
     }

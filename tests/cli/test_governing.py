@@ -1,0 +1,174 @@
+"""What an administrator does at a shell, and what each command prints for people and for machines."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import shutil
+import subprocess
+
+import httpx
+import pytest
+from tests.cli.desk import Desk
+
+from keygate.cli.client import Exit
+
+
+def chat(desk: Desk, key: str, **members: object) -> httpx.Response:
+    body = {"model": "gpt-4.1-mini", "max_tokens": 20, "messages": [{"role": "user", "content": "hello"}]} | members
+    return httpx.post(f"{desk.keygate.url}/openai/v1/chat/completions", json=body, headers={"authorization": f"Bearer {key}"}, timeout=20)
+
+
+def test_credentials_are_added_tested_and_removed_without_being_shown(desk: Desk, sandbox, vendor_key: str) -> None:
+    words = ("credentials", "add", "openai", "--name", "second", "--base-url", sandbox.openai_base_url, "--weight", "2")
+    made = desk.made(*words, text=vendor_key + "\n")
+    assert made["weight"] == 2
+    listed = desk.ok("credentials", "list").out
+    assert made["id"] in listed
+    assert "second" in listed
+    assert vendor_key not in listed + json.dumps(made)
+    assert desk.made("credentials", "test", made["id"])["ok"] is True
+    sandbox.state.revoke_key(vendor_key)
+    assert desk.run("credentials", "test", made["id"]).code == Exit.FAILED
+    assert desk.run(*words, text=vendor_key + "\n").code == Exit.NOT_VALID  # the name is taken
+    assert desk.run("credentials", "add", "openai", "--name", "empty", text="\n").code == Exit.USAGE
+    assert desk.run("credentials", "add", "no-such-vendor", text="x\n").code == Exit.NOT_VALID
+    assert desk.run("credentials", "remove", made["id"], text="n\n").code == Exit.FAILED  # asked, and declined
+    desk.ok("credentials", "remove", made["id"], "--yes")
+    assert desk.run("credentials", "test", made["id"]).code == Exit.NOT_FOUND
+
+
+def test_teams_developers_and_apps(desk: Desk) -> None:
+    team = desk.made("teams", "create", "research [bold]x[/bold]")
+    assert "research [bold]x[/bold]" in desk.ok("teams", "list").out  # names are text, not markup
+    developer = desk.made("developers", "create", "Ada", "--email", "ada@example.com", "--team", team["id"])
+    assert developer["team_id"] == team["id"]
+    assert "ada@example.com" in desk.ok("developers", "list").out
+    app = desk.made("apps", "create", "ci", "--team", team["id"])
+    assert app["id"] in desk.ok("apps", "list").out
+    key = desk.made("keys", "create", "of ada", "--developer", developer["id"])
+    assert chat(desk, key["key"]).status_code == 200
+    desk.ok("developers", "deactivate", developer["id"], "--yes")
+    assert chat(desk, key["key"]).status_code == 401
+    assert desk.run("developers", "create", "Eve", "--email", "no address").code == Exit.NOT_VALID
+    assert desk.run("developers", "deactivate", "dev_nobody", "--yes").code == Exit.NOT_FOUND
+
+
+def test_life_of_a_key(desk: Desk) -> None:
+    words = ("keys", "create", "life", "--model", "openai/gpt-4.1*", "--budget", "10.00/month", "--budget", "1.00/day/soft")
+    made = desk.made(*words, "--limit", "requests_per_minute=60", "--limit", "concurrent-requests=5", "--tag", "project=x")
+    assert made["limits"] == {"requests_per_minute": 60, "concurrent_requests": 5}
+    assert {budget["mode"] for budget in made["budgets"]} == {"hard", "soft"}
+    assert chat(desk, made["key"]).status_code == 200
+    assert made["key"] not in desk.ok("keys", "list").out
+    shown = desk.ok("keys", "show", made["id"]).out
+    assert "10.00" in shown
+    assert made["key"] not in shown
+    assert desk.made("keys", "show", made["id"])["usage"]["requests"] == 1
+    rotated = desk.made("keys", "rotate", made["id"], "--grace-seconds", "0")
+    assert chat(desk, made["key"]).status_code == 401
+    assert chat(desk, rotated["key"]).status_code == 200
+    assert desk.made("keys", "explain", made["id"], "--model", "openai/gpt-4.1-mini")["allowed"] is True
+    refused = desk.ok("keys", "explain", made["id"], "--model", "anthropic/claude-sonnet-4-5").out
+    assert "anthropic" in refused
+    desk.ok("keys", "revoke", made["id"], "--yes")
+    assert chat(desk, rotated["key"]).status_code == 401
+    assert "revoked" in desk.ok("keys", "list", "--status", "revoked").out
+    assert desk.run("keys", "rotate", made["id"]).code == Exit.NOT_VALID
+    assert desk.run("keys", "show", "vk_nobody").code == Exit.NOT_FOUND
+
+
+@pytest.mark.parametrize(
+    "words", [("--limit", "x"), ("--limit", "requests_per_minute=-5"), ("--limit", "nonsense=5"), ("--limit", "requests_per_minute=²")]
+)
+def test_mistaken_options_are_mistakes_of_use(desk: Desk, words: tuple[str, ...]) -> None:
+    assert desk.run("keys", "create", "mistaken", *words).code == Exit.USAGE
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--budget", "ten/month"),
+        ("--budget", "10/fortnight"),
+        ("--budget", "-5/month"),
+        ("--expires-at", "tomorrow"),
+        ("--policy", "pol_nobody"),
+        ("--team", "team_nobody"),
+        ("--team", "a", "--app", "b"),
+    ],
+)
+def test_values_that_the_server_refuses_are_not_valid(desk: Desk, words: tuple[str, ...]) -> None:
+    said = desk.run("keys", "create", "mistaken", *words)
+    assert said.code in {Exit.NOT_VALID, Exit.NOT_FOUND}, said
+    assert said.err.startswith("error:")
+
+
+def test_policies_budgets_and_limits(desk: Desk) -> None:
+    policy = desk.made(
+        "policies",
+        "create",
+        "small models",
+        "--model",
+        "openai/gpt-4.1-mini",
+        "--deny",
+        "openai/gpt-4.1-nano",
+        "--limit",
+        "requests_per_minute=100",
+    )
+    assert policy["id"] in desk.ok("policies", "list").out
+    key = desk.made("keys", "create", "policed", "--policy", policy["id"])
+    assert chat(desk, key["key"]).status_code == 200
+    assert chat(desk, key["key"], model="gpt-4.1-nano").status_code == 403
+    assert desk.run("policies", "remove", policy["id"], "--yes").code == Exit.NOT_VALID  # a key carries it
+    team = desk.made("teams", "create", "budgeted")
+    budget = desk.made("budgets", "create", "team", "100.00/month", "--of", team["id"])
+    assert budget["scope_id"] == team["id"]
+    tagged = desk.made("budgets", "create", "tag", "5.00/day/soft", "--of", "project=x")
+    assert tagged["selector"] == "project=x"
+    assert "100.00" in desk.ok("budgets", "list").out
+    limit = desk.made("limits", "create", "team", "requests_per_minute=600", "--of", team["id"])
+    assert limit["id"] in desk.ok("limits", "list").out
+    assert desk.run("limits", "create", "team", "requests_per_minute=0", "--of", team["id"]).code == Exit.USAGE
+    assert desk.run("budgets", "create", "galaxy", "1.00/day").code == Exit.NOT_VALID
+    for noun, thing in (("budgets", budget), ("budgets", tagged), ("limits", limit)):
+        desk.ok(noun, "remove", thing["id"], "--yes")
+        assert desk.run(noun, "remove", thing["id"], "--yes").code == Exit.NOT_FOUND
+
+
+def test_exports_work_in_the_shells_they_are_for(desk: Desk) -> None:
+    key = desk.made("keys", "create", "env")["key"]
+    expected = {"OPENAI_BASE_URL": f"{desk.keygate.url}/openai/v1", "OPENAI_API_KEY": key, "ANTHROPIC_API_KEY": key}
+    lines = desk.ok("env", text=key + "\n").out
+    shell = subprocess.run(
+        ["sh", "-c", f"{lines}\nenv"], capture_output=True, text=True, check=True, env={"PATH": os.environ["PATH"]}
+    ).stdout
+    found = dict(line.split("=", 1) for line in shell.splitlines() if "=" in line)
+    assert {name: found.get(name) for name in expected} == expected
+    made = desk.ok("keys", "create", "eval", "--env").out
+    assert all(line.startswith("export ") for line in made.splitlines())
+    for shell_name, start in (("fish", "set -gx OPENAI_API_KEY "), ("powershell", "$env:OPENAI_API_KEY = "), ("dotenv", "OPENAI_API_KEY=")):
+        text = desk.ok("env", "--shell", shell_name, text=key + "\n").out
+        assert any(line.startswith(start) and key in line for line in text.splitlines()), text
+    if shutil.which("fish"):
+        text = desk.ok("env", "--shell", "fish", text=key + "\n").out
+        assert key in subprocess.run(["fish", "-c", f"{text}\nenv"], capture_output=True, text=True, check=True).stdout
+    assert desk.run("env", text="\n").code == Exit.USAGE
+
+
+def test_usage_is_a_table_for_people_json_for_machines_and_csv_for_sheets(desk: Desk) -> None:
+    key = desk.made("keys", "create", "used")
+    for _ in range(3):
+        assert chat(desk, key["key"]).status_code == 200
+    table = desk.ok("usage", "--group-by", "model", "--key", key["id"]).out
+    assert "gpt-4.1-mini" in table
+    assert " 3" in table
+    rows = desk.ok("usage", "--group-by", "model", "--key", key["id"], "--json").json()["items"]
+    assert sum(row["requests"] for row in rows) == 3
+    sheet = list(csv.DictReader(io.StringIO(desk.ok("usage", "--group-by", "model,day", "--key", key["id"], "--csv").out)))
+    assert sum(int(row["requests"]) for row in sheet) == 3
+    assert sheet[0]["model"].endswith("gpt-4.1-mini")
+    assert desk.run("usage", "--group-by", "nonsense").code == Exit.NOT_VALID
+    assert desk.run("usage", "--from", "yesterday").code == Exit.NOT_VALID
+    assert desk.ok("usage", "--key", "vk_nobody").code == Exit.OK

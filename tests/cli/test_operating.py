@@ -1,0 +1,175 @@
+"""What works on the data directory itself: audit verification, the vault, the database. And help, completion and mistakes of use."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import stat
+import threading
+from pathlib import Path
+
+import httpx
+import pytest
+from tests.cli.desk import Desk
+from tests.cli.test_governing import chat
+
+from keygate.cli.client import Exit
+
+NOUNS = ("credentials", "teams", "developers", "apps", "keys", "policies", "budgets", "limits", "audit", "vault", "db")
+
+
+def _export(desk: Desk, name: str) -> Path:
+    file = desk.home / name
+    desk.ok("audit", "export", str(file))
+    return file
+
+
+def test_audit_log_is_listed_exported_and_verified(desk: Desk) -> None:
+    desk.made("teams", "create", "audited")
+    assert "team.create" in desk.ok("audit", "list").out
+    (entry,) = desk.ok("audit", "list", "--action", "team.create", "--limit", "1", "--json").json()
+    assert entry["outcome"] == "done"
+    file = _export(desk, "good.jsonl")
+    assert all(json.loads(line) for line in file.read_text().splitlines())
+    assert desk.ok("audit", "export").out.count("\n") >= len(file.read_text().splitlines())
+    desk.ok("audit", "verify", str(file))
+    (report,) = desk.ok("audit", "verify", "--json").json()
+    assert report["ok"] is True
+    assert (
+        desk.ok("audit", "verify", str(file), KEYGATE_DATA_DIR=str(desk.home / "nothing")).code == Exit.OK
+    )  # without a data directory too
+
+
+@pytest.mark.parametrize("way", ["edited", "removed", "reordered", "cut off"])
+def test_tampered_export_is_named_with_exit_code_8(desk: Desk, way: str) -> None:
+    for number in range(4):
+        desk.keygate.call("POST", "/teams", {"name": f"tampered {way} {number}"})
+    file = _export(desk, f"{way}.jsonl")
+    lines = file.read_text().splitlines(keepends=True)
+    if way == "edited":
+        lines[-3] = lines[-3].replace("tampered", "tempered")
+    elif way == "removed":
+        del lines[-3]
+    elif way == "reordered":
+        lines[-3], lines[-4] = lines[-4], lines[-3]
+    else:
+        lines = lines[:-2]
+    file.write_text("".join(lines))
+    said = desk.run("audit", "verify", str(file))
+    assert said.code == Exit.VERIFICATION_FAILED, said
+    found = desk.run("audit", "verify", str(file), "--json")
+    assert found.code == Exit.VERIFICATION_FAILED
+    assert found.json()[0]["ok"] is False
+    assert found.json()[0]["fault"]
+
+
+def test_file_that_is_no_export_is_refused_in_a_sentence(desk: Desk) -> None:
+    for number, content in enumerate((b"", b"nonsense\n", b"\xff\xfe\x00", b"{}\n{}\n", b"[" * 100_000)):
+        file = desk.home / f"no-export-{number}"
+        file.write_bytes(content)
+        assert desk.run("audit", "verify", str(file)).code in {Exit.VERIFICATION_FAILED, Exit.FAILED}, content[:20]
+    assert desk.run("audit", "verify", str(desk.home / "absent")).code == Exit.USAGE
+
+
+def test_master_key_is_rotated_while_requests_run(desk: Desk) -> None:
+    key = desk.made("keys", "create", "rotating")["key"]
+    statuses: list[int] = []
+    stop = threading.Event()
+
+    def call() -> None:
+        while not stop.is_set():
+            statuses.append(chat(desk, key).status_code)
+
+    caller = threading.Thread(target=call)
+    caller.start()
+    before = desk.ok("vault", "status", "--json").json()["wrapped_by"]
+    desk.ok("vault", "rotate")
+    assert desk.ok("vault", "status", "--json").json()["wrapped_by"] != before
+    credential = desk.keygate.call("GET", "/credentials")["items"][0]
+    assert desk.made("credentials", "test", credential["id"])["ok"]  # secrets open under the new key at once
+    given = desk.home / "given.key"
+    given.write_text("a master key that somebody made elsewhere")
+    given.chmod(0o600)
+    desk.ok("vault", "rotate", "--new-key-file", str(given))
+    stop.set()
+    caller.join()
+    assert set(statuses) == {200}
+    assert chat(desk, key).status_code == 200
+    assert stat.S_IMODE((desk.keygate.data_dir / "master.key").stat().st_mode) == 0o600
+    assert desk.run("vault", "rotate", "--new-key-file", str(desk.home / "absent.key")).code == Exit.USAGE
+    given.write_text("short")
+    said = desk.run("vault", "rotate", "--new-key-file", str(given))
+    assert said.code == Exit.FAILED
+    assert "short" not in said.out
+
+
+def test_database_is_checked_copied_and_upgraded_while_the_server_runs(desk: Desk) -> None:
+    assert desk.ok("db", "check", "--json").json()["ok"] is True
+    copy = desk.home / "copy.db"
+    desk.ok("db", "backup", str(copy))
+    assert stat.S_IMODE(copy.stat().st_mode) & 0o077 == 0
+    with sqlite3.connect(copy) as database:
+        assert database.execute("SELECT count(*) FROM virtual_keys").fetchone()[0] >= 0
+    database.close()
+    assert desk.run("db", "backup", str(copy)).code != Exit.OK  # never over what is there
+    desk.ok("db", "upgrade")
+    assert httpx.get(f"{desk.keygate.url}/ready").status_code == 200
+    fresh = desk.home / "fresh"
+    desk.ok("db", "upgrade", KEYGATE_DATA_DIR=str(fresh))
+    assert desk.ok("db", "check", KEYGATE_DATA_DIR=str(fresh)).code == Exit.OK
+
+
+def test_missing_data_directory_is_said_in_a_sentence(stranger: Desk) -> None:
+    for words in (("db", "check"), ("vault", "status"), ("audit", "verify"), ("vault", "rotate"), ("db", "backup", "x.db")):
+        said = stranger.run(*words, KEYGATE_DATA_DIR=str(stranger.home / "nothing"))
+        assert said.code == Exit.FAILED, (words, said)
+        assert "nothing" in said.err
+    assert not (stranger.home / "nothing").exists()
+
+
+def test_misspelt_settings_are_mistakes_of_use(stranger: Desk) -> None:
+    said = stranger.run("db", "check", KEYGATE_PORT="many")
+    assert said.code in {Exit.USAGE, Exit.FAILED}
+    assert "KEYGATE_PORT" in said.err
+
+
+def test_second_server_on_the_same_data_is_refused(desk: Desk) -> None:
+    said = desk.run("serve", KEYGATE_PORT="0")
+    assert said.code != Exit.OK
+    other = desk.run("serve", KEYGATE_PORT=str(desk.keygate.port + 1 if desk.keygate.port < 65535 else 65000))
+    assert other.code != Exit.OK
+    assert "another KeyGate" in other.err
+
+
+def test_every_command_has_help(stranger: Desk) -> None:
+    overview = stranger.ok("--help").out
+    words: list[tuple[str, ...]] = [(name,) for name in ("serve", "sandbox", "login", "logout", "status", "env", "usage")]
+    for noun in NOUNS:
+        assert noun in overview
+        listed = stranger.ok(noun, "--help").out
+        commands = [line.split()[0] for line in listed.split("Commands:")[1].splitlines() if line.strip()]
+        words += [(noun, command) for command in commands]
+    for each in words:
+        said = stranger.ok(*each, "--help").out
+        assert "Usage: keygate" in said
+        assert len(said.split("\n\n")[1].strip()) > 10, (each, "says what it does")
+
+
+def test_completion_is_printed_for_each_shell(stranger: Desk) -> None:
+    for shell in ("bash", "zsh", "fish"):
+        said = stranger.ok(f"--show-completion={shell}") if False else stranger.run("--show-completion", SHELL=f"/bin/{shell}")
+        assert "keygate" in said.out or said.code == Exit.USAGE, said
+
+
+def test_unknown_commands_and_options_are_mistakes_of_use(stranger: Desk) -> None:
+    for words in (
+        ("nonsense",),
+        ("keys", "nonsense"),
+        ("keys", "create"),
+        ("keys", "list", "--nonsense"),
+        ("serve", "--port", "99999"),
+        ("serve", "--port", "x"),
+    ):
+        said = stranger.run(*words)
+        assert said.code == Exit.USAGE, (words, said)
+    assert stranger.ok("version").out.strip()
