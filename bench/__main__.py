@@ -164,7 +164,8 @@ def _measure(options: argparse.Namespace, folder: Path, stack: ExitStack) -> tup
         results = {subject.name: _median(runs, subject.name) for subject in measured}
     rows = []
     if options.scale or options.only_scale:
-        rows = scale.measure(folder, upstream_port, PLAIN, runs=options.runs, seconds=options.seconds)
+        amount = scale.Amount(options.keys, options.entries)
+        rows = scale.measure(folder, upstream_port, PLAIN, amount=amount, runs=options.runs, seconds=options.seconds)
     return results, rows
 
 
@@ -174,6 +175,8 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=4.0)
     parser.add_argument("--scale", action="store_true", help="also many keys, many ledger entries, start-up and memory (some minutes more)")
     parser.add_argument("--only-scale", action="store_true", help="only that")
+    parser.add_argument("--keys", type=int, default=scale.MANY, help="how many keys are many")
+    parser.add_argument("--entries", type=int, default=scale.ENTRIES, help="how many ledger entries")
     parser.add_argument("--with-litellm", action="store_true", help="measure LiteLLM too, in an environment of its own (installs it)")
     parser.add_argument("--json", type=Path, help="also write the numbers there")
     options = parser.parse_args()

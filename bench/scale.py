@@ -24,6 +24,12 @@ _PATH = "/openai/v1/chat/completions"
 
 
 @dataclass(frozen=True, slots=True)
+class Amount:
+    keys: int
+    entries: int
+
+
+@dataclass(frozen=True, slots=True)
 class Row:
     what: str
     value: float
@@ -47,8 +53,7 @@ def installed() -> tuple[int, float]:
         for line in found[name].requires or ():
             requirement = Requirement(line)
             if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
-                waiting.append(requirement.name)
-            waiting += [extra.name for extra in _of_extras(requirement)]
+                waiting += [requirement.name, *(extra.name for extra in _of_extras(requirement))]
     size = 0
     for each in found.values():
         files = {Path(str(each.locate_file(file))) for file in each.files or ()}
@@ -102,7 +107,7 @@ async def _cost(subject: subjects.Subject, requests: list[bytes], *, seconds: fl
     return (subject.cpu_seconds() - before) / tally.requests * 1e6
 
 
-def measure(folder: Path, upstream_port: int, body: bytes, *, runs: int, seconds: float) -> list[Row]:
+def measure(folder: Path, upstream_port: int, body: bytes, *, amount: Amount, runs: int, seconds: float) -> list[Row]:
     count, size = installed()
     rows = [Row("distributions of a server install", count, "", 60), Row("size of a server install", size, "MiB", 200)]
     small, large = folder / "small", folder / "large"
@@ -111,19 +116,19 @@ def measure(folder: Path, upstream_port: int, body: bytes, *, runs: int, seconds
             subjects.furnish(f"http://127.0.0.1:{port}", subjects.PASSWORD, upstream_port)
     rows.append(Row("ready, first start", ready, "s", 3))
     few = asyncio.run(_keys(small, FEW))
-    print(f"making {MANY:,} keys and {ENTRIES:,} ledger entries …", flush=True)
-    many = asyncio.run(_keys(large, MANY))
-    asyncio.run(_entries(large, ENTRIES))
+    print(f"making {amount.keys:,} keys and {amount.entries:,} ledger entries …", flush=True)
+    many = asyncio.run(_keys(large, amount.keys))
+    asyncio.run(_entries(large, amount.entries))
     with ExitStack() as stack:
         process, port, ready = stack.enter_context(subjects.server(folder, small))
         rows.append(Row("ready", ready, "s", 3))
         first = subjects.Subject("small", port, _PATH, few[0], process)
         process, port, ready = stack.enter_context(subjects.server(folder, large))
-        rows.append(Row(f"ready, {MANY:,} keys and {ENTRIES:,} entries", ready, "s", 3))
+        rows.append(Row(f"ready, {amount.keys:,} keys and {amount.entries:,} entries", ready, "s", 3))
         second = subjects.Subject("large", port, _PATH, many[0], process)
         uvloop.run(asyncio.sleep(5))
         rows.append(Row("memory, idle", first.memory_mib(), "MiB", 120))
-        rows.append(Row(f"memory, idle, {MANY:,} keys and {ENTRIES:,} entries", second.memory_mib(), "MiB", 120))
+        rows.append(Row(f"memory, idle, {amount.keys:,} keys and {amount.entries:,} entries", second.memory_mib(), "MiB", 120))
         rows += _costs(first, second, _requests(few, body), _requests(many, body), runs=runs, seconds=seconds)
         rows.append(Row(f"memory with {len(many):,} keys in use", second.memory_mib(), "MiB"))
     rows += _memory(folder, small, _requests(few, body))
@@ -141,8 +146,8 @@ def _costs(
     base, exist, used = (statistics.median(column) for column in zip(*costs, strict=True))
     return [
         Row(f"CPU per request, {FEW} keys", base, "µs"),
-        Row(f"CPU per request, {MANY:,} keys, {FEW} in use", exist, "µs", base * 1.1),
-        Row(f"CPU per request, {MANY:,} keys, all in use", used, "µs", base * 1.1),
+        Row(f"CPU per request, {len(many):,} keys, {FEW} in use", exist, "µs", base * 1.1),
+        Row(f"CPU per request, {len(many):,} keys, all in use", used, "µs", base * 1.1),
     ]
 
 

@@ -42,7 +42,7 @@ class GatewaySettings:
     drain_timeout: float = 120
     client_timeout: float = 60
     shutdown_timeout: float = 4
-    max_keys: int = 20_000
+    max_keys: int = 200_000  # in memory at once, 5 to 6 KiB each: reading one again costs as much as twenty requests
     per_origin: int = 1000  # connections to one vendor address
 
 
