@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from tests.drills import figures
-from tests.drills.callers import Answer, Caller
+from tests.drills.callers import Answer, Caller, request
 from tests.drills.ground import Books, Budget, Ground, Key, compare
 from tests.drills.traffic import Traffic
 
@@ -113,9 +113,19 @@ async def _load(ground: Ground, run: Run) -> None:
                 await asyncio.sleep(0.2)
         caller.close()
 
+    for key in run.keys:
+        await _greet(ground, key)
     async with asyncio.TaskGroup() as group:
         for index in range(CALLERS):
             group.create_task(client(index))
+
+
+async def _greet(ground: Ground, key: Key) -> None:
+    """A free call, as clients make at their start: the gateway knows the key from then on."""
+    caller = Caller(ground.port)
+    answer = await caller.call(request("GET", "/openai/v1/models", key.token))
+    assert answer.status == 200, bytes(answer.body)
+    caller.close()
 
 
 def _judge(answer: Answer, run: Run) -> str:

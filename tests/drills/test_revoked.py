@@ -197,11 +197,11 @@ async def test_archived_team_takes_its_keys_along(ground: Ground) -> None:
 async def test_expired_key_ends_in_its_moment(ground: Ground, told: str) -> None:
     """Nobody does anything: the time comes."""
     for _ in range(min(ROUNDS, 5)):
-        ends = datetime.now(UTC) + timedelta(seconds=2)
+        ends = datetime.now(UTC) + timedelta(seconds=figures.length(3, 6))
         key = await ground.key("short-lived", expires_at=(ends if told == "at its birth" else ends + timedelta(days=1)).isoformat())
         async with _using(ground, key) as crowd:
             if told == "later":
-                ends = datetime.now(UTC) + timedelta(seconds=0.5)
+                ends = datetime.now(UTC) + timedelta(seconds=1)
                 await ground.api("PATCH", f"/virtual-keys/{key.id}", {"expires_at": ends.isoformat()})
             await asyncio.sleep(max(0.0, (ends - datetime.now(UTC)).total_seconds()))
             changed = time.monotonic() + 0.002
