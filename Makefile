@@ -52,7 +52,7 @@ drill: $(VENV)/.dev ## the drills at full length
 	KEYGATE_DRILL=full $(BIN)/pytest tests/drills
 
 bench: $(VENV)/.dev ## CPU per request against nginx, in one run
-	$(BIN)/python -m bench
+	$(BIN)/python -m bench $(ARGS)
 
 docs: $(VENV)/.server ## renew docs/settings.md and docs/openapi.json
 	$(BIN)/python -m keygate.processes.documents .

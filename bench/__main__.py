@@ -79,18 +79,23 @@ async def _run(measured: list[subjects.Subject], upstream_port: int, *, seconds:
         chunk, streamed = await _cpu(subject, STREAMED, connections=24, seconds=seconds)
         raw[subject.name] = (plain, tally.requests / tally.seconds, chunk / upstream.CHUNKS, tally.failed + streamed.failed)
     rate = 0.5 * min(1 / raw["KeyGate"][0], raw["KeyGate"][1])
-    quick = [subject for subject in measured if raw[subject.name][1] > rate]  # at this rate others only queue
-    latencies = await _latencies(quick, upstream_port, rate=rate, seconds=seconds)
+    latencies = await _latencies(measured, upstream_port, rate=rate, seconds=seconds)
 
     def added(name: str, share: float) -> float:
-        if name not in latencies:
-            return math.nan
         return (_at(latencies[name], share) - _at(latencies[""], share)) * 1e6
 
     return {
         name: Result(plain * 1e6, per_second, chunk * 1e6, added(name, 0.5), added(name, 0.99), failed)
         for name, (plain, per_second, chunk, failed) in raw.items()
     }
+
+
+async def _alone(subject: subjects.Subject, *, seconds: float) -> Result:
+    """One run without latencies: at KeyGate's rate it would only queue."""
+    plain, tally = await _cpu(subject, PLAIN, connections=32, seconds=seconds)
+    chunk, streamed = await _cpu(subject, STREAMED, connections=24, seconds=seconds)
+    failed = tally.failed + streamed.failed
+    return Result(plain * 1e6, tally.requests / tally.seconds, chunk / upstream.CHUNKS * 1e6, math.nan, math.nan, failed)
 
 
 def _at(ordered: list[float], share: float) -> float:
@@ -154,14 +159,14 @@ def _measure(options: argparse.Namespace, folder: Path, stack: ExitStack) -> tup
         with ExitStack() as running:
             measured = [running.enter_context(subjects.nginx(upstream_port, folder))]
             measured.append(running.enter_context(subjects.keygate(upstream_port, folder)))
-            if options.with_litellm:
-                command = subjects.install_litellm(LITELLM.absolute())
-                measured.append(running.enter_context(subjects.litellm(upstream_port, folder, command)))
             runs = []
             for number in range(options.runs):
                 print(f"run {number + 1} of {options.runs} …", flush=True)
                 runs.append(uvloop.run(_run(measured, upstream_port, seconds=options.seconds)))
         results = {subject.name: _median(runs, subject.name) for subject in measured}
+    if results and options.with_litellm:  # by itself: it goes on working when its callers have left
+        with subjects.litellm(upstream_port, folder, subjects.install_litellm(LITELLM.absolute())) as subject:
+            results[subject.name] = uvloop.run(_alone(subject, seconds=options.seconds))
     rows = []
     if options.scale or options.only_scale:
         amount = scale.Amount(options.keys, options.entries)

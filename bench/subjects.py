@@ -52,15 +52,17 @@ def free_port() -> int:
 
 
 def wait_for(port: int, *, path: str | None = None, seconds: float = 60) -> None:
+    """Until something listens, or answers `path` with 200."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         try:
-            if path is None:
-                socket.create_connection(("127.0.0.1", port), timeout=1).close()
-                return
-            if httpx.get(f"http://127.0.0.1:{port}{path}", timeout=1).status_code == httpx.codes.OK:
-                return
-        except (OSError, httpx.HTTPError):
+            with socket.create_connection(("127.0.0.1", port), timeout=1) as connection:
+                if path is None:
+                    return
+                connection.sendall(f"GET {path} HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\n\r\n".encode())
+                if connection.recv(64).startswith(b"HTTP/1.1 200"):
+                    return
+        except OSError:
             pass
         time.sleep(0.02)
     raise RuntimeError(f"nothing answers on port {port} after {seconds:.0f} s")
