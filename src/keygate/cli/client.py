@@ -67,11 +67,15 @@ def save_login(settings: ClientSettings, *, url: str, token: Secret) -> Path:
 def _saved(settings: ClientSettings) -> tuple[str | None, Secret | None]:
     try:
         saved = json.loads(login_file(settings).read_text())
-        return saved["url"], Secret(saved["token"])
     except FileNotFoundError:
         return None, None
-    except (OSError, ValueError, KeyError, TypeError):
-        fail(f"{login_file(settings)} can't be read; sign in again with `keygate login`", Exit.NOT_SIGNED_IN)
+    except (OSError, ValueError):
+        saved = None
+    match saved:
+        case {"url": str(url), "token": str(token)}:
+            return url, Secret(token)
+        case _:
+            fail(f"{login_file(settings)} can't be read; sign in again with `keygate login`", Exit.NOT_SIGNED_IN)
 
 
 def fail(message: str, code: Exit = Exit.FAILED) -> NoReturn:
@@ -85,7 +89,12 @@ class Api:
     def __init__(self, *, url: str, token: Secret | None) -> None:
         self.url = url.rstrip("/")
         headers = {"authorization": f"Bearer {token.open()}"} if token else {}
-        self._http = httpx.Client(base_url=self.url, headers=headers, timeout=httpx.Timeout(30, connect=5), follow_redirects=False)
+        try:
+            self._http = httpx.Client(base_url=self.url, headers=headers, timeout=httpx.Timeout(30, connect=5), follow_redirects=False)
+        except httpx.InvalidURL:
+            fail(f"{self.url} is no address; write it as https://keys.example.com", Exit.USAGE)
+        except UnicodeEncodeError:
+            fail("KEYGATE_TOKEN holds characters that no token has", Exit.NOT_SIGNED_IN)
 
     def close(self) -> None:
         self._http.close()
@@ -107,7 +116,7 @@ class Api:
                     answer.read()
                     self._refuse(answer)
                 yield from answer.iter_text()
-        except httpx.HTTPError as error:
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
             self._unreachable(error)
 
     def pages(self, path: str, *, query: Mapping[str, Any] | None = None, most: int | None = None) -> list[dict[str, Any]]:
@@ -124,13 +133,13 @@ class Api:
     def _send(self, method: str, path: str, *, body: Any, query: Mapping[str, Any] | None) -> httpx.Response:
         try:
             answer = self._http.request(method, path, json=body, params=_present(query))
-        except httpx.HTTPError as error:
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
             self._unreachable(error)
         if answer.is_error:
             self._refuse(answer)
         return answer
 
-    def _unreachable(self, error: httpx.HTTPError) -> NoReturn:
+    def _unreachable(self, error: Exception) -> NoReturn:
         fail(f"no answer from {self.url} ({type(error).__name__}); is `keygate serve` running there?", Exit.UNREACHABLE)
 
     def _refuse(self, answer: httpx.Response) -> NoReturn:
