@@ -71,11 +71,10 @@ def _saved(settings: ClientSettings) -> tuple[str | None, Secret | None]:
         return None, None
     except (OSError, ValueError):
         saved = None
-    match saved:
-        case {"url": str(url), "token": str(token)}:
-            return url, Secret(token)
-        case _:
-            fail(f"{login_file(settings)} can't be read; sign in again with `keygate login`", Exit.NOT_SIGNED_IN)
+    url, token = (saved.get("url"), saved.get("token")) if isinstance(saved, dict) else (None, None)
+    if not isinstance(url, str) or not isinstance(token, str):
+        fail(f"{login_file(settings)} can't be read; sign in again with `keygate login`", Exit.NOT_SIGNED_IN)
+    return url, Secret(token)
 
 
 def fail(message: str, code: Exit = Exit.FAILED) -> NoReturn:
