@@ -24,7 +24,7 @@ _TAG_BYTES = 16
 _CONTEXT = b"keygate/envelope/1"
 
 
-class EnvelopeBroken(KeyGateError):  # noqa: N818  (named like the error tree)
+class EnvelopeBroken(KeyGateError):
     """A sealed value does not open: it was changed, moved, cut, or sealed by another key. Says nothing of its content."""
 
     code = "envelope_broken"

@@ -20,7 +20,7 @@ from keygate.ledger import TokenUsage
 from keygate.vendors import Dialect, ErrorStyle
 
 
-class BadBody(Exception):  # noqa: N818  (a value that travels as an exception: what is wrong with a body)
+class BadBody(Exception):
     """The request body can't be governed. `field` is a path into the body (`` for the whole); `remedy` is for the caller.
 
     `code` is `invalid_body`, or `unsupported_feature` for what the gateway knows and does not serve (`background`).
