@@ -142,7 +142,9 @@ def open_database(url: str | None = None, *, data_dir: Path | None = None) -> Da
         return _open_sqlite(Path(str(address.database)))
     if kind in {"postgres", "postgresql"}:
         return _open_postgresql(address)
-    raise StartRefused("KEYGATE_DATABASE_URL: this kind of address is not supported; use sqlite:///path or postgresql://user:password@host/name")
+    raise StartRefused(
+        "KEYGATE_DATABASE_URL: this kind of address is not supported; use sqlite:///path or postgresql://user:password@host/name"
+    )
 
 
 async def insert_or_ignore(connection: AsyncConnection, table: sa.Table, values: dict[str, Any]) -> bool:
