@@ -44,6 +44,8 @@ async def _snapshot(ground: Ground, keys: list[Key]) -> dict[str, Any]:
     )
     seen: dict[str, Any] = {noun: (await ground.api("GET", f"/{noun}", limit=500))["items"] for noun in nouns}
     seen["usage"] = [await ground.api("GET", f"/virtual-keys/{key.id}/usage") for key in keys]
+    for usage in seen["usage"]:  # a sliding minute moves by itself
+        usage["limits"] = [(limit["id"], limit["amount"], limit["used"]) for limit in usage["limits"] if limit["kind"].endswith("_day")]
     seen["entries"] = await ground.entries(keys)
     seen["by model"] = (await ground.api("GET", "/usage", group_by="model"))["items"]
     seen["organization"] = await ground.api("GET", "/organization")
