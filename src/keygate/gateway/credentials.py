@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
@@ -21,7 +22,7 @@ _MAX_CHOICES = 10_000
 class Target:
     """A credential made ready: where to connect, and the lines of a request's head that do not change."""
 
-    __slots__ = ("_after", "_before", "credential_id", "heads", "models", "pool", "secret", "vendor", "weight")
+    __slots__ = ("_after", "_before", "credential_id", "heads", "models", "pool", "spellings", "vendor", "weight")
 
     def __init__(self, credential: UpstreamCredential, vendor: Vendor, connector: Connector) -> None:
         parts = urlsplit(credential.base_url)
@@ -39,7 +40,7 @@ class Target:
         self.credential_id = credential.id
         self.vendor = credential.vendor
         self.models = credential.models
-        self.secret = secret
+        self.spellings = _spellings(secret)
         self.weight = max(1, credential.weight)
         self.pool: Pool = connector.pool(origin)
         self.heads: dict[tuple[bytes, bytes, bytes], bytes] = {}
@@ -60,6 +61,12 @@ class Target:
             if len(self.heads) < 64:
                 self.heads[method, path, query] = head
         return head
+
+
+def _spellings(secret: bytes) -> tuple[bytes, ...]:
+    """How a vendor's JSON may repeat the secret, the longest first."""
+    escaped = json.dumps(secret.decode("latin-1"))[1:-1].encode()
+    return tuple(sorted({secret, escaped, escaped.replace(b"/", b"\\/")}, key=len, reverse=True))
 
 
 class Choice:

@@ -259,8 +259,9 @@ class Exchange(Incoming):
 
     def _redacted(self, body: bytes) -> bytes:
         """A vendor's error may repeat what it was sent; our credential must not come back that way."""
-        secret = self.target.secret if self.target is not None else b""
-        return body.replace(secret, b"[redacted]") if secret else body
+        for spelling in self.target.spellings if self.target is not None else ():
+            body = body.replace(spelling, b"[redacted]")
+        return body
 
     def _pass(self, data: bytes, *, complete: bool) -> None:
         connection = self.connection
