@@ -21,6 +21,7 @@ from tests.running import RunningKeyGate
 KEYS = figures.length(2_000, 100_000)
 ENTRIES = figures.length(20_000, 1_000_000)
 FEW, MANY = figures.length(2_000, 20_000), figures.length(20_000, 200_000)
+CONNECTIONS = 32
 READY_SECONDS = 3.0
 IDLE_MIB = 120
 
@@ -95,16 +96,17 @@ async def test_memory_does_not_grow_with_requests(tmp_path: Path) -> None:
         made = keygate.key("memory", budgets=[{"amount_usd": "1000000.00", "period": "month"}], limits={"requests_per_minute": 100_000_000})
         body = b'{"model":"gpt-4.1-mini","messages":[{"role":"user","content":"Say it."}],"max_tokens":200}'
         data = request_bytes("/openai/v1/chat/completions", body, token=made["key"], port=keygate.port)
-        done, seen = 0, {}
+        done, runs, seen = 0, 0, {}
         for target in (FEW, MANY):
             while done < target:
-                tally = await drive(keygate.port, data, connections=32, seconds=2)
+                tally = await drive(keygate.port, data, connections=CONNECTIONS, seconds=2)
                 assert not tally.failed
                 done += tally.requests
+                runs += 1
             await asyncio.sleep(3)  # the fold catches up
             seen[done] = round(_memory(keygate), 1)
         usage = keygate.usage(made["id"])
-    assert usage["requests"] == done
+    assert done <= usage["requests"] <= done + runs * CONNECTIONS, "those in flight at the end of a run stand in the ledger too"
     (few, before), (many, after) = seen.items()
     line = f"{before} MiB after {few:,} requests, {after} MiB after {many:,}: {100 * (after - before) / before:+.1f} %"
     figures.write("scale-memory", line, mib=seen)
