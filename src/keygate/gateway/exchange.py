@@ -152,8 +152,8 @@ class Exchange(Incoming):
             return
         former, caller, plan = self.hold, self.caller, self.plan
         assert former is not None  # noqa: S101  (sent)
-        assert caller is not None  # noqa: S101
-        assert plan is not None  # noqa: S101
+        assert caller is not None  # noqa: S101  (sent)
+        assert plan is not None  # noqa: S101  (sent)
         self._settle(Outcome.UPSTREAM_LOST, None)
         self.request_id = g.request_ids.next()
         self.ask = self.ask._replace(request_id=self.request_id, at_ns=time.time_ns())
@@ -187,7 +187,7 @@ class Exchange(Incoming):
         self.first_ns = time.monotonic_ns() - self.began_ns
         plan, hold, connection = self.plan, self.hold, self.connection
         assert plan is not None  # noqa: S101  (sent)
-        assert hold is not None  # noqa: S101
+        assert hold is not None  # noqa: S101  (sent)
         tap = plan.codec.tap(self.facts, content_type=head.content_type, content_encoding=None)
         if self.kept is not None:
             tap = KeepingTap(tap, self.kept)
@@ -452,8 +452,8 @@ class Exchange(Incoming):
         g = self._g
         hold, caller, plan, head = self.hold, self.caller, self.plan, self._head
         assert hold is not None  # noqa: S101  (only held requests are settled)
-        assert caller is not None  # noqa: S101
-        assert plan is not None  # noqa: S101
+        assert caller is not None  # noqa: S101  (sent)
+        assert plan is not None  # noqa: S101  (sent)
         g.in_flight.discard(self)
         caller.entry.open.discard(self)
         latency = time.monotonic_ns() - self.began_ns
