@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import final
+
 from keygate.ledger.meters.budget import BudgetMeter
 from keygate.ledger.meters.windows import SlidingWindow, Slots
 from keygate.ledger.prices.model import Ceiling, Price
@@ -13,6 +15,7 @@ _MODEST = 1024
 UNNAMED_TIERS = frozenset({None, "auto"})
 
 
+@final
 class Plan:
     __slots__ = (
         "_ceilings",
