@@ -68,7 +68,7 @@ def compile_into(directory: Path, python: str) -> list[str]:
     said = io.StringIO()
     try:
         with contextlib.redirect_stdout(said):  # remarks about code that is right and only slow
-            extensions = mypycify([*options, *paths], group_name=GROUP, target_dir=str(work / "c"), opt_level="2", debug_level="0")
+            extensions = mypycify([*options, *paths], group_name=GROUP, target_dir=str(work / "c"), opt_level="1", debug_level="0")
     except SystemExit:
         print(said.getvalue())
         raise

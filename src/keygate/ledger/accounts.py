@@ -320,7 +320,7 @@ class LedgerAccounts:
             in_doubt,
             usage,
             settlement.status,
-            outcome.value,
+            outcome._value_,  # the property `value` is ten times as slow
             begin.budgets,
             minute,
             per_day,
