@@ -43,7 +43,7 @@ from keygate.vault import CredentialService
 from keygate.vault.credential_repository import CredentialRepository
 
 _SANDBOX_CALLS = 1000  # how many calls the sandbox remembers
-# Objects of a request die by their counts. Looking for cycles at every 700th, as CPython does by itself, is a tenth of what a request costs.
+# Objects of a request die by their counts; looking for cycles at every 700th, as CPython does unasked, is a tenth of a request's cost.
 _COLLECT = (20_000, 20, 50)
 _log = logging.getLogger("keygate.serve")
 
