@@ -42,7 +42,7 @@ class FoldedSpend:
                     continue
                 self.seen.add(settle.request_id)
                 self.settles.append(settle)
-                for budget_id, start in settle.budgets:
+                for budget_id, start in settle.context.budgets:
                     row = self.budgets.setdefault(budget_id, {}).setdefault(start, [0, 0])
                     row[0] += settle.cost_nano or 0
                     row[1] += (settle.cost_nano or 0) if settle.in_doubt else 0

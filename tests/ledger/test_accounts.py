@@ -158,7 +158,7 @@ async def test_an_unknown_price_is_refused_under_a_hard_budget_and_unpriced_othe
     assert engine.finish(hold) is None
     engine.fold()
     assert engine.spend.settles[0].cost_nano is None
-    assert engine.spend.settles[0].price_id is None
+    assert engine.spend.settles[0].context.price_id is None
 
 
 async def test_what_is_free_needs_no_money_and_no_price(engine: Engine) -> None:
