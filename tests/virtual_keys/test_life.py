@@ -220,11 +220,11 @@ async def test_a_deactivated_holder_loses_every_key_in_the_same_transaction(hous
     other = await house.keys.create(house.admin, KeyDraft(name="o", owner=Place(Scope.DEVELOPER, "dev_2")))
     house.publisher.keys.clear()
     with pytest.raises(RuntimeError, match="undone"):
-        async with house.database.unit() as work:
+        async with house.database.unit("org_1") as work:
             await house.keys.developer_deactivated(work, house.admin, "dev_1")
             raise RuntimeError("undone")
     assert house.publisher.keys == []
-    async with house.database.unit() as work:
+    async with house.database.unit("org_1") as work:
         await house.keys.developer_deactivated(work, house.admin, "dev_1")
     assert sorted(house.publisher.keys) == sorted(k.view.key.id for k in made)
     states = await house.source.load_by_ids([k.view.key.id for k in (*made, other)])

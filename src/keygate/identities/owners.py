@@ -53,7 +53,7 @@ class _OwnerService:
     async def _check_team(self, connection: AsyncConnection, organization_id: str, team_id: str | None) -> None:
         if team_id is None:
             return
-        team = await self._repository.team(connection, organization_id, team_id, for_update=True)
+        team = await self._repository.team(connection, organization_id, team_id)
         if team is None or not team.active:
             raise InvalidInput(_ABSENT_TEAM, field="team_id")
 
@@ -71,7 +71,7 @@ class OrganizationService(_OwnerService):
         zone = changes.get("time_zone")
         if zone is not None and zone not in available_timezones():
             raise InvalidInput("time_zone: not a time zone; write an IANA name such as Europe/Berlin or UTC", field="time_zone")
-        async with self._database.unit() as work:
+        async with self._database.unit(actor.organization_id) as work:
             before = await self._own(work.connection, actor)
             await self._check_policy(work.connection, actor.organization_id, changes.get("policy_id"))
             if changes:
@@ -105,7 +105,7 @@ class TeamService(_OwnerService):
 
     async def create(self, actor: Actor, *, name: str, policy_id: str | None = None) -> Team:
         """Raises `Conflict` where an active team has this name."""
-        async with self._database.unit() as work:
+        async with self._database.unit(actor.organization_id) as work:
             await self._check_policy(work.connection, actor.organization_id, policy_id)
             team = Team(
                 id=new_id("team"),
@@ -121,7 +121,7 @@ class TeamService(_OwnerService):
 
     async def update(self, actor: Actor, team_id: str, changes: Mapping[str, Any]) -> Team:
         """`changes`: name, policy_id; only what is to change."""
-        async with self._database.unit() as work:
+        async with self._database.unit(actor.organization_id) as work:
             before = await self._active(work.connection, actor, team_id)
             await self._check_policy(work.connection, actor.organization_id, changes.get("policy_id"))
             if "name" in changes:
@@ -136,8 +136,8 @@ class TeamService(_OwnerService):
 
     async def archive(self, actor: Actor, team_id: str) -> None:
         """Ends a team that has no active developers or apps any more, and revokes the keys it holds itself. Idempotent."""
-        async with self._database.unit() as work:
-            team = await self._find(work.connection, actor, team_id, for_update=True)
+        async with self._database.unit(actor.organization_id) as work:
+            team = await self._find(work.connection, actor, team_id)
             if not team.active:
                 return
             people, programs = await self._repository.members(work.connection, actor.organization_id, team_id)
@@ -154,14 +154,14 @@ class TeamService(_OwnerService):
         developer = await self._repository.developer(connection, actor.organization_id, actor.developer_id)
         return developer.team_id if developer else None
 
-    async def _find(self, connection: AsyncConnection, actor: Actor, team_id: str, *, for_update: bool = False) -> Team:
-        team = await self._repository.team(connection, actor.organization_id, team_id, for_update=for_update)
+    async def _find(self, connection: AsyncConnection, actor: Actor, team_id: str) -> Team:
+        team = await self._repository.team(connection, actor.organization_id, team_id)
         if team is None:
             raise _no_team()
         return team
 
     async def _active(self, connection: AsyncConnection, actor: Actor, team_id: str) -> Team:
-        team = await self._find(connection, actor, team_id, for_update=True)
+        team = await self._find(connection, actor, team_id)
         if not team.active:
             raise Conflict("The team is archived")
         return team
@@ -202,7 +202,7 @@ class DeveloperService(_OwnerService):
 
     async def create(self, actor: Actor, *, name: str, email: str, team_id: str | None = None, policy_id: str | None = None) -> Developer:
         """Raises `Conflict` where the e-mail address is taken, by a deactivated developer too: activate that one again."""
-        async with self._database.unit() as work:
+        async with self._database.unit(actor.organization_id) as work:
             await self._check_team(work.connection, actor.organization_id, team_id)
             await self._check_policy(work.connection, actor.organization_id, policy_id)
             developer = Developer(
@@ -225,8 +225,8 @@ class DeveloperService(_OwnerService):
         """`changes`: name, email, team_id, policy_id; only what is to change."""
         if "email" in changes:
             changes = {**changes, "email": changes["email"].lower()}
-        async with self._database.unit() as work:
-            before = await self._find(work.connection, actor, developer_id, for_update=True)
+        async with self._database.unit(actor.organization_id) as work:
+            before = await self._find(work.connection, actor, developer_id)
             await self._check_team(work.connection, actor.organization_id, changes.get("team_id"))
             await self._check_policy(work.connection, actor.organization_id, changes.get("policy_id"))
             if "email" in changes:
@@ -242,8 +242,8 @@ class DeveloperService(_OwnerService):
     async def deactivate(self, actor: Actor, developer_id: str) -> None:
         """Ends a developer: their sign-ins and API tokens end, every key that they hold is revoked, all in one transaction; when
         it returns, the next request of any of them is refused. Idempotent."""
-        async with self._database.unit() as work:
-            developer = await self._find(work.connection, actor, developer_id, for_update=True)
+        async with self._database.unit(actor.organization_id) as work:
+            developer = await self._find(work.connection, actor, developer_id)
             if not developer.active:
                 return
             now = self._clock.now_ns()
@@ -252,7 +252,7 @@ class DeveloperService(_OwnerService):
                     continue
                 if not may_grant(actor, user.role):
                     raise Forbidden(f"This developer signs in as {user.role}; only who holds all that {user.role} does may end that")
-                owners = await self._access.lock_owners(work.connection, actor.organization_id)
+                owners = await self._access.owner_ids(work.connection, actor.organization_id)
                 if owners == [user.id]:
                     raise Conflict("This developer is the last owner of the organisation; make somebody else an owner first")
                 await self._access.update_user(work.connection, user, {"status": Status.DEACTIVATED})
@@ -266,8 +266,8 @@ class DeveloperService(_OwnerService):
 
     async def activate(self, actor: Actor, developer_id: str) -> Developer:
         """Takes a deactivated developer back. What was revoked stays revoked; their user is activated apart. Idempotent."""
-        async with self._database.unit() as work:
-            developer = await self._find(work.connection, actor, developer_id, for_update=True)
+        async with self._database.unit(actor.organization_id) as work:
+            developer = await self._find(work.connection, actor, developer_id)
             if not developer.active:
                 if developer.team_id is not None:
                     await self._check_team(work.connection, actor.organization_id, developer.team_id)
@@ -277,8 +277,8 @@ class DeveloperService(_OwnerService):
                 self._publish(work, actor.organization_id)
             return await self._find(work.connection, actor, developer_id)
 
-    async def _find(self, connection: AsyncConnection, actor: Actor, developer_id: str, *, for_update: bool = False) -> Developer:
-        developer = await self._repository.developer(connection, actor.organization_id, developer_id, for_update=for_update)
+    async def _find(self, connection: AsyncConnection, actor: Actor, developer_id: str) -> Developer:
+        developer = await self._repository.developer(connection, actor.organization_id, developer_id)
         if developer is None:
             raise _no_developer()
         return developer
@@ -313,7 +313,7 @@ class AppService(_OwnerService):
         policy_id: str | None = None,
     ) -> App:
         """Raises `Conflict` where an active app has this name."""
-        async with self._database.unit() as work:
+        async with self._database.unit(actor.organization_id) as work:
             await self._check_team(work.connection, actor.organization_id, team_id)
             await self._check_developer(work.connection, actor.organization_id, developer_id)
             await self._check_policy(work.connection, actor.organization_id, policy_id)
@@ -335,8 +335,8 @@ class AppService(_OwnerService):
 
     async def update(self, actor: Actor, app_id: str, changes: Mapping[str, Any]) -> App:
         """`changes`: name, team_id, developer_id, policy_id; only what is to change."""
-        async with self._database.unit() as work:
-            before = await self._find(work.connection, actor, app_id, for_update=True)
+        async with self._database.unit(actor.organization_id) as work:
+            before = await self._find(work.connection, actor, app_id)
             if not before.active:
                 raise Conflict("The app is deactivated")
             await self._check_team(work.connection, actor.organization_id, changes.get("team_id"))
@@ -354,8 +354,8 @@ class AppService(_OwnerService):
 
     async def deactivate(self, actor: Actor, app_id: str) -> None:
         """Ends an app and revokes every key that it holds. Idempotent."""
-        async with self._database.unit() as work:
-            app = await self._find(work.connection, actor, app_id, for_update=True)
+        async with self._database.unit(actor.organization_id) as work:
+            app = await self._find(work.connection, actor, app_id)
             if not app.active:
                 return
             changes = {"status": Status.DEACTIVATED, "deactivated_at_ns": self._clock.now_ns()}
@@ -368,12 +368,12 @@ class AppService(_OwnerService):
     async def _check_developer(self, connection: AsyncConnection, organization_id: str, developer_id: str | None) -> None:
         if developer_id is None:
             return
-        developer = await self._repository.developer(connection, organization_id, developer_id, for_update=True)
+        developer = await self._repository.developer(connection, organization_id, developer_id)
         if developer is None or not developer.active:
             raise InvalidInput("developer_id: there is no such active developer", field="developer_id")
 
-    async def _find(self, connection: AsyncConnection, actor: Actor, app_id: str, *, for_update: bool = False) -> App:
-        app = await self._repository.app(connection, actor.organization_id, app_id, for_update=for_update)
+    async def _find(self, connection: AsyncConnection, actor: Actor, app_id: str) -> App:
+        app = await self._repository.app(connection, actor.organization_id, app_id)
         if app is None:
             raise _no_app()
         return app

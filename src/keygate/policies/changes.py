@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 async def change(database: Database, audit: AuditLog, actor: Actor, action: str, target: str) -> AsyncIterator[UnitOfWork]:
     """A unit of work. Where it ends with `Forbidden`, `NotFound` or `Conflict`, the attempt is recorded as refused."""
     try:
-        async with database.unit() as work:
+        async with database.unit(actor.organization_id) as work:
             yield work
     except (Conflict, Forbidden, NotFound) as error:
         await audit.refused(actor, action, target, reason=error.detail)

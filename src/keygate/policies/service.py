@@ -89,7 +89,7 @@ class PolicyService:
         """`changes` holds fields of `PolicyDraft`, and fields of `Rules` by their own names. Takes effect at once on every key that
         carries the policy. A budget keeps its account where its period stays."""
         async with change(self._database, self._audit, actor, "policy.update", policy_id) as work:
-            before = await self._repository.policy(work.connection, actor.organization_id, policy_id, lock=True)
+            before = await self._repository.policy(work.connection, actor.organization_id, policy_id)
             if before is None:
                 raise NotFound("There is no policy with this id")
             require_governor(actor)
@@ -110,7 +110,7 @@ class PolicyService:
     async def delete(self, actor: Actor, policy_id: str) -> None:
         """Raises `Conflict` while anything that works names the policy: removing it would widen what that may do."""
         async with change(self._database, self._audit, actor, "policy.delete", policy_id) as work:
-            before = await self._repository.policy(work.connection, actor.organization_id, policy_id, lock=True)
+            before = await self._repository.policy(work.connection, actor.organization_id, policy_id)
             if before is None:
                 raise NotFound("There is no policy with this id")
             require_governor(actor)

@@ -26,9 +26,9 @@ class VirtualKeyRepository:
         del values["last_used_at_ns"]
         await connection.execute(sa.update(t).where(t.c.organization_id == key.organization_id, t.c.id == key.id).values(values))
 
-    async def get(self, connection: AsyncConnection, organization_id: str, key_id: str, *, lock: bool = False) -> VirtualKey | None:
+    async def get(self, connection: AsyncConnection, organization_id: str, key_id: str) -> VirtualKey | None:
         query = sa.select(t).where(t.c.organization_id == organization_id, t.c.id == key_id)
-        row = (await connection.execute(query.with_for_update() if lock else query)).first()
+        row = (await connection.execute(query)).first()
         return None if row is None else _key(row)
 
     async def page(
@@ -57,9 +57,9 @@ class VirtualKeyRepository:
         return [_key(row) for row in await connection.execute(query)]
 
     async def held_by(self, connection: AsyncConnection, organization_id: str, owner_id: str) -> list[VirtualKey]:
-        """Every key of this owner that is not revoked, locked."""
+        """Every key of this owner that is not revoked."""
         query = sa.select(t).where(t.c.organization_id == organization_id, t.c.owner_id == owner_id, t.c.revoked_at_ns.is_(None))
-        return [_key(row) for row in await connection.execute(query.order_by(t.c.id).with_for_update())]
+        return [_key(row) for row in await connection.execute(query.order_by(t.c.id))]
 
     async def revoke_all(
         self, connection: AsyncConnection, organization_id: str, key_ids: Sequence[str], *, at_ns: int, by: str, reason: str

@@ -130,7 +130,7 @@ class VirtualKeyService:
         them: a budget of the same period keeps what is spent). Takes effect on the next request; streams it forbids are cut."""
         now = self._clock.now_ns()
         async with change(self._database, self._audit, actor, "virtual_key.update", key_id) as work:
-            key = await self._mine(work.connection, actor, key_id, lock=True)
+            key = await self._mine(work.connection, actor, key_id)
             if key.revoked_at_ns is not None:
                 raise Conflict("The key is revoked; make a new one")
             before = (await self._views(work.connection, actor, [key]))[0]
@@ -164,7 +164,7 @@ class VirtualKeyService:
             raise InvalidInput(f"grace_seconds: from 0 to {MAX_GRACE_SECONDS}", field="grace_seconds")
         now = self._clock.now_ns()
         async with change(self._database, self._audit, actor, "virtual_key.rotate", key_id) as work:
-            key = await self._mine(work.connection, actor, key_id, lock=True)
+            key = await self._mine(work.connection, actor, key_id)
             if key.revoked_at_ns is not None:
                 raise Conflict("The key is revoked; make a new one")
             token = mint(VIRTUAL_KEY, public_id=key.public_id)
@@ -188,7 +188,7 @@ class VirtualKeyService:
         reason = validation.text(reason, "reason", longest=500, empty=True)
         now = self._clock.now_ns()
         async with change(self._database, self._audit, actor, "virtual_key.revoke", key_id) as work:
-            key = await self._mine(work.connection, actor, key_id, lock=True)
+            key = await self._mine(work.connection, actor, key_id)
             if key.revoked_at_ns is None:
                 key = (await self._revoke(work, actor, [key], reason, now))[0]
             else:
@@ -296,8 +296,8 @@ class VirtualKeyService:
     def _publish(self, work: UnitOfWork, *key_ids: str) -> None:
         work.after_commit(lambda: self._publisher.keys_changed(key_ids))
 
-    async def _mine(self, connection: AsyncConnection, actor: Actor, key_id: str, *, lock: bool = False) -> VirtualKey:
-        key = await self._repository.get(connection, actor.organization_id, key_id, lock=lock)
+    async def _mine(self, connection: AsyncConnection, actor: Actor, key_id: str) -> VirtualKey:
+        key = await self._repository.get(connection, actor.organization_id, key_id)
         own = actor.role is not Role.DEVELOPER or (
             key is not None and actor.developer_id is not None and key.owner == Place(Scope.DEVELOPER, actor.developer_id)
         )
