@@ -181,6 +181,24 @@ class OwnerRepository:
         every = sa.union_all(*asked).subquery()
         return (await connection.execute(sa.select(sa.func.count()).select_from(every))).scalar_one()
 
+    def ended(self, organization_id: str) -> sa.Select[tuple[str]]:
+        """The ids of teams, developers and apps that are ended, or stand below one that is."""
+        archived = sa.select(teams.c.id).where(teams.c.organization_id == organization_id, teams.c.archived_at_ns.is_not(None))
+        here = developers.c.organization_id == organization_id
+        left = sa.select(developers.c.id).where(here, sa.or_(developers.c.status != Status.ACTIVE, developers.c.team_id.in_(archived)))
+        away = sa.select(developers.c.id).where(here, developers.c.status != Status.ACTIVE)
+        stopped = sa.select(apps.c.id).where(
+            apps.c.organization_id == organization_id,
+            sa.or_(
+                apps.c.status != Status.ACTIVE,
+                apps.c.team_id.in_(archived),
+                apps.c.developer_id.in_(away),
+                sa.and_(apps.c.team_id.is_(None), apps.c.developer_id.in_(left)),  # its developer's team is its own then
+            ),
+        )
+        every = sa.union_all(archived, left, stopped).subquery()
+        return sa.select(every.c.id)
+
     async def by_ids(
         self, connection: AsyncConnection, organization_id: str, ids: Iterable[str]
     ) -> tuple[list[Team], list[Developer], list[App]]:

@@ -3,7 +3,7 @@
 from keygate.policies import validation
 from keygate.policies.budgets import BudgetService, placed_budget, terms_of
 from keygate.policies.changes import change, require_governor
-from keygate.policies.compilation import KeyFacts, applies, compile_key
+from keygate.policies.compilation import KeyFacts, applies, compile_key, owner_active
 from keygate.policies.evaluate import decide, evaluate, may_use, resolve_alias, server_tool_ceiling, standing
 from keygate.policies.explanation import BudgetAnswer, ExplainService, Explanation, Layer
 from keygate.policies.model import Alias, Budget, BudgetSpec, Governance, Holder, Limit, Organization, Place, Policy, Rules
@@ -89,6 +89,7 @@ __all__ = [
     "kept_accounts",
     "matches",
     "may_use",
+    "owner_active",
     "placed_budget",
     "require_governor",
     "resolve_alias",

@@ -32,8 +32,17 @@ class VirtualKeyRepository:
         return None if row is None else _key(row)
 
     async def page(
-        self, connection: AsyncConnection, organization_id: str, wanted: KeyFilter, *, now_ns: int, after: str | None, limit: int
+        self,
+        connection: AsyncConnection,
+        organization_id: str,
+        wanted: KeyFilter,
+        *,
+        ended: sa.Select[tuple[str]],
+        now_ns: int,
+        after: str | None,
+        limit: int,
     ) -> list[VirtualKey]:
+        """`ended` finds the owners whose keys stand still."""
         query = sa.select(t).where(t.c.organization_id == organization_id, t.c.id > (after or "")).order_by(t.c.id).limit(limit)
         if wanted.owner_id is not None:
             query = query.where(t.c.owner_id == wanted.owner_id)
@@ -41,8 +50,10 @@ class VirtualKeyRepository:
             query = query.where(t.c.revoked_at_ns.is_not(None))
         elif wanted.status is Standing.EXPIRED:
             query = query.where(t.c.revoked_at_ns.is_(None), t.c.expires_at_ns <= now_ns)
-        elif wanted.status is Standing.ACTIVE:
+        elif wanted.status is not None:
             query = query.where(t.c.revoked_at_ns.is_(None), sa.or_(t.c.expires_at_ns.is_(None), t.c.expires_at_ns > now_ns))
+            still = t.c.owner_id.in_(ended)
+            query = query.where(still if wanted.status is Standing.OWNER_INACTIVE else sa.or_(t.c.owner_id.is_(None), sa.not_(still)))
         if wanted.tag is not None:
             # LIKE tells cases apart on one database only; taking the tag out and comparing does on both
             query = query.where(sa.func.replace(t.c.tags, json.dumps(wanted.tag, ensure_ascii=False), "") != t.c.tags)
