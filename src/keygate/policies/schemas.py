@@ -1,53 +1,31 @@
-"""The wire of policies, budgets, limits, aliases and explanations."""
+"""The wire of policies, budgets, limits and aliases."""
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
-from keygate.errors import InvalidInput
-from keygate.kit.clock import rfc3339, to_ns
-from keygate.kit.money import MAX_NANO, NANO, format_usd, parse_usd
+from keygate.kit.clock import rfc3339
+from keygate.kit.money import format_usd
 from keygate.kit.routes import Schema
-from keygate.policies.explanation import Explanation
+from keygate.policies.fields import (
+    Amount,
+    Moment,
+    Names,
+    Pattern,
+    Patterns,
+    Percent,
+    ScopeId,
+    Selector,
+    Text,
+    Usd,
+    nano,
+    no_nul,
+    rule_changes,
+)
 from keygate.policies.model import THRESHOLDS, Alias, Budget, BudgetSpec, Limit, Policy
-from keygate.policies.ports import BudgetStanding, LimitStanding
-from keygate.policies.state import BudgetMode, BudgetRule, Deny, LimitKind, LimitRule, Period, Scope
-
-
-def _no_nul(value: str) -> str:
-    if "\0" in value or any("\ud800" <= character <= "\udfff" for character in value):
-        raise ValueError("characters that can't be stored")
-    return value
-
-
-Text = Annotated[str, StringConstraints(max_length=200), AfterValidator(_no_nul)]
-Id = Annotated[str, StringConstraints(min_length=1, max_length=40), AfterValidator(_no_nul)]
-Pattern = Annotated[str, StringConstraints(min_length=1, max_length=200), AfterValidator(_no_nul)]
-Patterns = Annotated[
-    list[Pattern], Field(max_length=200, description="Patterns on vendor/model with `*`: `openai/gpt-4.1*`, `anthropic/*`")
-]
-Names = Annotated[list[Annotated[str, StringConstraints(max_length=60)]], Field(max_length=100)]
-Usd = Annotated[
-    Annotated[str, StringConstraints(max_length=40)] | Annotated[int, Field(ge=0, le=MAX_NANO // NANO)],
-    Field(description="Dollars as a decimal string: `10.00`", examples=["10.00"]),
-]
-Amount = Annotated[int, Field(ge=1, le=2**53)]
-ScopeId = Annotated[
-    Pattern | None,
-    Field(description="The team, developer, app or key. A vendor, model or tag can be named here, too, in place of `selector`"),
-]
-Selector = Annotated[
-    Pattern | None, Field(description="For the scopes vendor, model and tag: `openai`, `anthropic/claude-opus-*`, `project=x`")
-]
-Percent = Annotated[int, Field(ge=1, le=1_000)]
-Moment = Annotated[str | None, Field(json_schema_extra={"format": "date-time"})]
-
-
-def nano(value: str | int, field: str = "amount_usd") -> int:
-    return parse_usd(value, field=field)
+from keygate.policies.state import BudgetMode, BudgetRule, LimitKind, Period, Scope
 
 
 class Limits(Schema):
@@ -124,7 +102,7 @@ class PolicyRules(Schema):
 
 class PolicyCreate(PolicyRules):
     name: Text
-    description: Annotated[str, StringConstraints(max_length=2_000), AfterValidator(_no_nul)] = ""
+    description: Annotated[str, StringConstraints(max_length=2_000), AfterValidator(no_nul)] = ""
     limits: Limits = Field(Limits(), description="For each key that carries the policy")
     budgets: Annotated[list[BudgetTerms], Field(max_length=20, description="For each key that carries the policy")] = Field(
         default_factory=list
@@ -133,7 +111,7 @@ class PolicyCreate(PolicyRules):
 
 class PolicyUpdate(Schema):
     name: Text | None = None
-    description: Annotated[str, StringConstraints(max_length=2_000), AfterValidator(_no_nul)] | None = None
+    description: Annotated[str, StringConstraints(max_length=2_000), AfterValidator(no_nul)] | None = None
     models: Patterns | None = None
     models_deny: Patterns | None = None
     vendors: Names | None = None
@@ -156,23 +134,6 @@ class PolicyUpdate(Schema):
         if "budgets" in named:
             changed["budgets"] = [terms.spec() for terms in self.budgets or []]
         return changed
-
-
-def rule_changes(named: dict[str, Any]) -> dict[str, Any]:
-    """From the names on the wire to those of `Rules`; null lifts what is a list of permissions and empties the others."""
-    changed: dict[str, Any] = {}
-    if "models" in named:
-        changed["models_allow"] = None if named["models"] is None else tuple(named["models"])
-    for name in ("vendors", "endpoints"):
-        if name in named:
-            changed[name] = None if named[name] is None else tuple(named[name])
-    for name in ("models_deny", "content_readers"):
-        if name in named:
-            changed[name] = tuple(named[name] or ())
-    if "server_tool_ceiling_usd" in named:
-        ceiling = named["server_tool_ceiling_usd"]
-        changed["server_tool_ceiling_nano"] = None if ceiling is None else nano(ceiling, "server_tool_ceiling_usd")
-    return changed
 
 
 class PolicyView(Schema):
@@ -317,185 +278,3 @@ class AliasView(Schema):
     @classmethod
     def of(cls, alias: Alias) -> AliasView:
         return cls(id=alias.id, alias=alias.alias, target=alias.target, created_at=rfc3339(alias.created_at_ns))
-
-
-class BudgetState(Schema):
-    """A budget as it stands as of the answer."""
-
-    id: str
-    scope: Scope
-    scope_id: str
-    selector: str | None
-    period: Period
-    mode: BudgetMode
-    rolling: bool
-    amount_usd: str
-    spent_usd: str = Field(description="Charges in doubt included")
-    held_usd: str = Field(description="Reserved by requests in flight")
-    resets_at: Moment
-
-    @classmethod
-    def fields(cls, one: BudgetStanding) -> dict[str, Any]:
-        rule = one.rule
-        return {
-            "id": rule.id,
-            "scope": rule.scope,
-            "scope_id": rule.scope_id,
-            "selector": rule.selector,
-            "period": rule.period,
-            "mode": rule.mode,
-            "rolling": rule.rolling,
-            "amount_usd": format_usd(rule.amount_nano),
-            "spent_usd": format_usd(one.spent_nano),
-            "held_usd": format_usd(one.held_nano),
-            "resets_at": rfc3339(one.resets_at_ns),
-        }
-
-
-class LimitState(Schema):
-    id: str
-    scope: Scope
-    scope_id: str
-    selector: str | None
-    kind: LimitKind
-    amount: int
-    used: int
-    resets_at: Moment
-
-    @classmethod
-    def of(cls, one: LimitStanding) -> LimitState:
-        rule: LimitRule = one.rule
-        return cls(
-            id=rule.id,
-            scope=rule.scope,
-            scope_id=rule.scope_id,
-            selector=rule.selector,
-            kind=rule.kind,
-            amount=rule.amount,
-            used=one.used,
-            resets_at=rfc3339(one.resets_at_ns),
-        )
-
-
-class ExplainRequest(Schema):
-    key: Annotated[str, StringConstraints(max_length=200)] | None = Field(None, description="The key itself; it is not kept")
-    key_id: Id | None = None
-    model: Annotated[str, StringConstraints(min_length=1, max_length=300), AfterValidator(_no_nul)]
-    endpoint: Text = "chat"
-    input_tokens: Annotated[int, Field(ge=0, le=10_000_000)] = 1_000
-    max_output_tokens: Annotated[int, Field(ge=0, le=10_000_000)] = 1_000
-
-
-class Refused(Schema):
-    rule: str
-    scope: Scope
-    scope_id: str
-    detail: str
-
-    @classmethod
-    def of(cls, deny: Deny) -> Refused:
-        return cls(rule=deny.rule, scope=deny.scope, scope_id=deny.scope_id, detail=deny.detail)
-
-
-class LayerView(Schema):
-    scope: Scope
-    scope_id: str
-    name: str
-    allows: bool
-    refused: Refused | None
-
-
-class ExplainedBudget(BudgetState):
-    fits: bool | None = Field(description="Whether a hold of this size finds room now; null where its size is not known")
-
-
-class ExplainKey(Schema):
-    id: str
-    name: str
-    status: str
-    team_id: str | None
-    developer_id: str | None
-    app_id: str | None
-
-
-class Hold(Schema):
-    price_known: bool | None = Field(description="Null where no price table is at hand")
-    price_id: str | None
-    amount_usd: str | None
-    input_tokens: int
-    max_output_tokens: int
-    fits: bool | None
-
-
-class ExplainView(Schema):
-    allowed: bool
-    status: int = Field(description="What the gateway would answer now; 200: forwarded")
-    refused_by: Refused | None
-    key: ExplainKey
-    vendor: str | None
-    model: str
-    alias: str | None = Field(description="The alias that was resolved")
-    endpoint: str
-    layers: list[LayerView]
-    hold: Hold
-    budgets: list[ExplainedBudget]
-    limits: list[LimitState]
-    server_tool_ceiling_usd: str | None
-
-    @classmethod
-    def of(cls, told: Explanation) -> ExplainView:
-        state = told.state
-        fits = [answer.fits for answer in told.budgets if answer.standing.rule.mode is BudgetMode.HARD]
-        return cls(
-            allowed=told.refusal is None,
-            status=told.status,
-            refused_by=None if told.refusal is None else Refused.of(told.refusal),
-            key=ExplainKey(
-                id=state.id,
-                name=state.name,
-                status=state.status,
-                team_id=state.team_id,
-                developer_id=state.developer_id,
-                app_id=state.app_id,
-            ),
-            vendor=told.vendor,
-            model=told.model,
-            alias=told.alias,
-            endpoint=told.endpoint,
-            layers=[
-                LayerView(
-                    scope=layer.rules.scope,
-                    scope_id=layer.rules.scope_id,
-                    name=layer.rules.name,
-                    allows=not isinstance(layer.decision, Deny),
-                    refused=Refused.of(layer.decision) if isinstance(layer.decision, Deny) else None,
-                )
-                for layer in told.layers
-            ],
-            hold=Hold(
-                price_known=told.price is not None if told.price_checked else None,
-                price_id=None if told.price is None else told.price.price_id,
-                amount_usd=None if told.price is None else format_usd(told.price.nano),
-                input_tokens=told.input_tokens,
-                max_output_tokens=told.output_tokens,
-                fits=None if None in fits else all(fits),
-            ),
-            budgets=[ExplainedBudget(**BudgetState.fields(answer.standing), fits=answer.fits) for answer in told.budgets],
-            limits=[LimitState.of(one) for one in told.limits],
-            server_tool_ceiling_usd=None if told.server_tool_ceiling_nano is None else format_usd(told.server_tool_ceiling_nano),
-        )
-
-
-def moment_ns(value: datetime | None, field: str) -> int | None:
-    """RFC 3339 in, nanoseconds out; refuses what has no zone or no place in 64 bits."""
-    if value is None:
-        return None
-    if value.tzinfo is None:
-        raise InvalidInput(f"{field}: needs a time zone, for example 2027-01-01T00:00:00Z", field=field)
-    try:
-        instant = to_ns(value)
-    except OverflowError:
-        instant = 2**63
-    if not 0 <= instant < 2**63:
-        raise InvalidInput(f"{field}: out of range", field=field)
-    return instant
