@@ -11,9 +11,7 @@ from keygate.kit.routes import Page, PageQuery, Routes, current_actor, service
 from keygate.kit.secret import Secret
 from keygate.policies.aliases import AliasService
 from keygate.policies.budgets import BudgetService
-from keygate.policies.explain_schemas import ExplainRequest, ExplainView
 from keygate.policies.explanation import ExplainService
-from keygate.policies.fields import rule_changes
 from keygate.policies.model import Rules
 from keygate.policies.schemas import (
     AliasCreate,
@@ -22,12 +20,15 @@ from keygate.policies.schemas import (
     BudgetCreate,
     BudgetUpdate,
     BudgetView,
+    ExplainRequest,
+    ExplainView,
     LimitCreate,
     LimitUpdate,
     LimitView,
     PolicyCreate,
     PolicyUpdate,
     PolicyView,
+    rule_changes,
 )
 from keygate.policies.service import PolicyDraft, PolicyService
 from keygate.policies.state import Scope

@@ -11,9 +11,20 @@ from keygate.kit.clock import rfc3339
 from keygate.kit.money import format_usd
 from keygate.kit.routes import Schema
 from keygate.policies import KeyState, KeyUsage, LimitKind, Place, Rules, Scope
-from keygate.policies.explain_schemas import BudgetState, LimitState
-from keygate.policies.fields import Id, Moment, Names, Patterns, Text, moment_ns, rule_changes
-from keygate.policies.schemas import BudgetTerms, BudgetTermsView, Limits
+from keygate.policies.schemas import (
+    BudgetState,
+    BudgetTerms,
+    BudgetTermsView,
+    Id,
+    Limits,
+    LimitState,
+    Moment,
+    Names,
+    Patterns,
+    Text,
+    moment_ns,
+    rule_changes,
+)
 from keygate.virtual_keys.model import MAX_GRACE_SECONDS, KeyDraft, KeyView, Standing
 
 _Tags = Annotated[list[Annotated[Text, StringConstraints(max_length=100)]], Field(max_length=50, description="`name=value` or `name`")]

@@ -10,8 +10,8 @@ from keygate.kit.clock import rfc3339
 from keygate.kit.money import format_usd
 from keygate.kit.routes import Schema
 from keygate.policies.explanation import Explanation
-from keygate.policies.fields import Id, Moment, Text, no_nul
 from keygate.policies.ports import BudgetStanding, LimitStanding
+from keygate.policies.schemas.fields import Id, Moment, Text, no_nul
 from keygate.policies.state import BudgetMode, Deny, LimitKind, LimitRule, Period, Scope
 
 

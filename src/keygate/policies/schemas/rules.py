@@ -9,7 +9,8 @@ from pydantic import AfterValidator, Field, StringConstraints, model_validator
 from keygate.kit.clock import rfc3339
 from keygate.kit.money import format_usd
 from keygate.kit.routes import Schema
-from keygate.policies.fields import (
+from keygate.policies.model import THRESHOLDS, Alias, Budget, BudgetSpec, Limit, Policy
+from keygate.policies.schemas.fields import (
     Amount,
     Moment,
     Names,
@@ -24,7 +25,6 @@ from keygate.policies.fields import (
     no_nul,
     rule_changes,
 )
-from keygate.policies.model import THRESHOLDS, Alias, Budget, BudgetSpec, Limit, Policy
 from keygate.policies.state import BudgetMode, BudgetRule, LimitKind, Period, Scope
 
 
