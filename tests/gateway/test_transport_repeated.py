@@ -27,7 +27,7 @@ def head(length: bytes, key: bytes = b"Bearer k", first: bytes = b"POST /x HTTP/
 def template(data: bytes) -> HeadTemplate:
     headers = [(name, value) for name, _, value in (line.partition(b": ") for line in data.split(b"\r\n\r\n")[0].split(b"\r\n")[1:])]
     parsed = read_request_head(headers, SPELLINGS)
-    made = HeadTemplate.of(data, headers, SPELLINGS, Request(parsed, None, b"POST", b"", None))  # type: ignore[arg-type]  # not looked at
+    made = HeadTemplate.of(data, headers, SPELLINGS, Request(parsed, None, b"POST", b"", None))
     assert made is not None
     return made
 

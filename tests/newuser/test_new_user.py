@@ -79,7 +79,7 @@ def test_first_start_prints_a_login_once_and_a_curl_that_works_as_printed(new_us
 def test_second_start_prints_neither_and_keeps_everything(new_user: NewUser) -> None:
     curl, email, password = new_user.curl, new_user.shown("sign in as"), new_user.shown("password")
     bash(curl)
-    new_user.EMAIL, new_user.password = email, password  # type: ignore[misc]  # this one's, not the class's
+    new_user.EMAIL, new_user.password = email, password
     team = new_user.call("POST", "/teams", {"name": "research"})
     key = new_user.call("GET", "/virtual-keys")["items"][0]
     spent = new_user.usage(key["id"])
@@ -192,7 +192,7 @@ def test_a_misspelt_setting_is_said(tmp_path: Path) -> None:
 def test_a_vendor_key_in_the_environment_becomes_a_credential(tmp_path: Path) -> None:
     secret = "sk-from-the-environment-0123456789"
     with NewUser(tmp_path, sandbox=False, environment={"OPENAI_API_KEY": secret}) as keygate:
-        keygate.EMAIL, keygate.password = keygate.shown("sign in as"), keygate.shown("password")  # type: ignore[misc]  # this one's
+        keygate.EMAIL, keygate.password = keygate.shown("sign in as"), keygate.shown("password")
         assert [each["vendor"] for each in keygate.call("GET", "/credentials")["items"]] == ["openai"]
         assert keygate.curl, "a working gateway: there is a key to try at once"
         keygate.stop()
@@ -208,7 +208,7 @@ def test_without_credentials_the_first_start_says_what_comes_next(tmp_path: Path
 
 
 def test_a_vendor_key_of_ones_own_takes_the_sandboxs_place_at_the_next_start(new_user: NewUser) -> None:
-    new_user.EMAIL, new_user.password = new_user.shown("sign in as"), new_user.shown("password")  # type: ignore[misc]  # this one's
+    new_user.EMAIL, new_user.password = new_user.shown("sign in as"), new_user.shown("password")
     new_user.credential("openai", "http://127.0.0.1:9/v1", "sk-of-ones-own-0123456789")
     new_user.stop()
     new_user.start()

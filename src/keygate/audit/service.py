@@ -65,7 +65,7 @@ class AuditService:
         await self._append(work, actor.organization_id, draft)
 
     async def refused(self, actor: Actor, action: str, target: str, *, reason: str) -> None:
-        async with self._database.unit() as work:
+        async with self._database.unit(actor.organization_id) as work:
             await self._append(work, actor.organization_id, _draft(actor, action, target, AuditOutcome.REFUSED, detail=reason))
 
     async def find(self, organization_id: str, wanted: EntryFilter, *, before: int | None, limit: int) -> list[AuditEntry]:
@@ -146,7 +146,8 @@ class AuditService:
         )
 
     async def _append(self, work: UnitOfWork, organization_id: str, draft: Draft) -> None:
-        await self._repository.lock_chain(work.connection, organization_id)
+        if work.organization_id != organization_id:
+            raise RuntimeError("what is audited stands in a unit of its organisation: `database.unit(organization_id)`")
         head = await self._repository.head(work.connection, organization_id)
         entry = append(
             draft,

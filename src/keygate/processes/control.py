@@ -107,30 +107,20 @@ def control(
         address=base.settings.address,
         usage=usage,
     )
-    policies = PolicyService(
-        database=base.database,
-        repository=source.policies,
-        audit=base.audit,
-        publisher=publisher,
-        owners=source.owners,
-        keys=source.keys,
-        vendors=VENDORS,
-        clock=base.clock,
-    )
-    budgets = BudgetService(
-        database=base.database,
-        repository=source.policies,
-        audit=base.audit,
-        publisher=publisher,
-        owners=source.owners,
-        keys=source.keys,
-        vendors=VENDORS,
-        clock=base.clock,
-    )
-    aliases = AliasService(
-        database=base.database, repository=source.policies, audit=base.audit, publisher=publisher, vendors=VENDORS, clock=base.clock
-    )
+    rules = [
+        kind(
+            database=base.database,
+            repository=source.policies,
+            audit=base.audit,
+            publisher=publisher,
+            owners=source.owners,
+            keys=source.keys,
+            vendors=VENDORS,
+            clock=base.clock,
+        )
+        for kind in (PolicyService, BudgetService, AliasService)
+    ]
     people = identities(base.database, audit=base.audit, clock=base.clock, publisher=publisher, holders=keys, policies=source.policies)
     explain = ExplainService(keys=source.keys, vendors=VENDORS, clock=base.clock, prices=prices, usage=usage)
-    every = (keys, policies, budgets, aliases, explain, base.audit)
+    every = (keys, *rules, explain, base.audit)
     return Control(people, keys, {**people.by_class(), **{type(each): each for each in every}, **services, Clock: base.clock})
