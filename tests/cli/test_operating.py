@@ -44,6 +44,13 @@ def test_audit_log_is_listed_exported_and_verified(desk: Desk) -> None:
     )  # without a data directory too
 
 
+def test_an_export_that_cannot_be_written_is_said_in_a_sentence(desk: Desk) -> None:
+    for target in (desk.home / "nowhere" / "audit.jsonl", desk.home):
+        said = desk.run("audit", "export", str(target))
+        assert said.code == Exit.FAILED
+        assert said.err.startswith(f"error: {target} can't be written")
+
+
 @pytest.mark.parametrize("way", ["edited", "removed", "reordered", "cut off"])
 def test_tampered_export_is_named_with_exit_code_8(desk: Desk, way: str) -> None:
     for number in range(4):

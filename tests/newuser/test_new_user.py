@@ -117,6 +117,18 @@ def test_ctrl_c_finishes_requests_in_flight_and_ends_within_five_seconds(new_use
     assert "in doubt" not in new_user.printed
 
 
+def test_ctrl_c_ends_within_five_seconds_also_when_a_stream_goes_on_for_ever(new_user: NewUser) -> None:
+    endless = new_user.curl.replace('{"model"', '{"stream":true,"model"').replace("Say hello.", "sandbox(chunk_ms=3000 chunks=100) hi")
+    with subprocess.Popen(["bash", "-c", f"exec {endless} -sN"], stdout=subprocess.PIPE) as caller:
+        assert caller.stdout is not None
+        assert caller.stdout.readline()
+        seconds = new_user.stop()
+    assert seconds < 5, f"ended after {seconds:.1f} s"
+    assert caller.returncode == 18, "the caller sees that the answer was cut off"
+    new_user.start()
+    assert "in doubt" not in new_user.printed, "what was produced until then is charged"
+
+
 def test_a_missing_or_wrong_master_key_refuses_the_start_with_the_remedy(new_user: NewUser) -> None:
     new_user.stop()
     key = new_user.data_dir / "master.key"
