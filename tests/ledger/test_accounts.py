@@ -165,7 +165,8 @@ async def test_what_is_free_needs_no_money_and_no_price(engine: Engine) -> None:
     state = key(budgets=[budget(0)])
     await engine.accounts.bind(state)
     for endpoint in ("moderations", "count_tokens"):
-        ask = engine.ask()._replace(endpoint=endpoint)
+        ask = engine.ask()
+        ask.endpoint = endpoint
         hold = admitted(engine.accounts.begin(state, "openai", "omni-moderation-latest", ask))
         assert engine.finish(hold) == 0
     engine.fold()

@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from typing import final
 
 from keygate.errors import Unavailable
 from keygate.kit.clock import Clock
@@ -34,6 +35,7 @@ _NOTHING_BILLED = frozenset({Outcome.NOT_SENT, Outcome.UPSTREAM_ERROR})
 _NEVER = (2**62, 0)
 
 
+@final
 class _InFlight:
     """What a hold has taken, and from where."""
 
@@ -90,6 +92,7 @@ class Health:
     meters: int
 
 
+@final
 class LedgerAccounts:
     """The `Accounts` of the gateway. One per process that owns the journal."""
 
@@ -146,7 +149,7 @@ class LedgerAccounts:
 
     def begin(self, state: KeyState, vendor: str, model: str, ask: Ask) -> Hold | Refusal:
         got = self._attempt(state, vendor, model, ask, Patience.FRESH)
-        return got if type(got) is Hold else got.refusal  # type: ignore[union-attr]  # `type() is` doesn't narrow the other way
+        return got if type(got) is Hold else got.refusal
 
     async def begin_waiting(self, state: KeyState, vendor: str, model: str, ask: Ask) -> Hold | Refusal:
         got = self._attempt(state, vendor, model, ask, Patience.FRESH)
@@ -215,8 +218,8 @@ class LedgerAccounts:
                 self._ask_for_grant(meter, mono)
         admitted = admit(plan, state, vendor, model, ask, patience=patience, mono=mono)
         if type(admitted) is not Admitted:
-            return admitted  # type: ignore[return-value]  # `type() is` doesn't narrow the other way
-        nano, tokens, output_set, tier_set, tools = admitted
+            return admitted
+        nano, tokens = admitted.nano, admitted.tokens
         request_id, price = ask.request_id, plan.price
         free = ask.endpoint in FREE_ENDPOINTS
         context = plan.context(state, vendor, model, ask, turns, free=free)
@@ -225,7 +228,7 @@ class LedgerAccounts:
             self.retry()
         self._journal.begin(begin)
 
-        flight = _InFlight(begin, mono, None if free else price, tools, budgets, plan.slots)
+        flight = _InFlight(begin, mono, None if free else price, admitted.tools_nano, budgets, plan.slots)
         for meter in budgets:
             meter.flying += 1
             meter.window.held += nano
@@ -237,7 +240,7 @@ class LedgerAccounts:
         for slots in plan.slots:
             slots.take(request_id, mono)
         self._holds[request_id] = flight
-        return Hold(request_id, nano, tokens, output_set, tier_set, flight)
+        return Hold(request_id, nano, tokens, admitted.output_set, admitted.tier_set, flight)
 
     def _ask_for_grant(self, meter: BudgetMeter, mono: int) -> None:
         """What this node may spend of a budget, asked again twice a second: a lost permission ends well before its lease does."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import final
 
 from keygate.errors import Unavailable
 from keygate.kit.clock import Clock
@@ -21,6 +22,7 @@ _PLANS_PER_KEY = 256  # models and tags are the callers' words
 Gauge = SlidingWindow | Slots
 
 
+@final
 class _Bound:
     __slots__ = ("plans", "revision", "state", "visit")
 
@@ -31,6 +33,7 @@ class _Bound:
         self.plans: dict[tuple[str, str, tuple[str, ...]], Plan] = {}
 
 
+@final
 class Bindings:
     """Meters by rule, plans by key. A meter lives while a bound key, a hold or an unfolded settle needs it."""
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import final
+
 from keygate.ledger.journal import Context
 from keygate.ledger.meters.budget import BudgetMeter
 from keygate.ledger.meters.windows import SlidingWindow, Slots
@@ -17,6 +19,7 @@ _MODEST = 1024
 UNNAMED_TIERS = frozenset({None, "auto"})
 
 
+@final
 class Plan:
     __slots__ = (
         "_ceilings",
