@@ -148,6 +148,49 @@ def test_a_missing_or_wrong_master_key_refuses_the_start_with_the_remedy(new_use
     new_user.start()
 
 
+def test_a_data_directory_serves_its_own_database_only(new_user: NewUser, tmp_path: Path) -> None:
+    """Another database would get this one's journal into its ledger, and its audit log would not fit the heads that are kept here."""
+    new_user.stop()
+    journal = sorted((file.name, file.stat().st_size) for file in (new_user.data_dir / "journal").iterdir())
+    heads = (new_user.data_dir / "audit-heads.jsonl").read_text()
+    _, printed = refused(new_user.folder, KEYGATE_DATABASE_URL=f"sqlite:///{tmp_path}/other.db")
+    assert "belongs to another database" in printed
+    assert "KEYGATE_DATA_DIR of its own" in printed
+    with NewUser(tmp_path / "other") as other:
+        other.stop()
+        _, printed = refused(
+            new_user.folder,
+            KEYGATE_DATABASE_URL=f"sqlite:///{other.data_dir}/keygate.db",
+            KEYGATE_MASTER_KEY_FILE=str(other.data_dir / "master.key"),
+        )
+        assert "belongs to another database" in printed
+    assert (new_user.data_dir / "audit-heads.jsonl").read_text() == heads
+    assert sorted((file.name, file.stat().st_size) for file in (new_user.data_dir / "journal").iterdir()) == journal
+    new_user.start()
+    assert bash(new_user.curl)["choices"]
+
+
+def test_a_database_file_that_is_none_refuses_the_start_with_the_remedy(new_user: NewUser) -> None:
+    new_user.stop()
+    file = new_user.data_dir / "keygate.db"
+    whole = file.read_bytes()
+    for content in (b"not a database" * 1_000, whole[: len(whole) // 2]):
+        file.write_bytes(content)
+        _, printed = refused(new_user.folder)
+        assert f"the file {file} can't be used" in printed
+        assert "restore it from a backup" in printed
+    file.write_bytes(whole)
+    new_user.start()
+    assert bash(new_user.curl)["choices"]
+
+
+def test_a_lost_heads_file_is_said_at_the_start(new_user: NewUser) -> None:
+    new_user.stop()
+    (new_user.data_dir / "audit-heads.jsonl").unlink()
+    new_user.start()
+    assert "audit-heads.jsonl is gone or empty" in new_user.printed
+
+
 def test_a_second_process_on_the_same_data_directory_or_port_is_refused(new_user: NewUser, tmp_path: Path) -> None:
     _, printed = refused(new_user.folder)
     assert "another KeyGate process serves from" in printed
