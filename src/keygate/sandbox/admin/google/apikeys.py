@@ -54,19 +54,19 @@ def _create(cloud: GoogleCloud, request: Request, project: Project) -> Json:
         raise invalid("keyId must match [a-z]([a-z0-9-]{0,61}[a-z0-9])? and not be a UUID.")
     body = request.body
     _check(body)
-    email = str(body.get("serviceAccountEmail", ""))
+    email, unique_id = str(body.get("serviceAccountEmail", "")), ""
     if email:
         account = cloud.account(email)
+        unique_id = account.unique_id
         cloud.need(request, "iam.serviceAccountApiKeyBindings.create", account.name)
         _check_policy(project, body)
     if any(key.project == project.id and key.id == key_id for key in cloud.keys.values()):
         raise exists(f"Key {key_id}")  # a deleted key keeps its id until it is purged
     now = cloud.now()
     value = f"AQ.sandbox-{secrets.token_urlsafe(32)}" if email else f"AIzaSandbox-{secrets.token_urlsafe(20)}"
-    key = ApiKey(project.id, project.number, key_id, str(uuid.uuid4()), value, now, now, service_account=email)
+    key = ApiKey(project.id, project.number, key_id, str(uuid.uuid4()), value, now, now, service_account=email, account_id=unique_id)
     _write(key, body, _MUTABLE)
-    cloud.keys[value] = key
-    cloud.on_key(value)
+    cloud.issue_key(key)
     return cloud.operate({"@type": "type.googleapis.com/google.api.apikeys.v2.Key", **key.as_dict()}, prefix=_OPERATION)
 
 
@@ -78,7 +78,9 @@ def _check_policy(project: Project, body: Json) -> None:
     allowed = set(rule.get("parameters", {}).get("allowedServices", []))
     targets = {str(target.get("service", "")) for target in (body.get("restrictions") or {}).get("apiTargets", [])}
     if not targets or not targets <= allowed:
-        raise precondition(f"Operation denied by org policy: constraint {NO_SERVICE_ACCOUNT_API_KEYS} is enforced on projects/{project.id}.")
+        raise precondition(
+            f"Operation denied by org policy: constraint {NO_SERVICE_ACCOUNT_API_KEYS} is enforced on projects/{project.id}."
+        )
 
 
 def _check(body: Json) -> None:
@@ -107,9 +109,7 @@ def _list(cloud: GoogleCloud, request: Request, project: Project) -> Json:
     seen = [
         key.as_dict()
         for key in cloud.keys.values()
-        if key.project == project.id
-        and cloud.now() >= key.created_at + cloud.delays.operation
-        and (deleted_too or key.deleted_at is None)
+        if key.project == project.id and cloud.made(key) and (deleted_too or key.deleted_at is None)
     ]
     return paged(seen, request.query, "keys", most=300)
 

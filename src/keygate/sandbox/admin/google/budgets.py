@@ -1,19 +1,18 @@
 """Billing Budgets v1: alerts and spend caps.
 
-A spend cap has a strict shape and a state of its own; rules from the descriptions in billingbudgets.v1 20261011, read 2026-11-26. What a capped
-project answers, and how late a cap strikes, is not described there: `meter` decides it here.
+A spend cap has a strict shape and a state of its own; rules from the descriptions in billingbudgets.v1 20261011, read 2026-11-26. What a
+capped project answers is not described there.
 """
 
 from __future__ import annotations
 
 import uuid
-from decimal import Decimal
 
 from keygate.sandbox.admin.google.cloud import GoogleCloud, Request, paged
 from keygate.sandbox.admin.google.errors import denied, invalid, no_such, precondition
 from keygate.sandbox.admin.google.model import Budget, Json
 
-CONFIGURED, ENFORCED, AWAITING = "CONFIGURED", "ENFORCED", "AWAITING_NEXT_PERIOD"
+CONFIGURED, AWAITING = "CONFIGURED", "AWAITING_NEXT_PERIOD"
 GEMINI_SERVICE = "services/AEFD-7695-64FA"  # Gemini API in the billing catalogue, as copies of its price list quote it: not verified
 _NOT_IN_CAPS = ("creditTypes", "customPeriod", "labels", "resourceAncestors", "subaccounts")
 
@@ -27,7 +26,7 @@ def serve(cloud: GoogleCloud, request: Request) -> Json:
             cloud.need(request, "billing.budgets.list", f"billingAccounts/{account}")
             scope = request.query.get("scope")
             mine = [
-                budget.as_dict()
+                _shown(cloud, budget)
                 for budget in cloud.budgets.values()
                 if budget.account == account and (not scope or scope in budget.body.get("budgetFilter", {}).get("projects", []))
             ]
@@ -64,9 +63,6 @@ def _written(cloud: GoogleCloud, account: str, body: Json) -> Json:
         if amount["specifiedAmount"].get("currencyCode", currency) != currency:
             raise invalid("currency_code must be the billing account's.")
         kept["amount"] = {"specifiedAmount": {**amount["specifiedAmount"], "currencyCode": currency}}
-    if kept.get("budgetFilter", {}).get("projects"):
-        # As it is read back: projects by number (https://cloud.google.com/billing/docs/reference/budget/rest: not verified; ids are kept here).
-        kept["budgetFilter"] = dict(kept["budgetFilter"])
     return kept
 
 
@@ -105,7 +101,7 @@ def _one(cloud: GoogleCloud, request: Request, method: str, account: str, budget
         raise no_such(f"Budget {budget_id}")
     if method == "GET":
         cloud.need(request, "billing.budgets.get", resource)
-        return budget.as_dict()
+        return _shown(cloud, budget)
     if method != "PATCH":
         raise no_such("This method")
     cloud.need(request, "billing.budgets.update", resource)
@@ -122,7 +118,7 @@ def _update(cloud: GoogleCloud, budget: Budget, request: Request) -> Json:
     if budget.spend_cap:
         if mask and "spendCap" not in mask:
             raise invalid("update_mask must name spend_cap or spend_cap.input_state.")
-        if budget.spend_cap == ENFORCED and members != {"spendCap"}:
+        if cloud.capped(budget) and members != {"spendCap"}:
             raise precondition("Only spend_cap.input_state can be changed while the cap is enforced.")
         if wanted not in {CONFIGURED, AWAITING} or (wanted == AWAITING and budget.spend_cap == AWAITING):
             raise invalid("spend_cap.input_state")
@@ -132,21 +128,12 @@ def _update(cloud: GoogleCloud, budget: Budget, request: Request) -> Json:
         _check_cap(cloud, budget.account, body)
         budget.spend_cap = wanted
     budget.body = body
-    _settle(budget)
+    return _shown(cloud, budget)
+
+
+def _shown(cloud: GoogleCloud, budget: Budget) -> Json:
+    cloud.capped(budget)
     return budget.as_dict()
-
-
-def meter(cloud: GoogleCloud, project_id: str, amount: Decimal) -> None:
-    """What billing has now seen of a project's spend this month; caps strike here."""
-    for budget in cloud.budgets.values():
-        if f"projects/{project_id}" in budget.body.get("budgetFilter", {}).get("projects", []):
-            budget.spent += amount
-            _settle(budget)
-
-
-def _settle(budget: Budget) -> None:
-    if budget.spend_cap == CONFIGURED and budget.spent >= budget.amount:
-        budget.spend_cap = ENFORCED
 
 
 def _camel(name: str) -> str:

@@ -1,20 +1,27 @@
 """The state of the sandbox's Google Cloud and the rules that its services share: who asks, what they may, what takes time.
 
-What takes time is settable (`Delays`), because it does at Google: an operation, a new service account, an IAM binding, a deleted key.
+What takes time follows the account's settings, because it does at Google: an operation, a new service account, an IAM binding,
+a deleted key.
 Disabling a service account is the exception: "immediately … existing access tokens are rejected" (iam.v1 `serviceAccounts.disable`).
 """
 
 from __future__ import annotations
 
 import secrets
-import time
 import uuid
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
 
-from keygate.sandbox.admin.google.errors import RPC_CODES, GoogleError, denied, no_such, service_disabled, unauthenticated
+from keygate.sandbox.admin.account import Account
+from keygate.sandbox.admin.grants import IssuedSecret
+
+from keygate.kit.clock import NANOSECONDS
+from keygate.sandbox.admin.google.errors import GoogleError, denied, no_such, service_disabled, unauthenticated
 from keygate.sandbox.admin.google.model import GEMINI, VERTEX, VERTEX_USER, ApiKey, Budget, Json, Project, ServiceAccount
+from keygate.sandbox.errors import VendorError
 
 NO_SERVICE_ACCOUNT_API_KEYS = "iam.managed.disableServiceAccountApiKeyCreation"
 NO_SERVICE_ACCOUNT_KEYS = ("iam.managed.disableServiceAccountKeyCreation", "iam.disableServiceAccountKeyCreation")
@@ -22,26 +29,9 @@ ADMIN_APIS = frozenset(
     f"{name}.googleapis.com"
     for name in ("iam", "apikeys", "cloudresourcemanager", "serviceusage", "billingbudgets", "cloudbilling", "orgpolicy")
 )
-
-
-@dataclass(slots=True)
-class Delays:
-    """Seconds until a change is seen. Google names minutes for bindings and none for keys: see `facts` of the vendor file."""
-
-    operation: float = 0.0  # a long-running operation's
-    service_account: float = 0.0  # until a new one can be used and read
-    binding: float = 0.0  # until an IAM policy is in force
-    revoked_key: float = 0.0  # how long a deleted key still works
-    disabled_account: float = 0.0
-
-
-@dataclass(slots=True)
-class Ceilings:
-    """How many of a thing there may be. 100 and 10 are widely quoted, not verified; projects depend on the organisation."""
-
-    service_accounts_per_project: int = 100
-    keys_per_service_account: int = 10
-    projects: int = 1000
+# 100 and 10 are widely quoted, not verified; how many projects there may be depends on the organisation.
+CEILINGS = {"service_accounts": 100, "service_account_keys": 10, "projects": 1000}
+LOOPBACK = "127.0.0.1"  # where the sandbox's callers are
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,15 +44,13 @@ class Request:
     query: Mapping[str, str]
     body: Json
     caller: str  # the service account that asks
-    token_uri: str = "https://oauth2.googleapis.com/token"  # what a new credentials file names
+    token_uri: str  # what a new credentials file names
 
 
 @dataclass(slots=True)
 class Operation:
-    name: str
     done_at: float
-    result: Json  # `{"response": …}` or `{"error": …}`
-    metadata: Json = field(default_factory=dict)
+    result: Json  # `{"response": …}`
 
 
 @dataclass(slots=True)
@@ -72,13 +60,10 @@ class AccessToken:
 
 
 class GoogleCloud:
-    """One organisation, in memory. `clock` tells seconds since the epoch."""
+    """One organisation, on the account's clock and settings."""
 
-    def __init__(self, *, clock: Callable[[], float] = time.time, on_key: Callable[[str], None] = lambda _: None) -> None:
-        self.now = clock
-        self.on_key = on_key  # told each new key string, so that the inference side knows it
-        self.delays = Delays()
-        self.ceilings = Ceilings()
+    def __init__(self, account: Account) -> None:
+        self.book = account
         self.projects: dict[str, Project] = {}
         self.accounts: dict[str, ServiceAccount] = {}  # by unique id, deleted ones too
         self.keys: dict[str, ApiKey] = {}  # by value
@@ -86,11 +71,13 @@ class GoogleCloud:
         self.budgets: dict[str, Budget] = {}
         self.billing_accounts: dict[str, Json] = {}
         self.tokens: dict[str, AccessToken] = {}
-        self.admins: dict[str, set[str]] = {}  # e-mail → permissions that it lacks
 
-    # What stands there
+    def now(self) -> float:
+        return self.book.now_ns() / NANOSECONDS
 
-    def add_project(self, project_id: str, *, parent: str = "organizations/1", services: tuple[str, ...] = (GEMINI,)) -> Project:
+    # ---- what stands there
+
+    def add_project(self, project_id: str, *, parent: str, services: tuple[str, ...] = ()) -> Project:
         number = str(100_000_000_000 + len(self.projects))
         project = Project(project_id, number, parent, self.now(), project_id, services={*services, *ADMIN_APIS})
         # As Google sets it: enforced, the Gemini API excepted (`allowedServices`).
@@ -118,20 +105,45 @@ class GoogleCloud:
         """A live service account by e-mail or unique id; one that was just made may not be seen yet."""
         for account in self.accounts.values():
             if name in {account.unique_id, account.email} and account.deleted_at is None:
-                if visible and self.now() < account.created_at + self.delays.service_account:
+                if visible and not self.seen(account):
                     break
                 return account
         raise no_such(f"Service account projects/-/serviceAccounts/{name}")
 
-    # Who asks, and what they may
+    def seen(self, account: ServiceAccount) -> bool:
+        return account.deleted_at is None and self.now() >= account.created_at + self.book.settings.lists_s
 
-    def issue_token(self, email: str, *, seconds: float = 3600) -> str:
+    def find_key(self, project: Project, key_id: str) -> ApiKey:
+        for key in self.keys.values():
+            if key.project == project.id and key_id in {key.id, key.uid} and self.made(key):
+                return key
+        raise no_such(f"Key {key_id}")
+
+    def made(self, key: ApiKey) -> bool:
+        return self.now() >= key.created_at + self.book.settings.new_key_s
+
+    def issue_key(self, key: ApiKey) -> None:
+        """Makes the key work at the inference side, for as long as every rule here lets it."""
+        self.keys[key.value] = key
+
+        def rule(_: IssuedSecret, __: str) -> VendorError | None:
+            try:
+                self.authorise(key, GEMINI)
+            except GoogleError as error:
+                return error
+            return None
+
+        self.book.issue(key.value, id_=key.name, container=key.project, rule=rule)
+
+    # ---- who asks, and what they may
+
+    def issue_token(self, email: str, *, seconds: float) -> str:
         token = f"ya29.sandbox-{secrets.token_urlsafe(32)}"
         self.tokens[token] = AccessToken(email, self.now() + seconds)
         return token
 
     def identify(self, token: str | None) -> str:
-        """The service account behind an access token. A disabled or deleted one is refused, tokens it has included."""
+        """The service account behind an access token. A disabled or deleted one is refused, tokens that it has included."""
         found = self.tokens.get(token or "")
         if found is None or found.expires_at <= self.now():
             raise unauthenticated()
@@ -139,35 +151,25 @@ class GoogleCloud:
             account = self.account(found.email, visible=False)
         except GoogleError:
             raise unauthenticated() from None
-        if self._disabled(account):
+        if account.disabled:
             raise unauthenticated(f"Service account {account.email} is disabled.")
         return account.email
 
-    def _disabled(self, account: ServiceAccount) -> bool:
-        return account.disabled and self.now() >= account.changed_at + self.delays.disabled_account
-
     def may(self, caller: str, permission: str, resource: str) -> bool:
         """Admins may everything that isn't taken from them: a permission everywhere, or `permission@resource`."""
-        lacks = self.admins.get(caller)
-        return lacks is not None and permission not in lacks and f"{permission}@{resource}" not in lacks
+        credential = self.book.credentials.get(caller)
+        return credential is not None and credential.may(permission) and credential.may(f"{permission}@{resource}")
 
     def need(self, request: Request, permission: str, resource: str) -> None:
         if not self.may(request.caller, permission, resource):
             raise denied(permission, resource)
 
-    def need_service(self, service: str, project: Project) -> None:
-        if service not in project.services:
-            raise service_disabled(service, project.number)
+    # ---- what takes time
 
-    # What takes time
-
-    def operate(self, response: Json, *, prefix: str = "operations/", error: GoogleError | None = None) -> Json:
-        """Starts a long-running operation and shows it. Its result is there after `delays.operation`."""
+    def operate(self, response: Json, *, prefix: str = "operations/") -> Json:
+        """Starts a long-running operation and shows it. Its result is there after the setting `new_key_s`."""
         name = f"{prefix}{uuid.uuid4()}"
-        result: Json = {"response": response}
-        if error is not None:
-            result = {"error": {"code": RPC_CODES[error.status], "message": error.message, "details": error.details()}}
-        self.operations[name] = Operation(name, self.now() + self.delays.operation, result)
+        self.operations[name] = Operation(self.now() + self.book.settings.new_key_s, {"response": response})
         return self.show_operation(name)
 
     def show_operation(self, name: str) -> Json:
@@ -177,52 +179,69 @@ class GoogleCloud:
         done = self.now() >= operation.done_at
         return {"name": name, "done": True, **operation.result} if done else {"name": name}
 
-    # The inference side
+    # ---- the inference side
 
-    def authorise(self, value: str, service: str, address: str) -> ApiKey:
-        """The key behind `value`, if this service takes it from this address now; `GoogleError` otherwise."""
-        key = self.keys.get(value)
-        gone = key is not None and key.deleted_at is not None and self.now() >= key.deleted_at + self.delays.revoked_key
-        if key is None or gone:
-            raise GoogleError(
-                "INVALID_ARGUMENT", "API key not valid. Please pass a valid API key.", reason="API_KEY_INVALID", service=service
-            )
-        project = self.project(key.project)
+    def authorise(self, key: ApiKey, service: str) -> None:
+        """Raises what the service answers where it doesn't take this key now.
+
+        Reasons: google.api.ErrorReason. That standard keys are refused: ai.google.dev/gemini-api/docs/api-key, announced for 2026-09.
+        """
+        if key.deleted_at is not None and self.now() >= key.deleted_at + self.book.settings.revoked_key_s:
+            raise bad_key(service)
+        project = self.projects[key.project]
+        if project.state != "ACTIVE":
+            raise bad_key(service)
         if not key.service_account:
-            # Standard keys: refused since 2026-06-19 where unrestricted, all of them announced for 2026-09 (ai.google.dev/gemini-api/docs/api-key).
             raise unauthenticated("Standard API keys are not supported. Use an authorization key.")
-        account = next(
-            (each for each in self.accounts.values() if each.email == key.service_account and each.deleted_at is None), None
-        )
-        if account is None or self._disabled(account):
-            raise unauthenticated(f"The service account bound to this API key is disabled: {key.service_account}")
+        # Bound to the account that was, not to one that has its name now.
+        account = next((each for each in self.accounts.values() if each.unique_id == key.account_id and each.deleted_at is None), None)
+        if account is None or account.disabled:
+            raise unauthenticated(f"The service account bound to this API key is disabled or deleted: {key.service_account}")
+        consumer = f"projects/{key.number}"
         if key.targets() and service not in key.targets():
             message = f"Requests to this API {service} are blocked."
-            raise GoogleError(
-                "PERMISSION_DENIED", message, reason="API_KEY_SERVICE_BLOCKED", consumer=f"projects/{key.number}", service=service
-            )
+            raise GoogleError("PERMISSION_DENIED", message, reason="API_KEY_SERVICE_BLOCKED", consumer=consumer, service=service)
         addresses = key.restrictions.get("serverKeyRestrictions", {}).get("allowedIps", [])
-        if addresses and address not in addresses:
-            message = f"The provided API key has an IP address restriction. The originating IP address of the call ({address}) violates it."
-            raise GoogleError("PERMISSION_DENIED", message, reason="API_KEY_IP_ADDRESS_BLOCKED", consumer=f"projects/{key.number}")
-        self.need_service(service, project)
+        if addresses and LOOPBACK not in addresses:
+            message = (
+                f"The provided API key has an IP address restriction. The originating IP address of the call ({LOOPBACK}) violates it."
+            )
+            raise GoogleError("PERMISSION_DENIED", message, reason="API_KEY_IP_ADDRESS_BLOCKED", consumer=consumer)
+        if service not in project.services:
+            raise service_disabled(service, project.number)
         if service == VERTEX and not self._bound(project, account.email, VERTEX_USER):
             raise denied("aiplatform.endpoints.predict", f"projects/{project.id}")
-        for budget in self.budgets.values():
-            if budget.spend_cap == "ENFORCED" and f"projects/{project.id}" in budget.body["budgetFilter"]["projects"]:
-                raise GoogleError("RESOURCE_EXHAUSTED", "The spend cap of this project is reached.", reason="RESOURCE_QUOTA_EXCEEDED")
-        return key
+        if any(self.capped(budget) for budget in self.budgets.values() if budget.covers(project.id)):
+            raise GoogleError("RESOURCE_EXHAUSTED", "The spend cap of this project is reached.", reason="RESOURCE_QUOTA_EXCEEDED")
 
     def _bound(self, project: Project, email: str, role: str) -> bool:
         member = f"serviceAccount:{email}"
         given = any(binding["role"] == role and member in binding["members"] for binding in project.bindings)
-        return given and self.now() >= project.policy_set_at + self.delays.binding
+        return given and self.now() >= project.policy_set_at + self.book.settings.limits_s
 
-    def find_key(self, project: Project, key_id: str) -> ApiKey:
-        for key in self.keys.values():
-            if key.project == project.id and key_id in {key.id, key.uid} and self.now() >= key.created_at + self.delays.operation:
-                return key
-        raise no_such(f"Key {key_id}")
+    def capped(self, budget: Budget) -> bool:
+        """Whether the budget's spend cap is enforced; it trips here, when billing has seen enough, as late as the settings say."""
+        if budget.spend_cap == "CONFIGURED" and self.spent(budget) >= budget.amount:
+            budget.spend_cap = "ENFORCED"
+        return budget.spend_cap == "ENFORCED"
+
+    def spent(self, budget: Budget) -> Decimal:
+        """This month's cost of the budget's projects, as billing knows it by now."""
+        now_ns, settings = self.book.now_ns(), self.book.settings
+        cells = [
+            cell
+            for cell in self.book.books.cells(since_s=month_start(now_ns // NANOSECONDS))
+            if cell.container and budget.covers(cell.container)
+        ]
+        return Decimal(sum(cell.reported_pico(now_ns, settings) or 0 for cell in cells)) / 10**12
+
+
+def bad_key(service: str) -> GoogleError:
+    return GoogleError("INVALID_ARGUMENT", "API key not valid. Please pass a valid API key.", reason="API_KEY_INVALID", service=service)
+
+
+def month_start(at_s: int) -> int:
+    return int(datetime.fromtimestamp(at_s, UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0).timestamp())
 
 
 def paged(items: list[Any], query: Mapping[str, str], name: str, *, most: int = 100) -> Json:

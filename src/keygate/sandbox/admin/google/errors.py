@@ -1,14 +1,17 @@
 """Errors as Google's APIs word them: `{"error": {code, message, status, details}}`.
 
-Shape: google.rpc.Status and ErrorInfo of the discovery documents in google-api-python-client 2.202.0, read 2026-11-26. Messages are ours where
-no source quotes one: clients act on `status` and on ErrorInfo's `reason`.
+Shape: google.rpc.Status and ErrorInfo of the discovery documents in google-api-python-client 2.202.0, read 2026-11-26. Messages are
+ours where no source quotes one: clients act on `status` and on ErrorInfo's `reason`.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-_STATUS = {
+from keygate.sandbox.errors import VendorError
+from keygate.sandbox.model import Vendor
+
+HTTP_OF = {
     "INVALID_ARGUMENT": 400,
     "FAILED_PRECONDITION": 400,
     "UNAUTHENTICATED": 401,
@@ -20,37 +23,21 @@ _STATUS = {
     "INTERNAL": 500,
     "UNAVAILABLE": 503,
 }
-RPC_CODES = {
-    "INVALID_ARGUMENT": 3,
-    "NOT_FOUND": 5,
-    "ALREADY_EXISTS": 6,
-    "PERMISSION_DENIED": 7,
-    "RESOURCE_EXHAUSTED": 8,
-    "FAILED_PRECONDITION": 9,
-    "ABORTED": 10,
-    "INTERNAL": 13,
-    "UNAVAILABLE": 14,
-    "UNAUTHENTICATED": 16,
-}
+RPC_OF = {409: "ABORTED", **{code: rpc for rpc, code in HTTP_OF.items() if rpc not in {"FAILED_PRECONDITION", "ALREADY_EXISTS", "ABORTED"}}}
 
 
-class GoogleError(Exception):
-    """What Google answers instead of doing it."""
+class GoogleError(VendorError):
+    """What Google answers instead of doing it; `rpc` is the status by name."""
 
-    def __init__(self, status: str, message: str, *, reason: str | None = None, domain: str = "googleapis.com", **metadata: str) -> None:
-        super().__init__(message)
-        self.status = status
-        self.message = message
+    def __init__(self, rpc: str, message: str, *, reason: str | None = None, domain: str = "googleapis.com", **metadata: str) -> None:
+        super().__init__(HTTP_OF[rpc], message)
+        self.rpc = rpc
         self.reason = reason
         self.domain = domain
         self.metadata = metadata
 
-    @property
-    def code(self) -> int:
-        return _STATUS[self.status]
-
-    def body(self) -> dict[str, Any]:
-        return {"error": {"code": self.code, "message": self.message, "status": self.status, "details": self.details()}}
+    def body(self, vendor: Vendor, request_id: str) -> dict[str, Any]:  # noqa: ARG002  (Google's bodies name neither)
+        return {"error": {"code": self.status, "message": self.message, "status": self.rpc, "details": self.details()}}
 
     def details(self) -> list[dict[str, Any]]:
         if self.reason is None:
@@ -59,12 +46,15 @@ class GoogleError(Exception):
         return [{"@type": kind, "reason": self.reason, "domain": self.domain, "metadata": self.metadata}]
 
 
-class OAuthError(Exception):
+class OAuthError(VendorError):
     """The token endpoint's own shape (RFC 6749 section 5.2)."""
 
     def __init__(self, error: str, description: str) -> None:
-        super().__init__(description)
-        self.body = {"error": error, "error_description": description}
+        super().__init__(400, description)
+        self.error = error
+
+    def body(self, vendor: Vendor, request_id: str) -> dict[str, Any]:  # noqa: ARG002
+        return {"error": self.error, "error_description": self.message}
 
 
 def invalid(message: str) -> GoogleError:
@@ -96,4 +86,4 @@ def service_disabled(service: str, project: str) -> GoogleError:
 
 
 def unauthenticated(message: str = "Request had invalid authentication credentials.") -> GoogleError:
-    return GoogleError("UNAUTHENTICATED", message, reason="ACCESS_TOKEN_TYPE_UNSUPPORTED")
+    return GoogleError("UNAUTHENTICATED", message)

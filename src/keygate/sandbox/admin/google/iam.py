@@ -56,7 +56,7 @@ def _create(cloud: GoogleCloud, request: Request, project_id: str) -> Json:
     living = [each for each in cloud.accounts.values() if each.project == project.id and each.deleted_at is None]
     if any(each.account_id == account_id for each in living):
         raise exists(f"Service account {account_id} within project projects/{project.id}")
-    if len(living) >= cloud.ceilings.service_accounts_per_project:
+    if len(living) >= cloud.book.settings.ceilings["service_accounts"]:
         raise GoogleError("RESOURCE_EXHAUSTED", "Maximum number of service accounts on project reached.")
     return cloud.add_service_account(project.id, account_id, display_name=display_name, description=description).as_dict()
 
@@ -64,11 +64,7 @@ def _create(cloud: GoogleCloud, request: Request, project_id: str) -> Json:
 def _list(cloud: GoogleCloud, request: Request, project_id: str) -> Json:
     project = cloud.project(project_id)
     cloud.need(request, "iam.serviceAccounts.list", f"projects/{project.id}")
-    seen = [
-        each.as_dict()
-        for each in cloud.accounts.values()
-        if each.project == project.id and each.deleted_at is None and cloud.now() >= each.created_at + cloud.delays.service_account
-    ]
+    seen = [each.as_dict() for each in cloud.accounts.values() if each.project == project.id and cloud.seen(each)]
     return paged(seen, request.query, "accounts")
 
 
@@ -95,8 +91,7 @@ def _one(cloud: GoogleCloud, request: Request, method: str, name: str, verb: str
             return {}
         case ("POST", "disable" | "enable"):
             cloud.need(request, f"iam.serviceAccounts.{verb}", account.name)
-            if account.disabled != (verb == "disable"):
-                account.disabled, account.changed_at = verb == "disable", cloud.now()
+            account.disabled = verb == "disable"
             return {}
     raise no_such("This method")
 
@@ -139,7 +134,7 @@ def _create_key(cloud: GoogleCloud, request: Request, name: str) -> Json:
     for constraint in NO_SERVICE_ACCOUNT_KEYS:
         if project.policies.get(constraint, {}).get("enforce"):
             raise precondition(f"Key creation is not allowed on this service account (constraint {constraint}).")
-    if len(account.keys) >= cloud.ceilings.keys_per_service_account:
+    if len(account.keys) >= cloud.book.settings.ceilings["service_account_keys"]:
         raise precondition("Precondition check failed.")
     key, credentials = create_key_of(cloud, account, token_uri=request.token_uri)
     shown = key.as_dict(account)

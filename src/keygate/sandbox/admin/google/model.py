@@ -34,7 +34,7 @@ class Project:
     number: str
     parent: str
     created_at: float
-    display_name: str = ""
+    display_name: str
     labels: dict[str, str] = field(default_factory=dict)
     state: str = "ACTIVE"
     services: set[str] = field(default_factory=set)
@@ -71,7 +71,6 @@ class ServiceAccount:
     description: str = ""
     disabled: bool = False
     deleted_at: float | None = None
-    changed_at: float = 0.0  # when `disabled` was last set
     keys: dict[str, AccountKey] = field(default_factory=dict)
 
     @property
@@ -128,6 +127,7 @@ class ApiKey:
     updated_at: float
     display_name: str = ""
     service_account: str = ""  # e-mail; empty: a standard key
+    account_id: str = ""  # the account's unique id
     restrictions: Json = field(default_factory=dict)
     annotations: dict[str, str] = field(default_factory=dict)
     deleted_at: float | None = None
@@ -165,7 +165,6 @@ class Budget:
     id: str
     body: Json  # as written, with the amount's currency
     spend_cap: str = ""  # the resting state; empty: alerts only
-    spent: Decimal = Decimal(0)  # what billing has seen, late
 
     @property
     def name(self) -> str:
@@ -175,6 +174,9 @@ class Budget:
     def amount(self) -> Decimal:
         money = self.body["amount"].get("specifiedAmount", {})
         return Decimal(str(money.get("units", 0))) + Decimal(int(money.get("nanos", 0))) / 1_000_000_000
+
+    def covers(self, project_id: str) -> bool:
+        return f"projects/{project_id}" in self.body.get("budgetFilter", {}).get("projects", [])
 
     def as_dict(self) -> Json:
         shown = {**self.body, "name": self.name}

@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import time
+from collections.abc import Collection, Mapping
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
@@ -19,7 +21,7 @@ _LONGEST = 3600
 _SKEW = 300
 
 
-def exchange(cloud: GoogleCloud, form: dict[str, str], *, audience: str) -> Json:
+def exchange(cloud: GoogleCloud, form: Mapping[str, str], *, audiences: Collection[str]) -> Json:
     """An access token of an hour. `OAuthError` where the assertion isn't good or the account is disabled."""
     if form.get("grant_type") != GRANT:
         raise OAuthError("unsupported_grant_type", "Invalid grant_type")
@@ -32,26 +34,28 @@ def exchange(cloud: GoogleCloud, form: dict[str, str], *, audience: str) -> Json
     issued, expires = claims.get("iat"), claims.get("exp")
     if not isinstance(issued, int) or not isinstance(expires, int) or expires - issued > _LONGEST:
         raise OAuthError("invalid_grant", "Invalid JWT: Token must be a short-lived token (60 minutes) and in a reasonable timeframe.")
-    if not cloud.now() - _LONGEST - _SKEW <= issued <= cloud.now() + _SKEW or expires <= cloud.now():
+    now = time.time()  # the caller's: the vendor's own clock may be moved forward
+    if not now - _LONGEST - _SKEW <= issued <= now + _SKEW or expires <= now:
         raise OAuthError("invalid_grant", "Invalid JWT: Token must be in a reasonable timeframe.")
-    if claims.get("aud") != audience:
+    if claims.get("aud") not in audiences:
         raise OAuthError("invalid_grant", "Invalid JWT: Failed audience check.")
     if not claims.get("scope"):
         raise OAuthError("invalid_scope", "Invalid OAuth scope or ID token audience provided.")
-    if account.disabled and cloud.now() >= account.changed_at + cloud.delays.disabled_account:
+    if account.disabled:
         raise OAuthError("invalid_grant", "Service account is disabled.")
     return {"access_token": cloud.issue_token(account.email, seconds=3599), "expires_in": 3599, "token_type": "Bearer"}
 
 
 def _parts(assertion: str) -> tuple[Json, Json, bytes, bytes]:
     try:
-        head, claims, signature = assertion.split(".")
+        head, claims, seal = assertion.split(".")
         parsed = json.loads(_decode(head)), json.loads(_decode(claims))
-        if not all(isinstance(each, dict) for each in parsed):
-            raise ValueError(assertion[:0])
-        return *parsed, f"{head}.{claims}".encode(), _decode(signature)
+        signed, signature = f"{head}.{claims}".encode(), _decode(seal)
     except (ValueError, binascii.Error):
         raise OAuthError("invalid_grant", "Bad Request") from None
+    if not all(isinstance(each, dict) for each in parsed):
+        raise OAuthError("invalid_grant", "Bad Request")
+    return *parsed, signed, signature
 
 
 def _verify(account: ServiceAccount, key_id: str, signed: bytes, signature: bytes) -> None:

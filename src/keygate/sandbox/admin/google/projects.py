@@ -37,9 +37,9 @@ def _create(cloud: GoogleCloud, request: Request) -> Json:
         raise invalid("projectId must be 6 to 30 lowercase letters, digits or hyphens, and start with a letter.")
     if project_id in cloud.projects:
         raise exists(f"Project {project_id}")  # a deleted project's id is never free again
-    if len([each for each in cloud.projects.values() if each.state == "ACTIVE"]) >= cloud.ceilings.projects:
+    if len([each for each in cloud.projects.values() if each.state == "ACTIVE"]) >= cloud.book.settings.ceilings["projects"]:
         raise GoogleError("RESOURCE_EXHAUSTED", "The project cannot be created because you have exceeded your allotted project quota.")
-    project = cloud.add_project(project_id, parent=parent, services=())
+    project = cloud.add_project(project_id, parent=parent)
     project.display_name = str(request.body.get("displayName", project_id))
     project.labels = dict(request.body.get("labels") or {})
     return cloud.operate({"@type": _TYPE, **project.as_dict()}, prefix="operations/cp.")
@@ -134,7 +134,11 @@ def serve_billing(cloud: GoogleCloud, request: Request) -> Json:
             return _billing_info(cloud, project)
         case ("GET", "billingAccounts", name) if name in cloud.billing_accounts:
             cloud.need(request, "billing.accounts.get", f"billingAccounts/{name}")
-            return {"name": f"billingAccounts/{name}", "open": cloud.billing_accounts[name]["open"], "currencyCode": cloud.billing_accounts[name]["currencyCode"]}
+            return {
+                "name": f"billingAccounts/{name}",
+                "open": cloud.billing_accounts[name]["open"],
+                "currencyCode": cloud.billing_accounts[name]["currencyCode"],
+            }
         case ("POST", "billingAccounts", last) if last.endswith(":testIamPermissions"):
             return _tested(cloud, request, f"billingAccounts/{last.partition(':')[0]}")
     raise no_such("This method")

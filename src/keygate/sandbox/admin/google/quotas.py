@@ -1,12 +1,13 @@
 """Service Usage: enabling services (v1) and consumer quota overrides (v1beta1).
 
-The metrics of the Gemini API that stand here are named after those that its error messages quote; the whole list was not seen: not verified.
+The metrics of the Gemini API that stand here are named after those that its error messages quote; the whole list was not seen: unverified.
 """
 
 from __future__ import annotations
 
+import re
 import secrets
-from urllib.parse import quote, unquote
+from urllib.parse import quote
 
 from keygate.sandbox.admin.google.cloud import GoogleCloud, Request, paged
 from keygate.sandbox.admin.google.errors import exists, invalid, no_such
@@ -28,10 +29,10 @@ def serve(cloud: GoogleCloud, request: Request) -> Json:
         case ("v1", method, "projects", name, "services", last):
             service, _, verb = last.partition(":")
             return _service(cloud, request, method, cloud.project(name), service, verb)
-        case ("v1beta1", method, "projects", name, "services", service, "consumerQuotaMetrics", *rest):
+        case ("v1beta1", method, "projects", name, "services", service, "consumerQuotaMetrics", *_):
             project = cloud.project(name)
             cloud.need(request, "serviceusage.quotas.get" if method == "GET" else "serviceusage.quotas.update", f"projects/{project.id}")
-            return _quotas(cloud, request, method, project, service, rest)
+            return _quotas(cloud, request, method, project, service, _names(request.path))
     raise no_such("This method")
 
 
@@ -55,9 +56,19 @@ def _service(cloud: GoogleCloud, request: Request, method: str, project: Project
     return cloud.operate(response, prefix="operations/acat.p17-")
 
 
+_NAMES = re.compile(r".*?/consumerQuotaMetrics(?:/(.+?)(?:/limits/(.+?)(?:/(consumerOverrides)(?:/([^/]+))?)?)?)?")
+
+
+def _names(path: str) -> list[str]:
+    """Metric, limit and what is below: their names hold slashes, encoded ones that are decoded by now."""
+    found = _NAMES.fullmatch(path)
+    metric, limit, overrides, override = found.groups() if found else (None, None, None, None)
+    return [part for part in (metric, limit and "limits", limit, overrides, override) if part]
+
+
 def _quotas(cloud: GoogleCloud, request: Request, method: str, project: Project, service: str, rest: list[str]) -> Json:
     base = f"projects/{project.number}/services/{service}/consumerQuotaMetrics"
-    match (method, *[unquote(part) for part in rest]):
+    match (method, *rest):
         case ("GET",):
             return paged([_metric(project, base, metric) for metric in _of(service)], request.query, "metrics")
         case ("GET", metric) if metric in _of(service):
