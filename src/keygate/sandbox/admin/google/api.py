@@ -8,12 +8,11 @@ from urllib.parse import parse_qsl
 
 from keygate.sandbox.admin.account import Account
 from keygate.sandbox.admin.api import AdminApi, AdminRequest, Answer, Route
-from keygate.sandbox.admin.model import Credential
-
 from keygate.sandbox.admin.google import apikeys, budgets, iam, oauth, projects, quotas
 from keygate.sandbox.admin.google.cloud import CEILINGS, GoogleCloud, Request
 from keygate.sandbox.admin.google.errors import RPC_OF, GoogleError, no_such, unauthenticated
 from keygate.sandbox.admin.google.model import GEMINI, Json
+from keygate.sandbox.admin.model import Credential
 from keygate.sandbox.errors import VendorError
 from keygate.sandbox.model import Vendor
 

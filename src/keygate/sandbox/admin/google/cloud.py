@@ -15,12 +15,11 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
-from keygate.sandbox.admin.account import Account
-from keygate.sandbox.admin.grants import IssuedSecret
-
 from keygate.kit.clock import NANOSECONDS
+from keygate.sandbox.admin.account import Account
 from keygate.sandbox.admin.google.errors import GoogleError, denied, no_such, service_disabled, unauthenticated
 from keygate.sandbox.admin.google.model import GEMINI, VERTEX, VERTEX_USER, ApiKey, Budget, Json, Project, ServiceAccount
+from keygate.sandbox.admin.grants import IssuedSecret
 from keygate.sandbox.errors import VendorError
 
 NO_SERVICE_ACCOUNT_API_KEYS = "iam.managed.disableServiceAccountApiKeyCreation"
