@@ -5,12 +5,11 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.sandbox.google.conftest import Google
-from tests.sdks.bridge import Bridge, SdkError
+from tests.sdks.bridge import SdkError
+from tests.sdks.google_clients import Google
 
 from keygate.sandbox import SandboxServer
 from keygate.sandbox.admin import Account
@@ -207,41 +206,34 @@ def test_policy_is_set_with_its_present_etag_only(google: Google) -> None:
     )
 
 
-def test_missing_permission_is_named(sandbox: SandboxServer, admin_key: Callable[..., str], tmp_path: Path) -> None:
-    environment = {"GOOGLE_BASE_URL": sandbox.google_base_url, "CREDENTIALS": admin_key("iam.serviceAccounts.create")}
-    wanted = ["iam.serviceAccounts.create", "iam.serviceAccounts.get"]
-    with Bridge("google-admin", "google_admin.py", environment, home=tmp_path) as bridge:
-
-        def call(service: str, version: str, method: str, **arguments: Any) -> Any:
-            return bridge.call(service=service, version=version, method=method, arguments=arguments)["answer"]
-
-        error = refused(lambda: make_account(call))
-        assert (error.code, error.status, error.reason) == (403, "PERMISSION_DENIED", "IAM_PERMISSION_DENIED")
-        body = {"permissions": wanted}
-        held = call("cloudresourcemanager", "v3", "projects.testIamPermissions", resource=NAME, body=body)
-        assert held == {"permissions": ["iam.serviceAccounts.get"]}
+def test_missing_permission_is_named(signed_in: Callable[[str], Google], admin_key: Callable[..., str]) -> None:
+    poor = signed_in(admin_key("iam.serviceAccounts.create"))
+    error = refused(lambda: make_account(poor))
+    assert (error.code, error.status, error.reason) == (403, "PERMISSION_DENIED", "IAM_PERMISSION_DENIED")
+    body = {"permissions": ["iam.serviceAccounts.create", "iam.serviceAccounts.get"]}
+    held = poor("cloudresourcemanager", "v3", "projects.testIamPermissions", resource=NAME, body=body)
+    assert held == {"permissions": ["iam.serviceAccounts.get"]}
 
 
-def test_service_accounts_key_signs_in_until_the_account_is_disabled(google: Google, sandbox: SandboxServer, tmp_path: Path) -> None:
+def test_service_accounts_key_signs_in_until_the_account_is_disabled(
+    google: Google, signed_in: Callable[[str], Google], cloud: GoogleCloud
+) -> None:
     made = make_account(google)
     key = google("iam", "v1", "projects.serviceAccounts.keys.create", name=made["name"], body={})
-    file = base64.b64decode(key["privateKeyData"]).decode()
     assert "privateKeyData" not in google("iam", "v1", "projects.serviceAccounts.keys.get", name=key["name"])
-    environment = {"GOOGLE_BASE_URL": sandbox.google_base_url, "CREDENTIALS": file}
+    file = base64.b64decode(key["privateKeyData"]).decode()
+    its = signed_in(file)
 
-    def ask(bridge: Bridge) -> SdkError:
-        arguments = {"name": made["name"]}
-        request = {"service": "iam", "version": "v1", "method": "projects.serviceAccounts.get", "arguments": arguments}
-        return refused(lambda: bridge.call(**request))
+    def ask(caller: Google) -> SdkError:
+        return refused(lambda: caller("iam", "v1", "projects.serviceAccounts.get", name=made["name"]))
 
-    with Bridge("google-admin", "google_admin.py", environment, home=tmp_path) as first:
-        assert ask(first).status == "PERMISSION_DENIED", "known, and without rights"
-        google("iam", "v1", "projects.serviceAccounts.keys.delete", name=key["name"])
-        assert ask(first).status == "PERMISSION_DENIED", "tokens of a deleted key live on"
-        google("iam", "v1", "projects.serviceAccounts.disable", name=made["name"], body={})
-        assert ask(first).code == 401, "and end with the account"
-    with Bridge("google-admin", "google_admin.py", environment, home=tmp_path) as second:
-        assert ask(second).status == "REFRESH"
+    assert ask(its).status == "PERMISSION_DENIED", "known, and without rights"
+    google("iam", "v1", "projects.serviceAccounts.keys.delete", name=key["name"])
+    assert ask(its).status == "PERMISSION_DENIED", "tokens of a deleted key live on"
+    google("iam", "v1", "projects.serviceAccounts.disable", name=made["name"], body={})
+    assert ask(its).status in {"UNAUTHENTICATED", "REFRESH"}, "and end with the account"
+    cloud.tokens.clear()
+    assert ask(signed_in(file + " ")).status == "REFRESH", "no new token either"
 
 
 def own_project(google: Google, project: str = "own-project-1") -> str:

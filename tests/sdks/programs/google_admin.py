@@ -1,13 +1,12 @@
 """Google's own client for its admin APIs, driven line by line: a JSON request on standard input, a JSON answer on standard output.
 
-`{service, version, method: "projects.serviceAccounts.create", arguments: {…}}` → `{"answer": …}` or `{"error": {code, status, reason, message}}`.
-Environment: GOOGLE_BASE_URL (each service stands below it by name) and CREDENTIALS, a service account's key file as text.
+`{base, credentials, service, version, method: "projects.serviceAccounts.create", arguments: {…}}` → `{"answer": …}`, or
+`{"error": {code, status, reason, message}}`. `base`: each service stands below it by name; `credentials`: a key file's text.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import sys
 from functools import cache
 from typing import Any
@@ -17,26 +16,29 @@ from google.oauth2 import service_account
 from googleapiclient.discovery import build
 from googleapiclient.errors import HttpError
 
-BASE = os.environ["GOOGLE_BASE_URL"]
 SCOPES = ["https://www.googleapis.com/auth/cloud-platform"]
-credentials = service_account.Credentials.from_service_account_info(json.loads(os.environ["CREDENTIALS"]), scopes=SCOPES)
 
 
 @cache
-def client(service: str, version: str) -> Any:
+def signed_in(file: str) -> Any:
+    return service_account.Credentials.from_service_account_info(json.loads(file), scopes=SCOPES)
+
+
+@cache
+def client(base: str, credentials: str, service: str, version: str) -> Any:
     return build(
         service,
         version,
         static_discovery=True,
         cache_discovery=False,
-        credentials=credentials,
-        client_options={"api_endpoint": f"{BASE}/{service}"},
+        credentials=signed_in(credentials),
+        client_options={"api_endpoint": f"{base}/{service}"},
         num_retries=0,
     )
 
 
 def call(request: dict[str, Any]) -> dict[str, Any]:
-    resource = client(request["service"], request["version"])
+    resource = client(request["base"], request["credentials"], request["service"], request["version"])
     *path, method = request["method"].split(".")
     for name in path:
         resource = getattr(resource, name)()

@@ -1,7 +1,7 @@
 """google-genai, driven line by line: a JSON request on standard input, a JSON answer on standard output.
 
-`{key, prompt, stream?, version?, model?}` → `{"text", "usage": [prompt, candidates, total], "chunks", "finish"}` or `{"error": {code, status, message}}`.
-Environment: GOOGLE_GEMINI_BASE_URL, as the SDK reads it.
+`{base, key, prompt, stream?, version?, model?}` → `{"text", "usage": [prompt, candidates, total], "chunks", "finish"}`, or
+`{"error": {code, status, message}}`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from google.genai import errors, types
 
 
 def call(request: dict[str, Any]) -> dict[str, Any]:
-    options = types.HttpOptions(api_version=request["version"]) if "version" in request else None
+    options = types.HttpOptions(base_url=request["base"], api_version=request.get("version"))
     client = genai.Client(api_key=request["key"], http_options=options)
     wanted: dict[str, Any] = {"model": request.get("model", "gemini-2.5-flash"), "contents": request["prompt"]}
     try:
