@@ -1,7 +1,7 @@
 """The sandbox as an ASGI application.
 
-OpenAI under `/openai/v1`, Anthropic under `/anthropic`, Google's Gemini API under `/google`, itself under `/_sandbox`. The vendors' admin APIs
-stand where the vendors have them (`admin/`).
+OpenAI under `/openai/v1`, Anthropic under `/anthropic`, Google's Gemini API under `/google`, itself under `/_sandbox`. The vendors'
+admin APIs stand where the vendors have them (`admin/`).
 """
 
 from __future__ import annotations

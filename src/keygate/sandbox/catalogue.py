@@ -85,7 +85,6 @@ _GOOGLE: dict[str, int | None] = {
     "gemini-2.5-flash-lite": 65_536,
     "gemini-2.5-pro": 65_536,
     "gemini-3.5-flash": None,
-    "gemini-3.8-flash": None,
 }
 _REASONS = re.compile(r"o\d|gpt-[5-9]")
 

@@ -189,7 +189,7 @@ class Exchange:
 
 
 def authenticate(state: SandboxState, connection: Connection, call: Call) -> Key:
-    """The key that the caller shows: Bearer; for Anthropic `x-api-key` too; for Google `x-goog-api-key` or `?key=`. Raises `VendorError`."""
+    """The key that the caller shows: Bearer; Anthropic `x-api-key` too; Google `x-goog-api-key` or `?key=`. Raises `VendorError`."""
     headers = connection.headers
     bearer = headers.get(b"authorization", b"").decode("latin-1")
     shown = bearer[7:].strip() if bearer[:7].lower() == "bearer " else ""
