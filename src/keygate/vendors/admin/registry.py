@@ -4,5 +4,6 @@ from __future__ import annotations
 
 from keygate.vendors.admin.google import GoogleProvisioner
 from keygate.vendors.admin.interface import Provisioner
+from keygate.vendors.admin.xai import XaiProvisioner
 
-PROVISIONERS: dict[str, Provisioner] = {each.facts.vendor: each for each in (GoogleProvisioner(),)}
+PROVISIONERS: dict[str, Provisioner] = {each.facts.vendor: each for each in (GoogleProvisioner(), XaiProvisioner())}
