@@ -442,7 +442,7 @@ class IssuedKeyService:
             raise Conflict("The vendor shows the key as gone; make a new one")
         facts = provisioner.facts
         wanted = replace(key.terms, expires_at_ns=expires_at_ns)
-        told = compare(wanted, reading.terms, facts.confirms).get(str(Term.EXPIRY))
+        told = compare(wanted, reading.terms, facts).get(str(Term.EXPIRY))
         if told is Enforcement.DIFFERS:
             raise UpstreamFailed("The vendor took the new end, but shows another one; try again in a moment")
         return {} if told is None else {str(Term.EXPIRY): told}
@@ -461,7 +461,7 @@ class IssuedKeyService:
             if what.endswith("(required)") and not draft.options.get(name):
                 raise InvalidInput(f"options.{name}: needed: {what}", field=f"options.{name}")
         # An end is kept by KeyGate's own sweep wherever the vendor has none.
-        lacking = sorted(asked(terms) - facts.confirms - {Term.EXPIRY})
+        lacking = sorted(asked(terms) - facts.confirms - facts.takes - {Term.EXPIRY})
         if lacking and not draft.allow_unenforced:
             what = "; ".join(f"{term}: {facts.cannot.get(str(term), 'the vendor has no such rule')}" for term in lacking)
             raise InvalidInput(

@@ -3,5 +3,8 @@
 from __future__ import annotations
 
 from keygate.vendors.admin.interface import Provisioner
+from keygate.vendors.admin.openai import OPENAI_ADMIN
 
-PROVISIONERS: dict[str, Provisioner] = {}
+_ALL: tuple[Provisioner, ...] = (OPENAI_ADMIN,)
+
+PROVISIONERS: dict[str, Provisioner] = {provisioner.facts.vendor: provisioner for provisioner in _ALL}
