@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from keygate.vendors.admin.google import GoogleProvisioner
 from keygate.vendors.admin.interface import Provisioner
 from keygate.vendors.admin.openai import OPENAI_ADMIN
 
-_ALL: tuple[Provisioner, ...] = (OPENAI_ADMIN,)
+_ALL: tuple[Provisioner, ...] = (
+    OPENAI_ADMIN,
+    GoogleProvisioner(),
+)
 
-PROVISIONERS: dict[str, Provisioner] = {provisioner.facts.vendor: provisioner for provisioner in _ALL}
+PROVISIONERS: dict[str, Provisioner] = {each.facts.vendor: each for each in _ALL}
