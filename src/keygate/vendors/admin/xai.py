@@ -39,7 +39,7 @@ _READ, _WRITE = "API keys: read", "API keys: write"
 _FACTS = ProvisionerFacts(
     vendor="xai",
     title="xAI",
-    hosts={"management": "https://management-api.x.ai"},
+    hosts={"api": "https://api.x.ai", "management": "https://management-api.x.ai"},
     admin_key_env=("XAI_MANAGEMENT_KEY", "XAI_MANAGEMENT_API_KEY"),
     admin_key_form="a management key (xAI Console, Settings, Management Keys); an API key will not do",
     confirms=frozenset({Term.MODELS, Term.REQUESTS_PER_MINUTE, Term.TOKENS_PER_MINUTE, Term.SCOPES, Term.EXPIRY}),
@@ -120,7 +120,8 @@ class XaiProvisioner:
         if not isinstance(secret, str) or not secret or not isinstance(key_id, str) or not key_id:
             raise Unavailable("make the key: xAI's answer holds no key", uncertain=True)
         await self._propagated(desk, key_id)
-        return Made(Footprint({"team": team}, key_id), Secret(secret), "XAI_API_KEY", expires_at_ns=terms.expires_at_ns)
+        env = {"XAI_BASE_URL": f"{desk.base()}/v1"} if "base_url" in desk.settings else {}
+        return Made(Footprint({"team": team}, key_id), Secret(secret), "XAI_API_KEY", env, terms.expires_at_ns)
 
     async def _propagated(self, desk: Desk, key_id: str) -> None:
         """Waits until every cluster knows the key, some seconds at most; the key is made either way, so nothing here fails."""
@@ -203,12 +204,15 @@ class XaiProvisioner:
 
 async def _call(desk: Desk, method: str, path: str, what: str, *, right: str = _READ, **options: Any) -> dict[str, Any]:
     headers = {"authorization": f"Bearer {desk.admin.open()}"}
-    return await desk.http.json(method, f"{desk.base()}{path}", what=what, right=right, headers=headers, fault=_fault, **options)
+    return await desk.http.json(
+        method, f"{desk.base('management')}{path}", what=what, right=right, headers=headers, fault=_fault, **options
+    )
 
 
 def _fault(answer: Answer) -> ProvisionerError | None:
-    """A limit on keys comes as a 429, as far as it is known: not verified."""
-    return CeilingReached("API keys in the team") if answer.status == 429 and b"limit of" in answer.body[:500] else None
+    """That a ceiling on keys is told so is not verified; anything else with a 429 is waited out."""
+    told = answer.body[:500]
+    return CeilingReached("API keys in the team") if answer.status == 429 and b"limit" in told and b"API keys" in told else None
 
 
 def _told(body: Mapping[str, Any]) -> dict[str, Any]:

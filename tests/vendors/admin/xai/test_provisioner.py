@@ -77,7 +77,7 @@ async def outbound() -> AsyncIterator[Outbound]:
 def open_desk(sandbox: SandboxServer, outbound: Outbound, account: Account) -> Callable[..., AdminDesk]:
     def make(*without: str, admin: str | None = None, watcher: Any = None) -> AdminDesk:
         key = account.create_credential(without=without).value if admin is None else admin
-        settings = {"base_url": f"{sandbox.address}/xai/management"}
+        settings = {"base_url": f"{sandbox.address}/xai"}
         return desk(provisioner.facts, outbound, key, clock=SystemClock(), settings=settings, watcher=watcher)
 
     return make
