@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from keygate.vendors.admin.adopted import ADOPTED
 from keygate.vendors.admin.google import GoogleProvisioner
 from keygate.vendors.admin.interface import Provisioner
 from keygate.vendors.admin.openai import OPENAI_ADMIN
@@ -11,6 +12,7 @@ _ALL: tuple[Provisioner, ...] = (
     OPENAI_ADMIN,
     GoogleProvisioner(),
     XaiProvisioner(),
+    *ADOPTED,
 )
 
 PROVISIONERS: dict[str, Provisioner] = {each.facts.vendor: each for each in _ALL}
