@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
+from keygate.sandbox.admin.anthropic import AnthropicAdmin
 from keygate.sandbox.admin.api import AdminApi
 from keygate.sandbox.admin.openai import OpenAIAdmin
 
-APIS: tuple[AdminApi, ...] = (OpenAIAdmin(),)
+APIS: tuple[AdminApi, ...] = (OpenAIAdmin(), AnthropicAdmin())
