@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from keygate.sandbox.admin.anthropic import AnthropicAdmin
 from keygate.sandbox.admin.api import AdminApi
+from keygate.sandbox.admin.google import GoogleAdmin
 from keygate.sandbox.admin.openai import OpenAIAdmin
 
-APIS: tuple[AdminApi, ...] = (OpenAIAdmin(), AnthropicAdmin())
+APIS: tuple[AdminApi, ...] = (OpenAIAdmin(), AnthropicAdmin(), GoogleAdmin())
