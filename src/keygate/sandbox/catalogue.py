@@ -86,6 +86,7 @@ _GOOGLE: dict[str, int | None] = {
     "gemini-2.5-pro": 65_536,
     "gemini-3.5-flash": None,
 }
+_OPENROUTER = ("openai/gpt-4.1-mini", "openai/gpt-5-mini", "anthropic/claude-sonnet-4.5", "anthropic/claude-haiku-4.5")
 _REASONS = re.compile(r"o\d|gpt-[5-9]")
 
 MODELS: dict[str, Model] = {
@@ -101,6 +102,7 @@ MODELS: dict[str, Model] = {
         Model("omni-moderation-latest", Vendor.OPENAI, Use.MODERATIONS),
         Model("text-moderation-latest", Vendor.OPENAI, Use.MODERATIONS),
         *(Model(name, Vendor.ANTHROPIC, max_output=most) for name, most in _ANTHROPIC.items()),
+        *(Model(name, Vendor.OPENROUTER) for name in _OPENROUTER),
         *(Model(name, Vendor.GOOGLE, max_output=most) for name, most in _GOOGLE.items()),
     )
 }

@@ -102,6 +102,10 @@ _PRICES: dict[str, Price] = {
     "gemini-2.5-flash-lite": Price.of("0.1", "0.01", "0.1", "0.4"),
     "gemini-2.5-pro": Price.of("1.25", "0.125", "1.25", "10"),
     "gemini-3.5-flash": Price.of("1.5", "0.15", "1.5", "9"),
+    "openai/gpt-4.1-mini": Price.of("0.4", "0.1", "0.4", "1.6"),
+    "openai/gpt-5-mini": Price.of("0.25", "0.025", "0.25", "2"),
+    "anthropic/claude-sonnet-4.5": Price.of("3", "0.3", "3.75", "15"),
+    "anthropic/claude-haiku-4.5": Price.of("1", "0.1", "1.25", "5"),
     "omni-moderation-latest": Price.of("0", "0", "0", "0"),
     "text-moderation-latest": Price.of("0", "0", "0", "0"),
 }

@@ -6,5 +6,6 @@ from keygate.sandbox.admin.anthropic import AnthropicAdmin
 from keygate.sandbox.admin.api import AdminApi
 from keygate.sandbox.admin.google import GoogleAdmin
 from keygate.sandbox.admin.openai import OpenAIAdmin
+from keygate.sandbox.admin.openrouter import OpenRouterAdmin
 
-APIS: tuple[AdminApi, ...] = (OpenAIAdmin(), AnthropicAdmin(), GoogleAdmin())
+APIS: tuple[AdminApi, ...] = (OpenAIAdmin(), AnthropicAdmin(), OpenRouterAdmin(), GoogleAdmin())
