@@ -38,6 +38,8 @@ class VendorError(Exception):
             return {"error": {"message": self.message, "type": kind, "param": self.param, "code": self.code}}
         if vendor is Vendor.OPENROUTER:
             return {"error": {"code": self.status, "message": self.message}}
+        if vendor is Vendor.XAI:
+            return {"code": self.code or _XAI_KINDS.get(self.status, "The request is invalid"), "error": self.message}
         if vendor is Vendor.GOOGLE:
             rpc = _GOOGLE_KINDS.get(self.status, "INVALID_ARGUMENT" if self.status < 500 else "INTERNAL")
             return {"error": {"code": self.status, "message": self.message, "status": rpc}}
@@ -58,6 +60,7 @@ _ANTHROPIC_KINDS = {
     529: "overloaded_error",
 }
 
+_XAI_KINDS = {401: "unauthenticated", 403: "permission_denied", 404: "not_found", 429: "resource_exhausted"}
 _GOOGLE_KINDS = {
     401: "UNAUTHENTICATED",
     403: "PERMISSION_DENIED",

@@ -106,6 +106,10 @@ _PRICES: dict[str, Price] = {
     "openai/gpt-5-mini": Price.of("0.25", "0.025", "0.25", "2"),
     "anthropic/claude-sonnet-4.5": Price.of("3", "0.3", "3.75", "15"),
     "anthropic/claude-haiku-4.5": Price.of("1", "0.1", "1.25", "5"),
+    "grok-3": Price.of("3", "0.75", "3", "15"),
+    "grok-3-mini": Price.of("0.3", "0.075", "0.3", "0.5"),
+    "grok-4-0709": Price.of("3", "0.75", "3", "15"),
+    "grok-4-fast-reasoning": Price.of("0.2", "0.05", "0.2", "0.5"),
     "omni-moderation-latest": Price.of("0", "0", "0", "0"),
     "text-moderation-latest": Price.of("0", "0", "0", "0"),
 }

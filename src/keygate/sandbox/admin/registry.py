@@ -7,5 +7,6 @@ from keygate.sandbox.admin.api import AdminApi
 from keygate.sandbox.admin.google import GoogleAdmin
 from keygate.sandbox.admin.openai import OpenAIAdmin
 from keygate.sandbox.admin.openrouter import OpenRouterAdmin
+from keygate.sandbox.admin.xai import XaiAdmin
 
-APIS: tuple[AdminApi, ...] = (OpenAIAdmin(), AnthropicAdmin(), OpenRouterAdmin(), GoogleAdmin())
+APIS: tuple[AdminApi, ...] = (OpenAIAdmin(), AnthropicAdmin(), OpenRouterAdmin(), GoogleAdmin(), XaiAdmin())
