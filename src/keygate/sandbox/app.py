@@ -1,7 +1,7 @@
 """The sandbox as an ASGI application.
 
-OpenAI under `/openai/v1`, Anthropic under `/anthropic`, Google's Gemini API under `/google`, itself under `/_sandbox`. The vendors'
-admin APIs stand where the vendors have them (`admin/`).
+OpenAI under `/openai/v1`, Anthropic under `/anthropic`, OpenRouter under `/openrouter/api/v1`, Google's Gemini API under `/google`, itself
+under `/_sandbox`. The vendors' admin APIs stand where the vendors have them (`admin/`).
 """
 
 from __future__ import annotations
@@ -34,9 +34,15 @@ _ENDPOINTS: dict[str, tuple[Vendor, Dialect | Plain]] = {
     "/anthropic/v1/chat/completions": (Vendor.ANTHROPIC, Chat()),  # its endpoint for OpenAI's SDKs
     "/anthropic/v1/messages": (Vendor.ANTHROPIC, anthropic.Messages()),
     "/anthropic/v1/messages/count_tokens": (Vendor.ANTHROPIC, anthropic.CountTokens()),
+    "/openrouter/api/v1/chat/completions": (Vendor.OPENROUTER, Chat()),
 }
 _WIRES: dict[Vendor, Any] = {Vendor.OPENAI: openai_inputs, Vendor.ANTHROPIC: anthropic, Vendor.GOOGLE: gemini, Vendor.XAI: openai_inputs}
-_VENDORS = (("/anthropic", Vendor.ANTHROPIC), ("/google", Vendor.GOOGLE), ("/xai", Vendor.XAI))
+_VENDORS = (
+    ("/anthropic", Vendor.ANTHROPIC),
+    ("/openrouter", Vendor.OPENROUTER),
+    ("/google", Vendor.GOOGLE),
+    ("/xai", Vendor.XAI),
+)
 _MODELS = {Vendor.OPENAI: "/openai/v1/models", Vendor.ANTHROPIC: "/anthropic/v1/models", Vendor.XAI: "/xai/v1/models"}
 
 
@@ -85,8 +91,8 @@ class Sandbox:
         if (method, path) == ("GET", "/xai/v1/api-key"):
             await self._xai_key(connection, call)
             return
-        models = _MODELS[call.vendor]
-        if method == "GET" and (path == models or path.startswith(models + "/")):
+        models = _MODELS.get(call.vendor)
+        if models is not None and method == "GET" and (path == models or path.startswith(models + "/")):
             authenticate(self.state, connection, call)
             await self._models(connection, call, unquote(path[len(models) + 1 :]))
             return
