@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from keygate.vendors.admin.adopted import ADOPTED
 from keygate.vendors.admin.google import GoogleProvisioner
 from keygate.vendors.admin.interface import Provisioner
 from keygate.vendors.admin.openai import OPENAI_ADMIN
@@ -13,6 +14,7 @@ _ALL: tuple[Provisioner, ...] = (
     OPENROUTER_ADMIN,
     GoogleProvisioner(),
     XaiProvisioner(),
+    *ADOPTED,
 )
 
 PROVISIONERS: dict[str, Provisioner] = {each.facts.vendor: each for each in _ALL}
