@@ -18,6 +18,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 ENVIRONMENTS = HERE.parents[1] / ".sdks"
 PYTHON_SDKS = ("openai-1", "openai-2", "openai-3", "anthropic-0", "anthropic-2")
+ADMIN_SDKS = ("azure", "aws")  # what reads the vendors' administration APIs, see tests/issued_keys
 _UV = str(Path(sys.executable).with_name("uv"))
 _COOL_DOWN = "7 days"
 
