@@ -1,7 +1,7 @@
 """AWS Signature Version 4 over headers: to sign a request, and to check one.
 
-Source: AWS General Reference, "Create a signed AWS API request"; the vectors in `tests/kit/test_sigv4.py` are botocore's. For every service but
-S3: the path, already percent-encoded as it is sent, is encoded once more. A whole cloud SDK for six signed calls would be 25 MB.
+Source: AWS General Reference, "Create a signed AWS API request"; the vectors in `tests/kit/test_sigv4.py` are botocore's. Every service but
+S3 encodes the path, percent-encoded as it is sent, once more. A cloud SDK for a handful of signed calls would be larger than KeyGate.
 """
 
 from __future__ import annotations
