@@ -1,0 +1,7 @@
+"""The vendors at which KeyGate makes keys. A new one is a file beside this one and a line here."""
+
+from __future__ import annotations
+
+from keygate.vendors.admin.interface import Provisioner
+
+PROVISIONERS: dict[str, Provisioner] = {}
