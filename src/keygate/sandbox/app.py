@@ -1,7 +1,11 @@
-"""The sandbox as an ASGI application: OpenAI under `/openai/v1`, Anthropic under `/anthropic`, itself under `/_sandbox`."""
+"""The sandbox as an ASGI application: OpenAI under `/openai/v1`, Anthropic under `/anthropic`, itself under `/_sandbox`.
+
+The vendors' admin APIs stand where the vendors have them (`admin/`).
+"""
 
 from __future__ import annotations
 
+import contextlib
 import time
 from urllib.parse import unquote
 
@@ -14,7 +18,7 @@ from keygate.sandbox.model import Call, Vendor
 from keygate.sandbox.openai_chat import Chat, Completions
 from keygate.sandbox.openai_responses import Responses
 from keygate.sandbox.state import SandboxState
-from keygate.sandbox.wire import CallerGoneError, Connection, Receive, Scope, Send
+from keygate.sandbox.wire import BodyTooLargeError, CallerGoneError, Connection, Receive, Scope, Send
 
 _ENDPOINTS: dict[str, tuple[Vendor, Dialect | Plain]] = {
     "/openai/v1/chat/completions": (Vendor.OPENAI, Chat()),
@@ -42,6 +46,11 @@ class Sandbox:
         path = scope["path"]
         if path == control.PREFIX or path.startswith(control.PREFIX + "/"):
             await control.control(self.state, connection)
+            return
+        api = self.state.admin.find(path)
+        if api is not None:
+            with contextlib.suppress(CallerGoneError, BodyTooLargeError):
+                await self.state.admin.serve(api, connection)
             return
         vendor = Vendor.ANTHROPIC if path.startswith("/anthropic") else Vendor.OPENAI
         if scope["method"] == "HEAD":

@@ -65,6 +65,8 @@ class Exchange:
             raise no_model(self._call.vendor, asked.model)
         if not isinstance(dialect, Plain):
             dialect.check(asked, model)
+        if key.grant is not None:
+            key.grant.admit(model.name)
         if isinstance(dialect, CountTokens):
             await self._json(dialect.count(asked, body_bytes=len(raw)))
             return
@@ -200,7 +202,7 @@ def authenticate(state: SandboxState, connection: Connection, call: Call) -> Key
     if key is None or key.vendor is not call.vendor:
         raise bad_key(call.vendor)
     call.key = key.value
-    refused = key_refused(call.vendor, key.status)
+    refused = key_refused(call.vendor, key.standing())
     if refused is not None:
         raise refused
     if call.vendor is Vendor.ANTHROPIC and b"anthropic-version" not in headers and not call.path.endswith("/chat/completions"):
