@@ -1,4 +1,4 @@
-"""The sandbox as an ASGI application: OpenAI under `/openai/v1`, Anthropic under `/anthropic`, itself under `/_sandbox`.
+"""The sandbox as an ASGI application: OpenAI under `/openai/v1`, Anthropic under `/anthropic`, Azure and Bedrock, itself under `/_sandbox`.
 
 The vendors' admin APIs stand where the vendors have them (`admin/`).
 """
@@ -9,7 +9,7 @@ import contextlib
 import time
 from urllib.parse import unquote
 
-from keygate.sandbox import anthropic, control, openai_inputs
+from keygate.sandbox import anthropic, azure, bedrock, control, openai_inputs
 from keygate.sandbox.answer import Dialect, encode
 from keygate.sandbox.catalogue import Use
 from keygate.sandbox.errors import VendorError, no_model, no_path
@@ -30,6 +30,7 @@ _ENDPOINTS: dict[str, tuple[Vendor, Dialect | Plain]] = {
     "/anthropic/v1/messages": (Vendor.ANTHROPIC, anthropic.Messages()),
     "/anthropic/v1/messages/count_tokens": (Vendor.ANTHROPIC, anthropic.CountTokens()),
 }
+_CLOUDS = ((azure.PREFIX, Vendor.AZURE, azure.serve), (bedrock.PREFIX, Vendor.BEDROCK, bedrock.serve))
 _MODELS = {Vendor.OPENAI: "/openai/v1/models", Vendor.ANTHROPIC: "/anthropic/v1/models"}
 
 
@@ -53,6 +54,7 @@ class Sandbox:
                 await self.state.admin.serve(api, connection)
             return
         vendor = Vendor.ANTHROPIC if path.startswith("/anthropic") else Vendor.OPENAI
+        vendor = next((cloud for prefix, cloud, _ in _CLOUDS if path.startswith(prefix)), vendor)
         if scope["method"] == "HEAD":
             await connection.answer(200, [JSON], b"")
             return
@@ -68,6 +70,10 @@ class Sandbox:
 
     async def _serve(self, connection: Connection, call: Call) -> None:
         method, path = connection.scope["method"], connection.scope["path"]
+        cloud = next((serve for prefix, _, serve in _CLOUDS if path.startswith(prefix)), None)
+        if cloud is not None:
+            await cloud(self.state, connection, call)
+            return
         endpoint = _ENDPOINTS.get(path)
         if endpoint is not None and method == "POST":
             await Exchange(self.state, connection, call).run(endpoint[1])
@@ -98,6 +104,8 @@ async def _refuse(connection: Connection, call: Call, error: VendorError) -> Non
     headers = [JSON, *identity(call)]
     if error.retry_after is not None:
         headers.append((b"retry-after", error.retry_after.encode("latin-1")))
+    if call.vendor is Vendor.BEDROCK:
+        headers.append((b"x-amzn-errortype", (error.code or "ValidationException").encode("latin-1")))
     await connection.answer(error.status, headers, encode(error.body(call.vendor, call.id)))
 
 

@@ -36,6 +36,10 @@ class VendorError(Exception):
         if vendor is Vendor.OPENAI:
             kind = self.kind or _OPENAI_KINDS.get(self.status, "invalid_request_error" if self.status < 500 else "server_error")
             return {"error": {"message": self.message, "type": kind, "param": self.param, "code": self.code}}
+        if vendor is Vendor.AZURE:
+            return {"error": {"code": self.code or str(self.status), "message": self.message}}
+        if vendor is Vendor.BEDROCK:
+            return {"message": self.message}
         kind = self.kind or _ANTHROPIC_KINDS.get(self.status, "invalid_request_error" if self.status < 500 else "api_error")
         return {"type": "error", "error": {"type": kind, "message": self.message}, "request_id": request_id}
 

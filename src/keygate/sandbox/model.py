@@ -23,6 +23,8 @@ class Vendor(StrEnum):
     OPENAI = "openai"
     ANTHROPIC = "anthropic"
     OPENROUTER = "openrouter"
+    AZURE = "azure"
+    BEDROCK = "bedrock"
 
 
 class KeyStatus(StrEnum):

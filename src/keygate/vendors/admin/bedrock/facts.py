@@ -47,8 +47,8 @@ FACTS = ProvisionerFacts(
     options={"age_days": "whole days after which IAM itself ends the key, where your account's policy wants that (1 to 36600)"},
     base_url_env="AWS_ENDPOINT_URL_BEDROCK_RUNTIME",
     cannot={
-        "budget": "AWS caps no spend and bills Bedrock by account, not by IAM user: give an owner an AWS account of their own, or a virtual "
-        "key, which has a budget",
+        "budget": "AWS caps no spend and bills Bedrock by account, not by IAM user: give an owner an AWS account of their own, or a "
+        "virtual key, which has a budget",
         "requests_per_minute": "Bedrock's quotas are the account's: a virtual key has limits of its own",
         "tokens_per_minute": "Bedrock's quotas are the account's: a virtual key has limits of its own",
         "scopes": "KeyGate's policy allows invoking models and nothing else",
@@ -61,10 +61,10 @@ FACTS = ProvisionerFacts(
         "two keys a user, bedrock:CallWithBearerToken": "docs.aws.amazon.com/IAM/latest/UserGuide/id_credentials_bedrock.html, "
         "read 2026-11-20",
         "5,000 users": "IAM's default quota, from memory: not verified; the account's own is read by GetAccountSummary",
-        "end by policy": "IAM User Guide, global condition key aws:CurrentTime with DateLessThan, from memory: not verified with an account",
+        "end by policy": "IAM User Guide, condition key aws:CurrentTime with DateLessThan, from memory: not verified with an account",
         "revoke delay": "IAM is eventually consistent; no bound is published",
-        "short-term keys": "AWS recommends keys of at most 12 hours for production (docs.aws.amazon.com, read 2026-11-20): KeyGate issues "
-        "long-term ones, bounded by policy",
+        "short-term keys": "AWS recommends keys of at most 12 hours for production (docs.aws.amazon.com, read 2026-11-20): KeyGate "
+        "issues long-term ones, bounded by policy",
         "calls_per_minute": "IAM's rates are not published: not verified",
     },
 )

@@ -1,8 +1,8 @@
 """The one inline policy of a user: which models, until when. Written by KeyGate, and read back to tell what is in force. Pure.
 
 Both `bedrock:CallWithBearerToken` and `bedrock:InvokeModel` must be allowed for a call with an API key. An inference profile
-(`us.anthropic.…`) needs the profile and the model that it leads to; its statements have names of their own, so that the models asked for can
-be told from those.
+(`us.anthropic.…`) needs the profile and the model that it leads to; its statements have names of their own, so that the models asked
+for can be told from those.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """AWS Bedrock: one IAM user for each owner, with one inline policy (models, end) and up to two API keys.
 
-An API key is an IAM service-specific credential: it has an id and no name. The user's tag `keygate-generation` says which generation is being made;
-before it moves on, keys that are there are tagged with theirs (`keygate-key-<id>`). So a key that a crash left behind is known by its generation.
+An API key is an IAM service-specific credential: it has an id and no name. The user's tag `keygate-generation` says which generation is
+being made; before it moves on, keys that are there are tagged with theirs (`keygate-key-<id>`). So a key that a crash left behind is
+known by its generation.
 """
 
 from __future__ import annotations
