@@ -28,17 +28,12 @@ class SdkError(Exception):
 
 
 class Bridge:
-    """`program` of `programs/` under the interpreter of the SDK environment `sdk`, with nothing but `environment`."""
+    """`program` of `programs/` under the interpreter of the SDK environment `sdk`, with `environment` and nothing of this process's own."""
 
-    def __init__(self, sdk: str, program: str, environment: Mapping[str, str], *, home: Path) -> None:
+    def __init__(self, sdk: str, program: str, environment: Mapping[str, str] | None = None, *, home: Path) -> None:
         self._command = [str(python_environment(sdk)), str(PROGRAMS / program)]
-        self._environment = {
-            "PATH": os.environ["PATH"],
-            "HOME": str(home),
-            "NO_PROXY": "127.0.0.1",
-            "PYTHONDONTWRITEBYTECODE": "1",
-            **environment,
-        }
+        own = {"PATH": os.environ["PATH"], "HOME": str(home), "NO_PROXY": "127.0.0.1", "PYTHONDONTWRITEBYTECODE": "1"}
+        self._environment = {**own, **(environment or {})}
         self._errors = home / f"{program}.stderr"
 
     def __enter__(self) -> Self:

@@ -1,15 +1,18 @@
-"""The sandbox as an ASGI application: OpenAI under `/openai/v1`, Anthropic under `/anthropic`, Azure and Bedrock, itself under `/_sandbox`.
+"""The sandbox as an ASGI application.
 
-The vendors' admin APIs stand where the vendors have them (`admin/`).
+OpenAI under `/openai/v1`, Anthropic under `/anthropic`, Google's Gemini API under `/google`, Azure OpenAI under
+`/azure/accounts`, Bedrock under `/aws/bedrock-runtime`, itself under `/_sandbox`. The vendors'
+admin APIs stand where the vendors have them (`admin/`).
 """
 
 from __future__ import annotations
 
 import contextlib
 import time
+from typing import Any
 from urllib.parse import unquote
 
-from keygate.sandbox import anthropic, azure, bedrock, control, openai_inputs
+from keygate.sandbox import anthropic, azure, bedrock, control, gemini, openai_inputs
 from keygate.sandbox.answer import Dialect, encode
 from keygate.sandbox.catalogue import Use
 from keygate.sandbox.errors import VendorError, no_model, no_path
@@ -31,6 +34,8 @@ _ENDPOINTS: dict[str, tuple[Vendor, Dialect | Plain]] = {
     "/anthropic/v1/messages/count_tokens": (Vendor.ANTHROPIC, anthropic.CountTokens()),
 }
 _CLOUDS = ((azure.PREFIX, Vendor.AZURE, azure.serve), (bedrock.PREFIX, Vendor.BEDROCK, bedrock.serve))
+_WIRES: dict[Vendor, Any] = {Vendor.OPENAI: openai_inputs, Vendor.ANTHROPIC: anthropic, Vendor.GOOGLE: gemini}
+_VENDORS = (("/anthropic", Vendor.ANTHROPIC), ("/google", Vendor.GOOGLE), *((prefix, vendor) for prefix, vendor, _ in _CLOUDS))
 _MODELS = {Vendor.OPENAI: "/openai/v1/models", Vendor.ANTHROPIC: "/anthropic/v1/models"}
 
 
@@ -53,8 +58,7 @@ class Sandbox:
             with contextlib.suppress(CallerGoneError, BodyTooLargeError):
                 await self.state.admin.serve(api, connection)
             return
-        vendor = Vendor.ANTHROPIC if path.startswith("/anthropic") else Vendor.OPENAI
-        vendor = next((cloud for prefix, cloud, _ in _CLOUDS if path.startswith(prefix)), vendor)
+        vendor = next((vendor for prefix, vendor in _VENDORS if path.startswith(prefix)), Vendor.OPENAI)
         if scope["method"] == "HEAD":
             await connection.answer(200, [JSON], b"")
             return
@@ -78,6 +82,9 @@ class Sandbox:
         if endpoint is not None and method == "POST":
             await Exchange(self.state, connection, call).run(endpoint[1])
             return
+        if call.vendor is Vendor.GOOGLE:
+            await self._gemini(connection, call)
+            return
         models = _MODELS[call.vendor]
         if method == "GET" and (path == models or path.startswith(models + "/")):
             authenticate(self.state, connection, call)
@@ -85,8 +92,22 @@ class Sandbox:
             return
         raise no_path(call.vendor, method, path)
 
+    async def _gemini(self, connection: Connection, call: Call) -> None:
+        method, path = connection.scope["method"], connection.scope["path"]
+        found = gemini.find(unquote(path))
+        if found is None:
+            raise no_path(call.vendor, method, path)
+        name, does = found
+        if method == "POST" and name and does:
+            await Exchange(self.state, connection, call).run(gemini.dialect_of(name, does))
+        elif method == "GET" and not does:
+            authenticate(self.state, connection, call)
+            await self._models(connection, call, name or "")
+        else:
+            raise no_path(call.vendor, method, path)
+
     async def _models(self, connection: Connection, call: Call, name: str) -> None:
-        wire = openai_inputs if call.vendor is Vendor.OPENAI else anthropic
+        wire = _WIRES[call.vendor]
         if name:
             model = self.state.find_model(call.vendor, name)
             if model is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from keygate.sandbox.admin.api import AdminApi
 from keygate.sandbox.admin.aws import AwsAdmin
 from keygate.sandbox.admin.azure import AzureAdmin
+from keygate.sandbox.admin.google import GoogleAdmin
 from keygate.sandbox.admin.openai import OpenAIAdmin
 
-APIS: tuple[AdminApi, ...] = (OpenAIAdmin(), AzureAdmin(), AwsAdmin())
+APIS: tuple[AdminApi, ...] = (OpenAIAdmin(), GoogleAdmin(), AzureAdmin(), AwsAdmin())
