@@ -6,19 +6,14 @@ import base64
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
-from tests.sdks.bridge import Bridge, SdkError
+from tests.sdks.aws_clients import FOUNDATION, KEY_ID, MODEL, PROFILE, TEXT, Boto, boto3_client
+from tests.sdks.bridge import SdkError
 
 from keygate.sandbox import SandboxServer, Vendor
 from keygate.sandbox.admin import Account
-
-MODEL = "anthropic.claude-haiku-4-5-20251001-v1:0"
-PROFILE = f"us.{MODEL}"
-FOUNDATION = "arn:aws:bedrock:*::foundation-model/"
-TEXT = "This answer comes from the sandbox of KeyGate: no vendor was asked, nothing was paid."
 
 
 @pytest.fixture
@@ -26,48 +21,10 @@ def aws(sandbox: SandboxServer) -> Account:
     return sandbox.state.admin[Vendor.BEDROCK]
 
 
-class Boto:
-    def __init__(self, bridge: Bridge) -> None:
-        self.bridge = bridge
-
-    def iam(self, call: str, **options: Any) -> Any:
-        return self.bridge.call(client="iam", call=call, options=options)["result"]
-
-    def converse(self, key: str, model: str = MODEL) -> str:
-        messages = [{"role": "user", "content": [{"text": "Hi"}]}]
-        options = {"modelId": model, "messages": messages}
-        found = self.bridge.call(client="bedrock", key=key, call="converse", options=options)["result"]
-        return str(found["output"]["message"]["content"][0]["text"])
-
-    def user(self, name: str = "one", **options: Any) -> Any:
-        return self.iam("create_user", UserName=name, Path="/keys/", Tags=[{"Key": "team", "Value": "search"}], **options)["User"]
-
-    def allow(self, *resources: str, name: str = "one", **statement: Any) -> None:
-        allowed = {"Effect": "Allow", "Action": ["bedrock:InvokeModel", "bedrock:CallWithBearerToken"], "Resource": [*resources, "*"][:1]}
-        token = {"Effect": "Allow", "Action": "bedrock:CallWithBearerToken", "Resource": "*"}
-        document = {"Version": "2012-10-17", "Statement": [token, {**allowed, "Resource": list(resources), **statement}]}
-        self.iam("put_user_policy", UserName=name, PolicyName="use", PolicyDocument=json.dumps(document))
-
-    def key(self, name: str = "one", **options: Any) -> Any:
-        made = self.iam("create_service_specific_credential", UserName=name, ServiceName="bedrock.amazonaws.com", **options)
-        return made["ServiceSpecificCredential"]
-
-
-def connect(sandbox: SandboxServer, aws: Account, home: Path, *, secret: str | None = None, **rights: Any) -> Bridge:
-    credential = aws.create_credential(name="AKIASANDBOX00000001", **rights)
-    environment = {
-        "AWS_BASE_URL": f"{sandbox.address}/aws",
-        "AWS_ACCESS_KEY_ID": credential.name,
-        "AWS_SECRET_ACCESS_KEY": secret or credential.value,
-        "AWS_EC2_METADATA_DISABLED": "true",
-    }
-    return Bridge("aws", "aws_client.py", environment, home=home)
-
-
 @pytest.fixture
 def boto(sandbox: SandboxServer, aws: Account, tmp_path: Path) -> Iterator[Boto]:
-    with connect(sandbox, aws, tmp_path) as bridge:
-        yield Boto(bridge)
+    with boto3_client(sandbox, aws.create_credential(name=KEY_ID), tmp_path) as made:
+        yield made
 
 
 def test_an_issued_key_calls_models_and_its_users_policy_decides_which(boto: Boto) -> None:
@@ -207,19 +164,20 @@ def test_lists_are_paged_and_tags_and_policies_are_read_back(boto: Boto) -> None
 
 
 def test_a_wrong_secret_is_no_signature(sandbox: SandboxServer, aws: Account, tmp_path: Path) -> None:
-    with connect(sandbox, aws, tmp_path, secret="another") as bridge, pytest.raises(SdkError) as error:
-        Boto(bridge).iam("list_users")
+    credential = aws.create_credential(name=KEY_ID)
+    with boto3_client(sandbox, credential, tmp_path, secret="another") as boto, pytest.raises(SdkError) as error:
+        boto.iam("list_users")
     assert (error.value.status, error.value.code) == (403, "SignatureDoesNotMatch")
 
 
 def test_a_missing_right_is_named_and_can_be_simulated(sandbox: SandboxServer, aws: Account, tmp_path: Path) -> None:
-    with connect(sandbox, aws, tmp_path, without=["iam:CreateUser"]) as bridge:
-        boto = Boto(bridge)
+    credential = aws.create_credential(name=KEY_ID, without=["iam:CreateUser"])
+    with boto3_client(sandbox, credential, tmp_path) as boto:
         with pytest.raises(SdkError) as error:
             boto.user()
         assert (error.value.status, error.value.code) == (403, "AccessDenied")
         assert "not authorized to perform: iam:CreateUser" in str(error.value)
-        caller = bridge.call(client="sts", call="get_caller_identity")["result"]
+        caller = boto.bridge.call(client="sts", call="get_caller_identity")["result"]
         actions = ["iam:CreateUser", "iam:GetUser"]
         results = boto.iam("simulate_principal_policy", PolicySourceArn=caller["Arn"], ActionNames=actions)["EvaluationResults"]
         assert [each["EvalDecision"] for each in results] == ["implicitDeny", "allowed"]

@@ -7,14 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.sdks.bridge import Bridge, SdkError
+from tests.sdks.azure_clients import GROUP, SUBSCRIPTION, TEXT, AzureSdk, azure_sdk
+from tests.sdks.bridge import SdkError
 
 from keygate.sandbox import SandboxServer, Vendor
 from keygate.sandbox.admin import Account, AdminFault
-
-SUBSCRIPTION = "00000000-0000-4000-8000-000000000001"
-GROUP = "keys"
-TEXT = "This answer comes from the sandbox of KeyGate: no vendor was asked, nothing was paid."
 
 
 @pytest.fixture
@@ -22,48 +19,17 @@ def azure(sandbox: SandboxServer) -> Account:
     return sandbox.state.admin[Vendor.AZURE]
 
 
-class Sdk:
-    def __init__(self, bridge: Bridge) -> None:
-        self.bridge = bridge
-
-    def call(self, name: str, *args: Any, client: str = "cognitive", **options: Any) -> Any:
-        return self.bridge.call(client=client, call=name, args=args, options=options)["result"]
-
-    def chat(self, account: dict[str, Any], key: str, deployment: str = "gpt-4o-mini", *, text: str = "Hi", v1: bool = False) -> Any:
-        endpoint = account["properties"]["endpoint"]
-        return self.bridge.call(client="chat", endpoint=endpoint, key=key, deployment=deployment, text=text, v1=v1)
-
-    def create(self, name: str = "one", location: str = "eastus", **properties: Any) -> dict[str, Any]:
-        body = {"kind": "OpenAI", "sku": {"name": "S0"}, "location": location, "properties": {"customSubDomainName": name, **properties}}
-        made: dict[str, Any] = self.call("accounts.begin_create", GROUP, name, {**body, "tags": {"team": "search"}})
-        return made
-
-    def deploy(self, account: str = "one", model: str = "gpt-4o-mini", capacity: int = 10) -> dict[str, Any]:
-        properties = {"model": {"format": "OpenAI", "name": model, "version": "2024-07-18"}}
-        body = {"sku": {"name": "GlobalStandard", "capacity": capacity}, "properties": properties}
-        made: dict[str, Any] = self.call("deployments.begin_create_or_update", GROUP, account, model, body)
-        return made
-
-
 @pytest.fixture
-def sdk(sandbox: SandboxServer, azure: Account, tmp_path: Path) -> Iterator[Sdk]:
-    credential = azure.create_credential(name="the-client")
-    environment = {
-        "AZURE_BASE_URL": f"{sandbox.address}/azure",
-        "AZURE_TENANT_ID": "the-tenant",
-        "AZURE_CLIENT_ID": credential.name,
-        "AZURE_CLIENT_SECRET": credential.value,
-        "AZURE_SUBSCRIPTION_ID": SUBSCRIPTION,
-    }
-    with Bridge("azure", "azure_client.py", environment, home=tmp_path) as bridge:
-        yield Sdk(bridge)
+def sdk(sandbox: SandboxServer, azure: Account, tmp_path: Path) -> Iterator[AzureSdk]:
+    with azure_sdk(sandbox, azure.create_credential(name="the-client"), tmp_path) as made:
+        yield made
 
 
 def refused(error: pytest.ExceptionInfo[SdkError]) -> tuple[Any, Any]:
     return error.value.status, error.value.code
 
 
-def test_an_accounts_two_keys_work_at_its_endpoint_and_nowhere_else(sdk: Sdk) -> None:
+def test_an_accounts_two_keys_work_at_its_endpoint_and_nowhere_else(sdk: AzureSdk) -> None:
     one, other = sdk.create(), sdk.create("two")
     assert one["properties"]["provisioning_state"] == "Succeeded"
     sdk.deploy()
@@ -78,7 +44,7 @@ def test_an_accounts_two_keys_work_at_its_endpoint_and_nowhere_else(sdk: Sdk) ->
         assert refused(error) == (401, "401")
 
 
-def test_a_regenerated_key_replaces_the_old_value_and_leaves_the_other(sdk: Sdk, azure: Account) -> None:
+def test_a_regenerated_key_replaces_the_old_value_and_leaves_the_other(sdk: AzureSdk, azure: Account) -> None:
     one = sdk.create()
     sdk.deploy()
     before = sdk.call("accounts.list_keys", GROUP, "one")
@@ -94,7 +60,7 @@ def test_a_regenerated_key_replaces_the_old_value_and_leaves_the_other(sdk: Sdk,
     assert refused(error) == (401, "401")
 
 
-def test_switching_keys_off_refuses_both_until_they_are_on_again(sdk: Sdk) -> None:
+def test_switching_keys_off_refuses_both_until_they_are_on_again(sdk: AzureSdk) -> None:
     one = sdk.create()
     sdk.deploy()
     key = sdk.call("accounts.list_keys", GROUP, "one")["key2"]
@@ -107,7 +73,7 @@ def test_switching_keys_off_refuses_both_until_they_are_on_again(sdk: Sdk) -> No
     assert sdk.chat(one, key)["text"] == TEXT
 
 
-def test_capacity_is_the_limit_of_a_minute_and_can_be_changed(sdk: Sdk) -> None:
+def test_capacity_is_the_limit_of_a_minute_and_can_be_changed(sdk: AzureSdk) -> None:
     one = sdk.create()
     assert sdk.deploy(capacity=1)["properties"]["rate_limits"][1] == {"key": "token", "renewal_period": 60, "count": 1000}
     key = sdk.call("accounts.list_keys", GROUP, "one")["key1"]
@@ -121,7 +87,7 @@ def test_capacity_is_the_limit_of_a_minute_and_can_be_changed(sdk: Sdk) -> None:
     assert [each["sku"]["capacity"] for each in sdk.call("deployments.list", GROUP, "one")] == [5]
 
 
-def test_a_model_is_there_only_while_it_is_deployed(sdk: Sdk) -> None:
+def test_a_model_is_there_only_while_it_is_deployed(sdk: AzureSdk) -> None:
     one = sdk.create()
     sdk.deploy()
     key = sdk.call("accounts.list_keys", GROUP, "one")["key1"]
@@ -134,7 +100,7 @@ def test_a_model_is_there_only_while_it_is_deployed(sdk: Sdk) -> None:
     assert refused(error) == (404, "DeploymentNotFound")
 
 
-def test_a_deleted_account_counts_and_blocks_its_name_until_it_is_purged(sdk: Sdk, azure: Account) -> None:
+def test_a_deleted_account_counts_and_blocks_its_name_until_it_is_purged(sdk: AzureSdk, azure: Account) -> None:
     azure.settings = azure.settings.with_changes({"ceilings": {"accounts": 1}, "operations_s": 0.2})
     one = sdk.create()
     sdk.deploy()
@@ -157,7 +123,7 @@ def test_a_deleted_account_counts_and_blocks_its_name_until_it_is_purged(sdk: Sd
     assert sdk.create("two")["name"] == "two"
 
 
-def test_models_share_the_regions_quota(sdk: Sdk, azure: Account) -> None:
+def test_models_share_the_regions_quota(sdk: AzureSdk, azure: Account) -> None:
     azure.settings = azure.settings.with_changes({"ceilings": {"capacity": 15}})
     sdk.create()
     sdk.create("two")
@@ -169,7 +135,7 @@ def test_models_share_the_regions_quota(sdk: Sdk, azure: Account) -> None:
     assert sdk.deploy("two", capacity=5)["sku"]["capacity"] == 5
 
 
-def test_a_missing_action_is_named(sdk: Sdk, azure: Account, sandbox: SandboxServer) -> None:
+def test_a_missing_action_is_named(sdk: AzureSdk, azure: Account, sandbox: SandboxServer) -> None:
     only = next(iter(azure.credentials.values()))
     right = "Microsoft.CognitiveServices/accounts/write"
     azure.credentials.clear()
@@ -180,7 +146,7 @@ def test_a_missing_action_is_named(sdk: Sdk, azure: Account, sandbox: SandboxSer
     assert right in str(error.value)
 
 
-def test_costs_arrive_late_by_account_and_meter(sdk: Sdk, azure: Account) -> None:
+def test_costs_arrive_late_by_account_and_meter(sdk: AzureSdk, azure: Account) -> None:
     azure.settings = azure.settings.with_changes({"costs_late_s": 3600})
     one = sdk.create()
     sdk.deploy(capacity=100)
@@ -205,7 +171,7 @@ def test_costs_arrive_late_by_account_and_meter(sdk: Sdk, azure: Account) -> Non
     assert str(azure.books.total_usd()) == "0.0021"
 
 
-def test_a_fault_may_strike_after_the_deed(sdk: Sdk, azure: Account) -> None:
+def test_a_fault_may_strike_after_the_deed(sdk: AzureSdk, azure: Account) -> None:
     azure.faults.append(AdminFault("accounts.create", status=500, performed=True))
     with pytest.raises(SdkError):
         sdk.create()

@@ -10,6 +10,8 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Mapping
+from dataclasses import replace
+from fnmatch import fnmatchcase
 from typing import Any, ClassVar
 from urllib.parse import parse_qs
 
@@ -66,7 +68,15 @@ class AzureAdmin(AdminApi):
         if request.text("api-version") is None:
             message = "The api-version query parameter (?api-version=) is required for all requests."
             raise VendorError(400, message, code="MissingApiVersionParameter")
-        return credential
+        return self._widened(credential)
+
+    def _widened(self, credential: Credential) -> Credential:
+        """With each action that a pattern of its rights (`Microsoft.CognitiveServices/*`) stands for; case doesn't count."""
+        if credential.rights is None:
+            return credential
+        patterns = [pattern.lower() for pattern in credential.rights]
+        actions = {route.right for route in self.routes if route.right is not None}
+        return replace(credential, rights=frozenset(each for each in actions if any(fnmatchcase(each.lower(), one) for one in patterns)))
 
     def lacks(self, right: str) -> VendorError:
         message = (
