@@ -86,6 +86,7 @@ _GOOGLE: dict[str, int | None] = {
     "gemini-2.5-pro": 65_536,
     "gemini-3.5-flash": None,
 }
+_XAI = ("grok-3", "grok-3-mini", "grok-4-0709", "grok-4-fast-reasoning")
 _REASONS = re.compile(r"o\d|gpt-[5-9]")
 
 MODELS: dict[str, Model] = {
@@ -102,6 +103,7 @@ MODELS: dict[str, Model] = {
         Model("text-moderation-latest", Vendor.OPENAI, Use.MODERATIONS),
         *(Model(name, Vendor.ANTHROPIC, max_output=most) for name, most in _ANTHROPIC.items()),
         *(Model(name, Vendor.GOOGLE, max_output=most) for name, most in _GOOGLE.items()),
+        *(Model(name, Vendor.XAI) for name in _XAI),
     )
 }
 _DATED = re.compile(r"-(?:\d{4}-\d{2}-\d{2}|\d{8}|latest|0)$")

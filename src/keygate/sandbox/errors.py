@@ -36,6 +36,8 @@ class VendorError(Exception):
         if vendor is Vendor.OPENAI:
             kind = self.kind or _OPENAI_KINDS.get(self.status, "invalid_request_error" if self.status < 500 else "server_error")
             return {"error": {"message": self.message, "type": kind, "param": self.param, "code": self.code}}
+        if vendor is Vendor.XAI:
+            return {"code": self.code or _XAI_KINDS.get(self.status, "The request is invalid"), "error": self.message}
         if vendor is Vendor.AZURE:
             return {"error": {"code": self.code or str(self.status), "message": self.message}}
         if vendor is Vendor.BEDROCK:
@@ -60,6 +62,7 @@ _ANTHROPIC_KINDS = {
     529: "overloaded_error",
 }
 
+_XAI_KINDS = {401: "unauthenticated", 403: "permission_denied", 404: "not_found", 429: "resource_exhausted"}
 _GOOGLE_KINDS = {
     401: "UNAUTHENTICATED",
     403: "PERMISSION_DENIED",

@@ -102,6 +102,10 @@ _PRICES: dict[str, Price] = {
     "gemini-2.5-flash-lite": Price.of("0.1", "0.01", "0.1", "0.4"),
     "gemini-2.5-pro": Price.of("1.25", "0.125", "1.25", "10"),
     "gemini-3.5-flash": Price.of("1.5", "0.15", "1.5", "9"),
+    "grok-3": Price.of("3", "0.75", "3", "15"),
+    "grok-3-mini": Price.of("0.3", "0.075", "0.3", "0.5"),
+    "grok-4-0709": Price.of("3", "0.75", "3", "15"),
+    "grok-4-fast-reasoning": Price.of("0.2", "0.05", "0.2", "0.5"),
     "omni-moderation-latest": Price.of("0", "0", "0", "0"),
     "text-moderation-latest": Price.of("0", "0", "0", "0"),
 }

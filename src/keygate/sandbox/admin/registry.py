@@ -7,5 +7,12 @@ from keygate.sandbox.admin.aws import AwsAdmin
 from keygate.sandbox.admin.azure import AzureAdmin
 from keygate.sandbox.admin.google import GoogleAdmin
 from keygate.sandbox.admin.openai import OpenAIAdmin
+from keygate.sandbox.admin.xai import XaiAdmin
 
-APIS: tuple[AdminApi, ...] = (OpenAIAdmin(), GoogleAdmin(), AzureAdmin(), AwsAdmin())
+APIS: tuple[AdminApi, ...] = (
+    OpenAIAdmin(),
+    GoogleAdmin(),
+    AzureAdmin(),
+    AwsAdmin(),
+    XaiAdmin(),
+)

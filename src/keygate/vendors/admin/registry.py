@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
+from keygate.vendors.admin.azure import AZURE_ADMIN
+from keygate.vendors.admin.bedrock import BEDROCK_ADMIN
 from keygate.vendors.admin.google import GoogleProvisioner
 from keygate.vendors.admin.interface import Provisioner
+from keygate.vendors.admin.openai import OPENAI_ADMIN
+from keygate.vendors.admin.xai import XaiProvisioner
 
-PROVISIONERS: dict[str, Provisioner] = {each.facts.vendor: each for each in (GoogleProvisioner(),)}
+_ALL: tuple[Provisioner, ...] = (
+    OPENAI_ADMIN,
+    GoogleProvisioner(),
+    XaiProvisioner(),
+    AZURE_ADMIN,
+    BEDROCK_ADMIN,
+)
+
+PROVISIONERS: dict[str, Provisioner] = {each.facts.vendor: each for each in _ALL}
