@@ -1,8 +1,8 @@
 """The sandbox as an ASGI application.
 
-OpenAI under `/openai/v1`, Anthropic under `/anthropic`, Google's Gemini API under `/google`, Azure OpenAI under
-`/azure/accounts`, Bedrock under `/aws/bedrock-runtime`, itself under `/_sandbox`. The vendors'
-admin APIs stand where the vendors have them (`admin/`).
+OpenAI under `/openai/v1`, Anthropic under `/anthropic`, OpenRouter under `/openrouter/api/v1`, Google's Gemini API under `/google`, Azure
+OpenAI under `/azure/accounts`, Bedrock under `/aws/bedrock-runtime`, itself under `/_sandbox`. The vendors' admin APIs stand where the
+vendors have them (`admin/`).
 """
 
 from __future__ import annotations
@@ -35,11 +35,13 @@ _ENDPOINTS: dict[str, tuple[Vendor, Dialect | Plain]] = {
     "/anthropic/v1/chat/completions": (Vendor.ANTHROPIC, Chat()),  # its endpoint for OpenAI's SDKs
     "/anthropic/v1/messages": (Vendor.ANTHROPIC, anthropic.Messages()),
     "/anthropic/v1/messages/count_tokens": (Vendor.ANTHROPIC, anthropic.CountTokens()),
+    "/openrouter/api/v1/chat/completions": (Vendor.OPENROUTER, Chat()),
 }
 _CLOUDS = ((azure.PREFIX, Vendor.AZURE, azure.serve), (bedrock.PREFIX, Vendor.BEDROCK, bedrock.serve))
 _WIRES: dict[Vendor, Any] = {Vendor.OPENAI: openai_inputs, Vendor.ANTHROPIC: anthropic, Vendor.GOOGLE: gemini, Vendor.XAI: openai_inputs}
 _VENDORS = (
     ("/anthropic", Vendor.ANTHROPIC),
+    ("/openrouter", Vendor.OPENROUTER),
     ("/google", Vendor.GOOGLE),
     ("/xai", Vendor.XAI),
     *((prefix, vendor) for prefix, vendor, _ in _CLOUDS),
@@ -96,8 +98,8 @@ class Sandbox:
         if (method, path) == ("GET", "/xai/v1/api-key"):
             await self._xai_key(connection, call)
             return
-        models = _MODELS[call.vendor]
-        if method == "GET" and (path == models or path.startswith(models + "/")):
+        models = _MODELS.get(call.vendor)
+        if models is not None and method == "GET" and (path == models or path.startswith(models + "/")):
             authenticate(self.state, connection, call)
             await self._models(connection, call, unquote(path[len(models) + 1 :]))
             return

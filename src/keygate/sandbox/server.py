@@ -113,6 +113,10 @@ class SandboxServer:
         return f"{self.address}/anthropic"
 
     @property
+    def openrouter_base_url(self) -> str:
+        return f"{self.address}/openrouter/api/v1"
+
+    @property
     def google_base_url(self) -> str:
         return f"{self.address}/google"
 

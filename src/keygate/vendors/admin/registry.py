@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from keygate.vendors.admin.adopted import ADOPTED
 from keygate.vendors.admin.azure import AZURE_ADMIN
 from keygate.vendors.admin.bedrock import BEDROCK_ADMIN
 from keygate.vendors.admin.google import GoogleProvisioner
@@ -15,6 +16,7 @@ _ALL: tuple[Provisioner, ...] = (
     XaiProvisioner(),
     AZURE_ADMIN,
     BEDROCK_ADMIN,
+    *ADOPTED,
 )
 
 PROVISIONERS: dict[str, Provisioner] = {each.facts.vendor: each for each in _ALL}
