@@ -8,10 +8,12 @@ from keygate.vendors.admin.bedrock import BEDROCK_ADMIN
 from keygate.vendors.admin.google import GoogleProvisioner
 from keygate.vendors.admin.interface import Provisioner
 from keygate.vendors.admin.openai import OPENAI_ADMIN
+from keygate.vendors.admin.openrouter import OPENROUTER_ADMIN
 from keygate.vendors.admin.xai import XaiProvisioner
 
 _ALL: tuple[Provisioner, ...] = (
     OPENAI_ADMIN,
+    OPENROUTER_ADMIN,
     GoogleProvisioner(),
     XaiProvisioner(),
     AZURE_ADMIN,
