@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from keygate.vendors.admin.adopted import ADOPTED
+from keygate.vendors.admin.anthropic import ANTHROPIC_ADMIN
 from keygate.vendors.admin.google import GoogleProvisioner
 from keygate.vendors.admin.interface import Provisioner
 from keygate.vendors.admin.openai import OPENAI_ADMIN
@@ -11,6 +12,7 @@ from keygate.vendors.admin.xai import XaiProvisioner
 
 _ALL: tuple[Provisioner, ...] = (
     OPENAI_ADMIN,
+    ANTHROPIC_ADMIN,
     OPENROUTER_ADMIN,
     GoogleProvisioner(),
     XaiProvisioner(),
