@@ -24,6 +24,7 @@ class Settings:
     new_key_s: float = 0  # a new key is unknown to the inference side
     revoked_key_s: float = 0  # a revoked or disabled key still works
     limits_s: float = 0  # a changed limit is not yet enforced
+    operations_s: float = 0  # a long-running call (Azure) is not done yet
     lists_s: float = 0  # lists don't show what is new, and still show what is gone
     last_used_s: float = 0  # a use doesn't show yet in the key's `last used`
     costs_late_s: float = 0  # usage and costs don't show yet

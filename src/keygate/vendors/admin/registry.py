@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from keygate.vendors.admin.adopted import ADOPTED
 from keygate.vendors.admin.anthropic import ANTHROPIC_ADMIN
+from keygate.vendors.admin.azure import AZURE_ADMIN
+from keygate.vendors.admin.bedrock import BEDROCK_ADMIN
 from keygate.vendors.admin.google import GoogleProvisioner
 from keygate.vendors.admin.interface import Provisioner
 from keygate.vendors.admin.openai import OPENAI_ADMIN
@@ -16,6 +18,8 @@ _ALL: tuple[Provisioner, ...] = (
     OPENROUTER_ADMIN,
     GoogleProvisioner(),
     XaiProvisioner(),
+    AZURE_ADMIN,
+    BEDROCK_ADMIN,
     *ADOPTED,
 )
 
