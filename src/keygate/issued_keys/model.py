@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from keygate.issued_keys.life import State
+from keygate.issued_keys.life import ENDED, State
 from keygate.kit.clock import NANOSECONDS
 from keygate.policies import Place
 from keygate.vault import SealedColumn
@@ -135,6 +135,13 @@ class IssuedKey:
     @property
     def expires_at_ns(self) -> int | None:
         return self.terms.expires_at_ns
+
+    @property
+    def settled(self) -> bool:
+        """Nothing is being tried at this moment that a caller might wait for. During a rotation: both keys work."""
+        if self.state is State.ROTATING:
+            return self.former is not None and self.former.cut_at_ns is not None
+        return self.state in ENDED or self.state in {State.ACTIVE, State.IRREVOCABLE}
 
     def delivery(self, now_ns: int) -> Delivery:
         if self.secret is not None and self.delivered_at_ns is None and (self.secret_until_ns is None or now_ns < self.secret_until_ns):

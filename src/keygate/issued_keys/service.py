@@ -104,10 +104,11 @@ class IssuedKeyService:
         The same `request_id` again gives the same key, and within ten minutes its secret again: an answer may get lost.
 
         Raises `InvalidInput` for an owner, term or option that can't be, `Conflict` where the account is not ready or full."""
+        known = None
         if draft.request_id is not None:
             async with self._database.read() as connection:
                 known = await self._repository.requested(connection, actor.organization_id, draft.request_id)
-            if known is not None:
+            if known is not None and known.state is not State.FAILED:
                 return await self._again(actor, draft, known, tell=tell, patience=patience)
         account = await self._accounts.choose(actor, vendor=draft.vendor, account=draft.account)
         if account.status is not AccountStatus.READY:
@@ -126,6 +127,8 @@ class IssuedKeyService:
             )
         async with change(self._database, self._audit, actor, "issued_key.provision", "issued_key") as work:
             owner, name = await self._owner(work.connection, actor, draft)
+            if known is not None:  # an order that failed gives its id to the next
+                await self._repository.save(work.connection, replace(known, request_id=None, version=known.version + 1))
             key = IssuedKey(
                 id=new_id("ik"),
                 organization_id=actor.organization_id,
@@ -385,16 +388,23 @@ class IssuedKeyService:
         return after
 
     async def _worked(self, key: IssuedKey, patience: float) -> IssuedKey:
-        """The key after the work on it has come to a wait, or the patience has ended; the work goes on."""
-        task = self._operations.start(key.organization_id, key.id)
-        if patience > 0:
-            await asyncio.wait({task}, timeout=min(patience, MAX_PATIENCE_SECONDS))
-        async with self._database.read() as connection:
-            return await self._repository.get(connection, key.organization_id, key.id) or key
+        """The key once the work on it has come to something, or to a wait that is longer than the patience; the work goes on."""
+        ends = self._clock.monotonic_ns() + int(min(patience, MAX_PATIENCE_SECONDS) * NANOSECONDS)
+        while True:
+            task = self._operations.start(key.organization_id, key.id)
+            left = (ends - self._clock.monotonic_ns()) / NANOSECONDS
+            if left > 0:
+                await asyncio.wait({task}, timeout=left)
+            async with self._database.read() as connection:
+                key = await self._repository.get(connection, key.organization_id, key.id) or key
+            pause = ((key.due_at_ns or 0) - self._clock.now_ns()) / NANOSECONDS
+            left = (ends - self._clock.monotonic_ns()) / NANOSECONDS
+            if key.settled or not task.done() or pause >= left:
+                return key
+            await asyncio.sleep(max(pause, 0.05))
 
     async def _told(self, actor: Actor, key: IssuedKey, *, tell: bool) -> Told:
-        ready = key.state is State.ACTIVE or (key.state is State.ROTATING and key.former is not None and key.former.cut_at_ns is not None)
-        if not tell or not ready:
+        if not tell or not key.settled:
             return Told(key)
         now = self._clock.now_ns()
         async with self._database.unit() as work:
