@@ -28,9 +28,11 @@ from keygate.gateway.gateway import Gateway, GatewaySettings
 from keygate.gateway.proxies import ProxySettings
 from keygate.identities.model import system_actor
 from keygate.identities.repository import OwnerRepository
+from keygate.issued_keys.bench import AtStep, nothing
 from keygate.processes import first_start, logs
 from keygate.processes.control import Announcer, Control, control, credential_service, outbox, sources
 from keygate.processes.foundation import Foundation, lay, open_store, unusable
+from keygate.processes.issuing import issuing
 from keygate.processes.last_use import EVERY_SECONDS as LAST_USE_SECONDS
 from keygate.processes.last_use import LastUse
 from keygate.processes.ledgering import Ledger, ledger
@@ -104,7 +106,7 @@ async def _prepare(
     return first_start.Welcome(email, password, key)
 
 
-async def _serve(settings: Settings, *, with_sandbox: bool) -> None:
+async def _serve(settings: Settings, *, with_sandbox: bool, at_step: AtStep = nothing) -> None:
     async with AsyncExitStack() as stack:
         directory = DataDirectory(settings.data_dir).prepare().lock()
         stack.callback(directory.release)
@@ -146,7 +148,10 @@ async def _serve(settings: Settings, *, with_sandbox: bool) -> None:
         )
         news.gateway = gateway
         services: dict[type, object] = {CredentialService: credentials, type(events): events, **books.services}
-        plane = control(base, source, publisher=news, usage=books.usage, prices=books.estimates, services=services)
+        orders = await issuing(base, events, source.owners, node_id=books.node_id, at_step=at_step)
+        stack.push_async_callback(orders.close)
+        services |= orders.services
+        plane = control(base, source, publisher=news, usage=books.usage, prices=books.estimates, issued=orders.keys, services=services)
         sandbox = None
         if with_sandbox:
             address, state, stop_sandbox = await start_sandbox(state=SandboxState(keep_calls=_SANDBOX_CALLS))
@@ -156,6 +161,7 @@ async def _serve(settings: Settings, *, with_sandbox: bool) -> None:
         await gateway.start()
         worker = Worker()
         books.schedule(worker)
+        orders.schedule(worker)
         worker.every(LAST_USE_SECONDS, "last-use", last_use.write)
         worker.start()
         stack.push_async_callback(worker.stop)
@@ -204,7 +210,8 @@ def _greet(settings: Settings, welcome: first_start.Welcome | None, sandbox: tup
     print("\n".join(lines), flush=True)  # noqa: T201  (what the operator started it for)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None, *, at_step: AtStep = nothing) -> int:
+    """`at_step` is called at every commit and vendor call of issued keys; drills end the process there."""
     parser = argparse.ArgumentParser(prog="keygate serve")
     parser.add_argument("--sandbox", action="store_true")
     options = parser.parse_args(arguments)
@@ -219,7 +226,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _log.warning("%s is not a setting of KeyGate; is it misspelt? docs/settings.md has them all", name)
     with contextlib.suppress(KeyboardInterrupt):
         try:
-            uvloop.run(_serve(settings, with_sandbox=options.sandbox))
+            uvloop.run(_serve(settings, with_sandbox=options.sandbox, at_step=at_step))
         except KeyGateError as error:
             print(f"keygate: {error.detail}", file=sys.stderr)  # noqa: T201  (a sentence for the operator, not a log line)
             return 1
