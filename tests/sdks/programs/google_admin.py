@@ -1,8 +1,8 @@
 """Google's own client for its admin APIs, driven line by line: a JSON request on standard input, a JSON answer on standard output.
 
 `{base, credentials, service, version, method: "projects.serviceAccounts.create", arguments: {…}}` → `{"answer": …}`, or
-`{"error": {code, status, reason, message}}`. `base`: each service stands below it by name; `credentials`: a key file's text. Answers are
-held against the API's published description; one that doesn't fit ends the program.
+`{"error": {code, status, reason, message}}`. `base`: each service stands below it by name; `credentials`: a key file's text.
+Answers are held against the API's published description; one that doesn't fit ends the program.
 """
 
 from __future__ import annotations
