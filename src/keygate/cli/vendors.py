@@ -102,6 +102,13 @@ def _pair(text: str) -> tuple[str, str]:
     return name, value
 
 
+@commands.command("issuer")
+def issuer() -> None:
+    """KeyGate as an issuer of identity tokens, as JSON: what an admin enters in Anthropic's Console."""
+    with api() as client:
+        output.as_json(client.request("GET", "/api/v1/vendors/issuer"))
+
+
 @commands.command("accounts")
 def accounts(*, as_json: output.JsonOption = False) -> None:
     """The admin credentials; secrets are never shown."""
