@@ -5,6 +5,7 @@ from __future__ import annotations
 import keygate.audit.api
 import keygate.events.api
 import keygate.identities.api
+import keygate.issued_keys.api
 import keygate.ledger.api
 import keygate.policies.api
 import keygate.vault.api
@@ -18,6 +19,7 @@ ALL: tuple[Routes, ...] = (
     *keygate.identities.api.ALL,
     *keygate.policies.api.ALL,
     *keygate.virtual_keys.api.ALL,
+    *keygate.issued_keys.api.ALL,
     *keygate.ledger.api.ALL,
     keygate.vault.api.routes,
     keygate.vendors.api.routes,

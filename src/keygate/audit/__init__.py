@@ -1,6 +1,6 @@
 """Who did what: a hash chain per organisation with signed heads, verification and export."""
 
-from keygate.audit.chain import digest_secret
+from keygate.audit.chain import canonical, digest_secret
 from keygate.audit.export import ExportEnd, read_end, verify_export, verify_export_file
 from keygate.audit.heads import HeadsFile
 from keygate.audit.model import AuditEntry, AuditOutcome, Fault, FaultKind, SignedHead, Verification
@@ -22,6 +22,7 @@ __all__ = [
     "SignedHead",
     "Signer",
     "Verification",
+    "canonical",
     "digest_secret",
     "read_end",
     "verify_export",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from enum import IntEnum
@@ -35,6 +36,8 @@ class Exit(IntEnum):
     TRY_LATER = 9
 
 
+_ID = re.compile(r"[A-Za-z0-9_-]{1,100}")
+_NOUNS = {"virtual-keys": "keys"}
 _EXIT_OF_STATUS = {
     401: Exit.NOT_SIGNED_IN,
     402: Exit.NOT_ALLOWED,
@@ -82,6 +85,13 @@ def fail(message: str, code: Exit = Exit.FAILED) -> NoReturn:
     raise typer.Exit(code)
 
 
+def one(noun: str, thing: str) -> str:
+    """The path of one thing. What is no id ends the command: it could be the path of something else (`../developers/…`)."""
+    if not _ID.fullmatch(thing):
+        fail(f"{thing!r} is no id; `keygate {_NOUNS.get(noun, noun)} list` shows those that there are", Exit.USAGE)
+    return f"/api/v1/{noun}/{thing}"
+
+
 class Api:
     """Calls that either return the answer's JSON or end the command with the server's own message and an exit code."""
 
@@ -106,6 +116,20 @@ class Api:
             return answer.json()
         except ValueError:
             fail(f"{self.url} does not answer as KeyGate does; is the address right?", Exit.UNREACHABLE)
+
+    def attempt(self, method: str, path: str, *, body: Any = None) -> tuple[Any, str]:
+        """As `request`, for one of many: what the server refuses is returned as its message. No answer, or no sign-in, ends the command."""
+        try:
+            answer = self._http.request(method, path, json=body)
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            self._unreachable(error)
+        if answer.status_code == httpx.codes.UNAUTHORIZED:
+            self._refuse(answer)
+        try:
+            told = answer.json()
+        except ValueError:
+            return None, f"{self.url} answered {answer.status_code}"
+        return (None, str(told.get("detail") or answer.status_code)) if answer.is_error else (told, "")
 
     def text(self, path: str, *, query: Mapping[str, Any] | None = None) -> Iterator[str]:
         """The lines' text of a long answer (an export), piece by piece."""

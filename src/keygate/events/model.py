@@ -11,6 +11,10 @@ class EventType(StrEnum):
     BUDGET_SPENT = "budget.spent"
     KEY_REVOKED = "virtual_key.revoked"
     DEVELOPER_DEACTIVATED = "developer.deactivated"
+    ISSUED_KEY_ACTIVE = "issued_key.active"
+    ISSUED_KEY_FAILED = "issued_key.failed"
+    ISSUED_KEY_ENDED = "issued_key.ended"  # the vendor has confirmed
+    ISSUED_KEY_IRREVOCABLE = "issued_key.irrevocable"  # the vendor does not end it: somebody must look
 
 
 @dataclass(frozen=True, slots=True)

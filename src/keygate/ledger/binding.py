@@ -7,7 +7,7 @@ from typing import final
 
 from keygate.errors import Unavailable
 from keygate.kit.clock import Clock
-from keygate.ledger.journal import Position, Recovered, Settle, read_from
+from keygate.ledger.journal import JournalReader, Position, Recovered, Settle
 from keygate.ledger.meters.budget import BudgetMeter
 from keygate.ledger.meters.plan import Plan
 from keygate.ledger.meters.selectors import applies
@@ -161,7 +161,8 @@ class Bindings:
 
     def written(self, record: Settle, behind: Position) -> None:
         """A settle that had to wait is in the journal now."""
-        for rule_id, _ in (*record.budgets, *record.minute_limits, *record.day_limits):
+        context = record.context
+        for rule_id, _ in (*context.budgets, *context.minute_limits, *context.day_limits):
             for meter in (self._budgets.get(rule_id), self._gauges.get(rule_id)):
                 if meter is not None:
                     meter.last_settle = behind
@@ -192,12 +193,13 @@ class Bindings:
         a meter is only forgotten when all of it is folded."""
         rows: dict[str, list[WindowSpend]] = {rule_id: [] for rule_id in fresh if rule_id in self._budgets}
         more = bool(rows)
+        reader = JournalReader(self._directory)
         while more:
-            batch = read_from(self._directory, position)
+            batch = reader.read(position)
             position, more = batch.position, batch.more
             for settle in batch.settles:
                 cost = settle.cost_nano or 0
-                for rule_id, start in settle.budgets:
+                for rule_id, start in settle.context.budgets:
                     if cost and rule_id in rows:
                         rows[rule_id].append(WindowSpend(start, cost, cost if settle.in_doubt else 0))
         return rows

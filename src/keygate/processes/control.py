@@ -11,10 +11,12 @@ from keygate.gateway.ports import StatePublisher
 from keygate.identities.directory import OwnerDirectory
 from keygate.identities.repository import OwnerRepository
 from keygate.identities.wiring import Identities, identities
+from keygate.issued_keys import IssuedKeyService
 from keygate.kit.clock import Clock
 from keygate.policies import AliasService, BudgetService, ExplainService, PolicyService, PriceReader, UsageReader
 from keygate.policies.repository import PolicyRepository
 from keygate.processes.foundation import Foundation
+from keygate.processes.issuing import Holders
 from keygate.vault import CredentialService, HttpProbe
 from keygate.vault.credential_repository import CredentialRepository
 from keygate.vendors import VENDORS
@@ -90,6 +92,7 @@ def control(
     publisher: StatePublisher,
     usage: UsageReader,
     prices: PriceReader,
+    issued: IssuedKeyService,
     services: dict[type, object],
 ) -> Control:
     """All services of the control plane. `services` are those that stand elsewhere already: credentials, the ledger's, events."""
@@ -107,30 +110,21 @@ def control(
         address=base.settings.address,
         usage=usage,
     )
-    policies = PolicyService(
-        database=base.database,
-        repository=source.policies,
-        audit=base.audit,
-        publisher=publisher,
-        owners=source.owners,
-        keys=source.keys,
-        vendors=VENDORS,
-        clock=base.clock,
-    )
-    budgets = BudgetService(
-        database=base.database,
-        repository=source.policies,
-        audit=base.audit,
-        publisher=publisher,
-        owners=source.owners,
-        keys=source.keys,
-        vendors=VENDORS,
-        clock=base.clock,
-    )
-    aliases = AliasService(
-        database=base.database, repository=source.policies, audit=base.audit, publisher=publisher, vendors=VENDORS, clock=base.clock
-    )
-    people = identities(base.database, audit=base.audit, clock=base.clock, publisher=publisher, holders=keys, policies=source.policies)
+    rules = [
+        kind(
+            database=base.database,
+            repository=source.policies,
+            audit=base.audit,
+            publisher=publisher,
+            owners=source.owners,
+            keys=source.keys,
+            vendors=VENDORS,
+            clock=base.clock,
+        )
+        for kind in (PolicyService, BudgetService, AliasService)
+    ]
+    holders = Holders(virtual=keys, virtual_rows=source.key_rows, issued=issued, owners=source.owners)
+    people = identities(base.database, audit=base.audit, clock=base.clock, publisher=publisher, holders=holders, policies=source.policies)
     explain = ExplainService(keys=source.keys, vendors=VENDORS, clock=base.clock, prices=prices, usage=usage)
-    every = (keys, policies, budgets, aliases, explain, base.audit)
+    every = (keys, *rules, explain, base.audit)
     return Control(people, keys, {**people.by_class(), **{type(each): each for each in every}, **services, Clock: base.clock})

@@ -9,6 +9,7 @@ from pathlib import Path
 from keygate.audit import AuditService, HeadsFile, Signer
 from keygate.audit.repository import AuditRepository
 from keygate.config import Settings
+from keygate.issued_keys import SEALED as ISSUED_SEALED
 from keygate.kit.clock import Clock, SystemClock
 from keygate.kit.database import Database, open_database
 from keygate.kit.secret import Secret
@@ -31,6 +32,7 @@ class Foundation:
     keys: LocalKeySource
     vault: Vault
     audit: AuditService
+    signer: Signer
     pepper: bytes
     digest_key: bytes
 
@@ -43,12 +45,20 @@ def open_store(settings: Settings, directory: Path) -> Database:
     return open_database(url, data_dir=directory)
 
 
+def unusable(database: Database) -> str:
+    """What to tell where a database can't be opened; the log has the cause."""
+    if database.is_sqlite:
+        return f"the file {database.engine.url.database} can't be used: it is damaged, or no SQLite database; restore it from a backup"
+    return "the database can't be used; is its server up, and is KEYGATE_DATABASE_URL right?"
+
+
 def master_key_source(settings: Settings, directory: Path) -> LocalKeySource:
     text = Secret(settings.master_key.get_secret_value()) if settings.master_key else None
     return LocalKeySource(directory, text=text, file=settings.master_key_file)
 
 
-async def _raw(vault: Vault, name: str) -> bytes:
+async def raw_secret(vault: Vault, name: str) -> bytes:
+    """The 32 bytes of one of KeyGate's own secrets."""
     text = (await vault.system_secret(name)).open()
     return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
 
@@ -59,19 +69,20 @@ async def lay(settings: Settings, directory: DataDirectory) -> Foundation:
     database = open_store(settings, directory.path)
     try:
         keys = master_key_source(settings, directory.path)
-        vault = Vault(database, VaultRepository(), source=keys, clock=clock, columns=(*SEALED_COLUMNS, SEALED))
+        vault = Vault(database, VaultRepository(), source=keys, clock=clock, columns=(*SEALED_COLUMNS, SEALED, *ISSUED_SEALED))
         await vault.start()
-        digest_key = await _raw(vault, DIGESTS)
+        digest_key = await raw_secret(vault, DIGESTS)
+        signer = Signer.from_secret(await vault.system_secret(SIGNING))
         audit = AuditService(
             database,
             AuditRepository(),
-            signer=Signer.from_secret(await vault.system_secret(SIGNING)),
+            signer=signer,
             digest_key=digest_key,
             heads=HeadsFile(directory.path),
             clock=clock,
         )
-        pepper = await _raw(vault, PEPPER)
+        pepper = await raw_secret(vault, PEPPER)
     except BaseException:
         await database.close()
         raise
-    return Foundation(settings, directory.path, clock, database, keys, vault, audit, pepper, digest_key)
+    return Foundation(settings, directory.path, clock, database, keys, vault, audit, signer, pepper, digest_key)

@@ -57,6 +57,7 @@ class Ledger:
     usage: KeyStanding
     recorder: ContentRecorder
     retention: Retention
+    node_id: str  # of this node, stable over restarts
     in_doubt: int  # requests that a former process left open, charged at their holds now
     services: dict[type, object]
 
@@ -143,6 +144,7 @@ async def ledger(base: Foundation, outbox: EventOutbox, *, posted: Callable[[Seq
             entry_days=base.settings.retention_days,
             content_days=base.settings.content_days,
         ),
+        node_id=journal_id,
         in_doubt=len(recovered.in_doubt),
         services=services,
     )

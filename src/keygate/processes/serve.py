@@ -27,9 +27,12 @@ from keygate.errors import KeyGateError, StartRefused, Unavailable
 from keygate.gateway.gateway import Gateway, GatewaySettings
 from keygate.gateway.proxies import ProxySettings
 from keygate.identities.model import system_actor
+from keygate.identities.repository import OwnerRepository
+from keygate.issued_keys.bench import AtStep, nothing
 from keygate.processes import first_start, logs
 from keygate.processes.control import Announcer, Control, control, credential_service, outbox, sources
-from keygate.processes.foundation import Foundation, lay, open_store
+from keygate.processes.foundation import Foundation, lay, open_store, unusable
+from keygate.processes.issuing import issuing
 from keygate.processes.last_use import EVERY_SECONDS as LAST_USE_SECONDS
 from keygate.processes.last_use import LastUse
 from keygate.processes.ledgering import Ledger, ledger
@@ -43,6 +46,8 @@ from keygate.vault import CredentialService
 from keygate.vault.credential_repository import CredentialRepository
 
 _SANDBOX_CALLS = 1000  # how many calls the sandbox remembers
+# Objects of a request die by their counts; looking for cycles at every 700th, as CPython does unasked, is a tenth of a request's cost.
+_COLLECT = (20_000, 20, 50)
 _log = logging.getLogger("keygate.serve")
 
 
@@ -66,6 +71,17 @@ def _proxies() -> ProxySettings:
 
 
 async def _check_audit(base: Foundation) -> None:
+    """Raises `StartRefused` where the data directory belongs to another database: its journal must not be folded into this one."""
+    named, owners = base.audit.first_outside(), OwnerRepository()
+    async with base.database.read() as connection:
+        known = await (owners.organization(connection, named) if named else owners.any_organization(connection))
+    if named and known is None:
+        raise StartRefused(
+            f"the data directory {base.directory} belongs to another database: its audit-heads.jsonl tells of {named}, which this database "
+            "does not know. Give this database a KEYGATE_DATA_DIR of its own, or go back to the former KEYGATE_DATABASE_URL"
+        )
+    if known is not None and not named:
+        _log.warning("audit-heads.jsonl is gone or empty: audit entries that were cut off before this start can't be found")
     for fault in await base.audit.reconcile():
         _log.error("audit log: %s (entry %s); run `keygate audit verify`", fault.detail, fault.sequence)
 
@@ -90,7 +106,7 @@ async def _prepare(
     return first_start.Welcome(email, password, key)
 
 
-async def _serve(settings: Settings, *, with_sandbox: bool) -> None:
+async def _serve(settings: Settings, *, with_sandbox: bool, at_step: AtStep = nothing) -> None:
     async with AsyncExitStack() as stack:
         directory = DataDirectory(settings.data_dir).prepare().lock()
         stack.callback(directory.release)
@@ -100,7 +116,7 @@ async def _serve(settings: Settings, *, with_sandbox: bool) -> None:
         try:
             await schema.upgrade(store)
         except Unavailable:  # the log has the cause
-            raise StartRefused("the database can't be used; is its server up, and is KEYGATE_DATABASE_URL right?") from None
+            raise StartRefused(unusable(store)) from None
         except sa.exc.DatabaseError as error:
             raise StartRefused(f"the database can't be brought to this version: {error.orig}") from error
         finally:
@@ -132,7 +148,10 @@ async def _serve(settings: Settings, *, with_sandbox: bool) -> None:
         )
         news.gateway = gateway
         services: dict[type, object] = {CredentialService: credentials, type(events): events, **books.services}
-        plane = control(base, source, publisher=news, usage=books.usage, prices=books.estimates, services=services)
+        orders = await issuing(base, events, source.owners, node_id=books.node_id, at_step=at_step)
+        stack.push_async_callback(orders.close)
+        services |= orders.services
+        plane = control(base, source, publisher=news, usage=books.usage, prices=books.estimates, issued=orders.keys, services=services)
         sandbox = None
         if with_sandbox:
             address, state, stop_sandbox = await start_sandbox(state=SandboxState(keep_calls=_SANDBOX_CALLS))
@@ -142,6 +161,7 @@ async def _serve(settings: Settings, *, with_sandbox: bool) -> None:
         await gateway.start()
         worker = Worker()
         books.schedule(worker)
+        orders.schedule(worker)
         worker.every(LAST_USE_SECONDS, "last-use", last_use.write)
         worker.start()
         stack.push_async_callback(worker.stop)
@@ -156,6 +176,7 @@ async def _serve(settings: Settings, *, with_sandbox: bool) -> None:
         )
         gc.collect()
         gc.freeze()  # what a start has made stays: later collections need not look at it
+        gc.set_threshold(*_COLLECT)
         server = Server(
             configuration(app, http=gateway.http_class, shutdown_timeout=settings.shutdown_timeout),
             listening=lambda: _greet(settings, welcome, sandbox),
@@ -189,7 +210,8 @@ def _greet(settings: Settings, welcome: first_start.Welcome | None, sandbox: tup
     print("\n".join(lines), flush=True)  # noqa: T201  (what the operator started it for)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None, *, at_step: AtStep = nothing) -> int:
+    """`at_step` is called at every commit and vendor call of issued keys; drills end the process there."""
     parser = argparse.ArgumentParser(prog="keygate serve")
     parser.add_argument("--sandbox", action="store_true")
     options = parser.parse_args(arguments)
@@ -204,7 +226,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _log.warning("%s is not a setting of KeyGate; is it misspelt? docs/settings.md has them all", name)
     with contextlib.suppress(KeyboardInterrupt):
         try:
-            uvloop.run(_serve(settings, with_sandbox=options.sandbox))
+            uvloop.run(_serve(settings, with_sandbox=options.sandbox, at_step=at_step))
         except KeyGateError as error:
             print(f"keygate: {error.detail}", file=sys.stderr)  # noqa: T201  (a sentence for the operator, not a log line)
             return 1

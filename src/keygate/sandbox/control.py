@@ -11,6 +11,7 @@
     POST   /_sandbox/models                {name, vendor, use?, max_output?}
     GET    /_sandbox/served[?key=][&calls=0]   {seen, totals: [{key, model, requests, usage}], calls: [{id, status, usage, …}]}
     DELETE /_sandbox/served                counts from nothing again
+    …      /_sandbox/admin…                the vendors' admin APIs: see `admin/control.py`
 
 It has no sign-in: the sandbox listens on loopback and knows no secret that is worth anything.
 """
@@ -20,6 +21,7 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import parse_qs, unquote
 
+from keygate.sandbox.admin import control as admin
 from keygate.sandbox.answer import encode
 from keygate.sandbox.catalogue import Model, Use
 from keygate.sandbox.errors import VendorError
@@ -91,13 +93,20 @@ def _dispatch(state: SandboxState, scope: Any, body: dict[str, Any]) -> tuple[in
         case ("DELETE", "served"):
             state.reset()
             return 200, {}
+        case (_, "admin", *rest):
+            return admin.control(state.admin, method, rest, body)
     raise VendorError(404, "no such thing in the sandbox; see keygate.sandbox.control")
 
 
 def base_urls(scope: Any) -> dict[str, str]:
     host, port = scope["server"][:2]
     address = f"http://{host}:{port}"
-    return {"openai_base_url": f"{address}/openai/v1", "anthropic_base_url": f"{address}/anthropic"}
+    return {
+        "openai_base_url": f"{address}/openai/v1",
+        "anthropic_base_url": f"{address}/anthropic",
+        "openrouter_base_url": f"{address}/openrouter/api/v1",
+        "google_base_url": f"{address}/google",
+    }
 
 
 def _text(body: dict[str, Any], name: str) -> str:

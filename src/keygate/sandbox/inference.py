@@ -10,10 +10,12 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
+from urllib.parse import parse_qs
 
 import msgspec
 
-from keygate.sandbox import openai_inputs
+from keygate.sandbox import gemini, openai_inputs
+from keygate.sandbox.admin.grants import IssuedSecret
 from keygate.sandbox.answer import Answer, Asked, Dialect, compose, encode
 from keygate.sandbox.anthropic import CountTokens
 from keygate.sandbox.catalogue import Model, Use
@@ -50,12 +52,12 @@ class Exchange:
 
     async def run(self, dialect: Dialect | Plain) -> None:
         """Serves the call. Raises `VendorError` where the vendor refuses it, `CallerGoneError` where the caller left first."""
-        key = authenticate(self._state, self._connection, self._call)
+        key = self._authenticate()
         try:
             raw = await self._connection.body()
         except BodyTooLargeError:
             raise VendorError(413, "Request exceeds the maximum size") from None
-        body = decode(raw)
+        body = self._decode(raw)
         asked = dialect.read(body)
         self._call.model = asked.model
         self._call.streamed = asked.streamed
@@ -65,7 +67,9 @@ class Exchange:
             raise no_model(self._call.vendor, asked.model)
         if not isinstance(dialect, Plain):
             dialect.check(asked, model)
-        if isinstance(dialect, CountTokens):
+        if key.grant is not None:
+            self._admit(key.grant, asked, model)
+        if isinstance(dialect, CountTokens | gemini.CountTokens):
             await self._json(dialect.count(asked, body_bytes=len(raw)))
             return
         behaviour = self._behaviour(key, asked)
@@ -90,6 +94,17 @@ class Exchange:
         else:
             self._bill(answer.usage)
             await self._plain(behaviour, dialect.whole(answer))
+
+    # What a vendor's own exchange may do otherwise.
+
+    def _authenticate(self) -> Key:
+        return authenticate(self._state, self._connection, self._call)
+
+    def _decode(self, raw: bytes) -> dict[str, Any]:
+        return decode(raw)
+
+    def _admit(self, grant: IssuedSecret, asked: Asked, model: Model) -> None:  # noqa: ARG002  (Bedrock's rules know the model as it was asked for)
+        grant.admit(model.name)
 
     def _behaviour(self, key: Key, asked: Asked) -> Behaviour:
         behaviour = self._state.behaviour_of(key)
@@ -186,12 +201,15 @@ class Exchange:
 
 
 def authenticate(state: SandboxState, connection: Connection, call: Call) -> Key:
-    """The key that the caller shows: Bearer; for Anthropic `x-api-key` too. Raises `VendorError`."""
+    """The key that the caller shows: Bearer; Anthropic `x-api-key` too; Google `x-goog-api-key` or `?key=`. Raises `VendorError`."""
     headers = connection.headers
     bearer = headers.get(b"authorization", b"").decode("latin-1")
     shown = bearer[7:].strip() if bearer[:7].lower() == "bearer " else ""
     if call.vendor is Vendor.ANTHROPIC and b"x-api-key" in headers:
         shown = headers[b"x-api-key"].decode("latin-1")
+    if call.vendor is Vendor.GOOGLE:
+        query = parse_qs(connection.scope["query_string"].decode("latin-1"))
+        shown = headers.get(b"x-goog-api-key", b"").decode("latin-1") or query.get("key", [""])[-1]
     call.retry_count = _text(headers.get(b"x-stainless-retry-count"))
     call.caller_request_id = _text(headers.get(b"x-request-id"))
     if not shown:
@@ -200,7 +218,7 @@ def authenticate(state: SandboxState, connection: Connection, call: Call) -> Key
     if key is None or key.vendor is not call.vendor:
         raise bad_key(call.vendor)
     call.key = key.value
-    refused = key_refused(call.vendor, key.status)
+    refused = key_refused(call.vendor, key.standing())
     if refused is not None:
         raise refused
     if call.vendor is Vendor.ANTHROPIC and b"anthropic-version" not in headers and not call.path.endswith("/chat/completions"):
@@ -210,7 +228,7 @@ def authenticate(state: SandboxState, connection: Connection, call: Call) -> Key
 
 def identity(call: Call) -> Headers:
     """The headers that name this call, as the vendor has them."""
-    name = b"x-request-id" if call.vendor is Vendor.OPENAI else b"request-id"
+    name = b"request-id" if call.vendor is Vendor.ANTHROPIC else b"x-request-id"
     return [(name, call.id.encode())]
 
 

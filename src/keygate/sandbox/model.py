@@ -7,17 +7,26 @@ answer can be chosen through any gateway and with any SDK, even one that lets no
 
 from __future__ import annotations
 
+import hashlib
 import random
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from keygate.sandbox.admin.grants import IssuedSecret
 
 
 class Vendor(StrEnum):
     OPENAI = "openai"
     ANTHROPIC = "anthropic"
+    OPENROUTER = "openrouter"
+    GOOGLE = "google"
+    XAI = "xai"
+    AZURE = "azure"
+    BEDROCK = "bedrock"
 
 
 class KeyStatus(StrEnum):
@@ -166,13 +175,23 @@ class FaultPlan:
 
 @dataclass(slots=True)
 class Key:
-    """A key at the sandbox vendor. `value` is what a caller shows."""
+    """A key at the sandbox vendor. `value` is what a caller shows; `grant` stands on those that an admin API issued."""
 
     value: str
     vendor: Vendor
     status: KeyStatus = KeyStatus.VALID
     settings: dict[str, Any] = field(default_factory=dict)
     plans: list[FaultPlan] = field(default_factory=list)
+    grant: IssuedSecret | None = field(default=None, repr=False)
+
+    @property
+    def id(self) -> str:
+        """How the vendor's books name the key."""
+        return self.grant.id if self.grant is not None else f"key_{hashlib.sha256(self.value.encode()).hexdigest()[:16]}"
+
+    def standing(self) -> KeyStatus:
+        """What the inference side makes of the key now: a key that was issued stands as its grant does."""
+        return self.grant.status() if self.grant is not None and self.status is KeyStatus.VALID else self.status
 
     def as_dict(self) -> dict[str, Any]:
         return {"key": self.value, "vendor": self.vendor, "status": self.status, "behaviour": self.settings, "plans": len(self.plans)}

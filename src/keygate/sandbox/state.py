@@ -1,4 +1,4 @@
-"""What the sandbox vendor remembers: keys, models, default behaviour, and every call that it saw."""
+"""What the sandbox vendor remembers: keys, models, default behaviour, every call that it saw, and the admin side (`admin/`)."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+from keygate.sandbox.admin.state import AdminState
 from keygate.sandbox.catalogue import MODELS, Model, find
 from keygate.sandbox.model import Behaviour, Call, FaultPlan, Key, KeyStatus, Usage, Vendor
 
@@ -21,6 +22,7 @@ class SandboxState:
     def __init__(self, *, keep_calls: int = KEEP_CALLS) -> None:
         self.keys: dict[str, Key] = {}
         self.models: dict[str, Model] = dict(MODELS)
+        self.admin = AdminState(self.keys, self.models)
         self.behaviour = Behaviour()
         self.calls: deque[Call] = deque(maxlen=keep_calls)
         self.served: dict[tuple[str, str], Totals] = {}
@@ -70,6 +72,7 @@ class SandboxState:
     def bill(self, call: Call, usage: Usage) -> None:
         """Tokens that were produced this moment."""
         call.usage.add(usage)
+        self.admin.bill(call, usage)
         totals = self.served.get((call.key or "", call.model or ""))
         if totals is None:
             totals = self.served[call.key or "", call.model or ""] = Totals()

@@ -6,11 +6,9 @@ import asyncio
 import importlib
 import ssl
 from collections.abc import Callable
-from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
 
-from keygate.kit.addresses import is_forbidden
 from keygate.kit.clock import Clock
+from keygate.kit.outbound import proxy_for, usable_address
 from keygate.kit.secret import Secret
 from keygate.vault.credentials import ProbeResult
 from keygate.vendors import Auth, Dialect, Vendor
@@ -54,11 +52,11 @@ class HttpProbe:
             headers[vendor.auth.value] = secret.open()
         if any(endpoint.dialect is Dialect.ANTHROPIC_MODELS for endpoint in vendor.endpoints):
             headers["anthropic-version"] = _ANTHROPIC_VERSION
-        proxy = _proxy(base_url)
+        proxy = proxy_for(base_url)
         extensions = {}
         if proxy is None:  # the address that was judged is the one that is used
             host = url.host
-            address = await _address(host, url.port or (443 if url.scheme == "https" else 80))
+            address = await usable_address(host, url.port or (443 if url.scheme == "https" else 80))
             if address is None:
                 return None, "the host has no address that requests may be sent to"
             headers["host"] = url.netloc.decode("ascii")
@@ -74,20 +72,6 @@ class HttpProbe:
 
 def _models_path(vendor: Vendor) -> str:
     return "/v1/models".removeprefix(vendor.root_path)
-
-
-async def _address(host: str, port: int) -> str | None:
-    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=1)  # SOCK_STREAM
-    return next((str(entry[4][0]) for entry in found if not is_forbidden(str(entry[4][0]))), None)
-
-
-def _proxy(base_url: str) -> str | None:
-    """The operator's proxy for this address, from HTTP_PROXY, HTTPS_PROXY and NO_PROXY."""
-    parts = urlsplit(base_url)
-    host = parts.hostname or ""
-    if host in {"localhost", "127.0.0.1", "::1"} or proxy_bypass(host):
-        return None
-    return getproxies().get(parts.scheme)
 
 
 def _words(status: int) -> str:

@@ -1,6 +1,6 @@
 """What msgspec reads of request bodies: the governed members, and content parts as they stand in messages; all else is skipped.
 
-These shapes stand apart from the codecs that use them because msgspec's types can't be compiled (docs/adr/0006-compiled-request-path.md).
+These shapes stand apart from the codecs that use them because msgspec's types can't be compiled (docs/adr/0007-compiled-request-path.md).
 """
 
 from __future__ import annotations

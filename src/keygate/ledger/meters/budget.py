@@ -65,6 +65,7 @@ class BudgetMeter:
         "roll_at",
         "rolling",
         "rule",
+        "turns",
         "users",
         "waiters",
         "window",
@@ -77,6 +78,7 @@ class BudgetMeter:
         self.waiters: list[Waiter] = []
         self.grant_at = 0  # monotonic: when to ask again what this node may spend
         self.roll_at = 0  # wall time: before it, `roll` changes nothing
+        self.turns = 0  # how often what is spent has begun to belong to another window or bucket
         self._buckets: list[list[int]] = []  # rolling: [start, spent, in doubt], ascending
         self.apply(rule, rule.amount_nano)
         if self.rolling:
@@ -138,11 +140,13 @@ class BudgetMeter:
             window.warn_at = 0
             bucket = now_ns - now_ns % self._grain
             window.posting = (self.rule.id, max(bucket, self.rule.starts_at_ns))
+            self.turns += 1
             first = self._buckets[0][0] + self._grain + self._length if self._buckets else FOREVER
             self.roll_at = min(bucket + self._grain, first)
         elif now_ns >= window.end:
             self.window = Window(self.rule.id, *self._span(now_ns))
             self.roll_at = self.window.end
+            self.turns += 1
 
     def room(self) -> int:
         window = self.window

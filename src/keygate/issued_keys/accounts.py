@@ -1,0 +1,214 @@
+"""Use cases of vendor accounts: an admin credential is tried before it is kept, and what it may not do is named."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from keygate.audit import AuditLog
+from keygate.errors import Conflict, InvalidInput, NotFound, Unavailable, UpstreamFailed
+from keygate.identities import Actor
+from keygate.issued_keys.desks import CALLS_SETTING, CEILING_SETTING, Desks, admin_place, calls_per_minute, ceiling
+from keygate.issued_keys.model import AccountStatus, VendorAccount
+from keygate.issued_keys.records import account_record
+from keygate.kit.clock import Clock
+from keygate.kit.ids import new_id
+from keygate.kit.secret import Secret
+from keygate.policies import change
+from keygate.vault import Vault, checked_base_url
+from keygate.vendors.admin import AdminDesk, AdminKeyRefused, MissingRight, Provisioner, ProvisionerError, Right, Verification
+from keygate.vendors.admin import Unavailable as VendorUnavailable
+
+if TYPE_CHECKING:
+    from keygate.issued_keys.account_repository import VendorAccountRepository
+    from keygate.issued_keys.repository import IssuedKeyRepository
+    from keygate.kit.database import Database
+
+MAX_ADMIN_KEY = 16_384  # a service account's JSON is 2,400
+
+
+class VendorAccountService:
+    def __init__(
+        self,
+        *,
+        database: Database,
+        repository: VendorAccountRepository,
+        keys: IssuedKeyRepository,
+        vault: Vault,
+        audit: AuditLog,
+        desks: Desks,
+        provisioners: Mapping[str, Provisioner],
+        clock: Clock,
+    ) -> None:
+        self._database = database
+        self._repository = repository
+        self._keys = keys
+        self._vault = vault
+        self._audit = audit
+        self._desks = desks
+        self._provisioners = provisioners
+        self._clock = clock
+
+    async def configure(self, actor: Actor, *, vendor: str, name: str, admin_key: Secret, settings: Mapping[str, str]) -> VendorAccount:
+        """Tries the admin credential at the vendor, then stores it, sealed; under a name that is taken it replaces what was there. One
+        that the vendor does not know is not stored. One that lacks rights is, with each of them named: nothing is made with it until
+        `verify` finds them. Raises `InvalidInput`, `UpstreamFailed`, `Unavailable`."""
+        provisioner = self._provisioner(vendor)
+        admin = _checked(admin_key)
+        wanted = self._settings(provisioner, settings)
+        found, status = await self._try(provisioner, self._desks.trial(provisioner.facts, admin, wanted))
+        now = self._clock.now_ns()
+        async with self._database.unit(actor.organization_id) as work:
+            known = await self._repository.all(work.connection, actor.organization_id, vendor=vendor)
+            former = next((each for each in known if each.name == name), None)
+            draft = VendorAccount(
+                id=new_id("va") if former is None else former.id,
+                organization_id=actor.organization_id,
+                vendor=vendor,
+                name=name,
+                admin_key=b"",
+                hint=admin.hint() if admin.open()[-4:].isalnum() else "…",  # the end of a JSON document tells nothing
+                settings=wanted,
+                status=status,
+                rights=found.rights,
+                account=None if found.account is None else found.account[:200],
+                notes=found.notes,
+                verified_at_ns=now,
+                created_at_ns=now if former is None else former.created_at_ns,
+                updated_at_ns=now,
+            )
+            account = replace(draft, admin_key=await self._vault.seal(work, admin, admin_place(draft)))
+            before = None if former is None else account_record(former)
+            await self._audit.record(
+                work, actor, "vendor.configure", account.id, before=before, after={**account_record(account), "admin_key": admin}
+            )
+            if former is not None:
+                await self._repository.save(work.connection, account)
+            elif not await self._repository.add(work.connection, account):
+                raise Conflict("name: another account of this vendor has just been given this name", field="name")
+        return account
+
+    async def verify(self, actor: Actor, account_id: str) -> VendorAccount:
+        """Asks the vendor again which rights the admin credential has, and keeps the answer."""
+        account = await self.get(actor, account_id)
+        provisioner = self._provisioner(account.vendor)
+        desk = await self._desks.open(account)
+        try:
+            found, status = await self._try(provisioner, desk)
+        except InvalidInput:
+            found, status = Verification(rights=account.rights, account=account.account), AccountStatus.REFUSED
+        async with self._database.unit(actor.organization_id) as work:
+            current = await self._repository.get(work.connection, actor.organization_id, account_id)
+            if current is None:
+                raise _absent()
+            after = replace(current, status=status, rights=found.rights, notes=found.notes, verified_at_ns=self._clock.now_ns())
+            if (after.status, after.rights) != (current.status, current.rights):
+                record = account_record(after)
+                await self._audit.record(work, actor, "vendor.verify", account_id, before=account_record(current), after=record)
+            await self._repository.save(work.connection, after)
+        return after
+
+    async def get(self, actor: Actor, account_id: str) -> VendorAccount:
+        async with self._database.read() as connection:
+            account = await self._repository.get(connection, actor.organization_id, account_id)
+        if account is None:
+            raise _absent()
+        return account
+
+    async def all(self, actor: Actor, *, vendor: str | None = None) -> list[VendorAccount]:
+        async with self._database.read() as connection:
+            return await self._repository.all(connection, actor.organization_id, vendor=vendor)
+
+    async def choose(self, actor: Actor, *, vendor: str, account: str | None) -> VendorAccount:
+        """The account that an order names by id or name; with None the vendor's only one, or the one called `default`."""
+        self._provisioner(vendor)
+        found = await self.all(actor, vendor=vendor)
+        if account is not None:
+            chosen = next((each for each in found if account in {each.id, each.name}), None)
+            if chosen is None:
+                raise InvalidInput("account: no account of this vendor has this id or name", field="account")
+            return chosen
+        if not found:
+            raise Conflict(f"There is no admin credential for {vendor} yet; enter one with POST /vendors/configure", field="vendor")
+        named = [each for each in found if each.name == "default"]
+        if len(found) > 1 and not named:
+            raise InvalidInput(f"account: {vendor} has several; name one of {', '.join(each.name for each in found)}", field="account")
+        return (named or found)[0]
+
+    async def room(self, actor: Actor, account: VendorAccount) -> tuple[int, int | None]:
+        """How many keys of the account may have a container at the vendor, and how many it allows; None: no ceiling is known."""
+        async with self._database.read() as connection:
+            alive = await self._keys.count_alive(connection, actor.organization_id, account.id)
+        return alive, ceiling(self._provisioner(account.vendor).facts, account.settings)
+
+    def measures(self, account: VendorAccount) -> tuple[str, int]:
+        """What the vendor counts (`project`), and how many calls a minute KeyGate allows itself."""
+        facts = self._provisioner(account.vendor).facts
+        return facts.container or "key", calls_per_minute(facts, account.settings)
+
+    async def delete(self, actor: Actor, account_id: str) -> None:
+        """Forgets an admin credential. Refused while keys made with it are alive: nothing could revoke them any more."""
+        async with change(self._database, self._audit, actor, "vendor.delete", account_id) as work:
+            account = await self._repository.get(work.connection, actor.organization_id, account_id)
+            if account is None:
+                raise _absent()
+            alive = await self._keys.count_alive(work.connection, actor.organization_id, account_id)
+            if alive:
+                raise Conflict(f"{alive} keys made with this account are not ended; revoke them first")
+            await self._audit.record(work, actor, "vendor.delete", account_id, before=account_record(account))
+            await self._repository.delete(work.connection, actor.organization_id, account_id)
+
+    async def _try(self, provisioner: Provisioner, desk: AdminDesk) -> tuple[Verification, AccountStatus]:
+        try:
+            found = await provisioner.verify(desk)
+        except AdminKeyRefused as error:
+            raise InvalidInput(f"admin_key: {error.detail}", field="admin_key") from None
+        except MissingRight as error:
+            found = Verification(rights=(Right(error.right, held=False, needed_for="everything"),))
+        except VendorUnavailable as error:
+            raise Unavailable(f"The vendor can't be asked about the admin credential: {error.detail}") from None
+        except ProvisionerError as error:
+            raise UpstreamFailed(f"The vendor did not answer as expected: {error.detail}") from None
+        return found, AccountStatus.RIGHTS_MISSING if found.missing else AccountStatus.READY
+
+    def _provisioner(self, vendor: str) -> Provisioner:
+        found = self._provisioners.get(vendor)
+        if found is None:
+            names = ", ".join(sorted(name for name, each in self._provisioners.items() if not each.facts.adopt_only)) or "none"
+            raise InvalidInput(f"vendor: KeyGate makes no keys there; it does at: {names}", field="vendor")
+        if found.facts.adopt_only:
+            raise Conflict(f"{found.facts.title}: {found.facts.cannot['create']}", field="vendor")
+        return found
+
+    def _settings(self, provisioner: Provisioner, settings: Mapping[str, str]) -> dict[str, str]:
+        facts = provisioner.facts
+        addresses = {"base_url", *(f"{host}_url" for host in facts.hosts)}
+        known = {*facts.settings, *addresses, CALLS_SETTING, CEILING_SETTING}
+        unknown = set(settings) - known
+        if unknown:
+            raise InvalidInput(
+                f"settings: {facts.title} has none called {min(unknown)[:60]!r}; there are {', '.join(sorted(known))}", field="settings"
+            )
+        for name, what in facts.settings.items():
+            if what.endswith("(required)") and not settings.get(name):
+                raise InvalidInput(f"settings.{name}: needed: {what}", field=f"settings.{name}")
+        for name in (CALLS_SETTING, CEILING_SETTING):
+            if name in settings and not (settings[name].isascii() and settings[name].isdecimal() and 0 < int(settings[name]) <= 1_000_000):
+                raise InvalidInput(f"settings.{name}: a number from 1 to 1000000", field=f"settings.{name}")
+        return {
+            name: checked_base_url(value, field=f"settings.{name}") if name in addresses else value
+            for name, value in settings.items()
+            if value
+        }
+
+
+def _checked(secret: Secret) -> Secret:
+    text = secret.open().strip()
+    if not 0 < len(text) <= MAX_ADMIN_KEY or "\0" in text:
+        raise InvalidInput(f"admin_key: 1 to {MAX_ADMIN_KEY} characters, as the vendor shows it", field="admin_key")
+    return Secret(text)
+
+
+def _absent() -> NotFound:
+    return NotFound("There is no vendor account with this id")

@@ -1,0 +1,259 @@
+"""`/vendors/configure`, `/vendors/accounts`, `/keys` and `/receipts`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import Depends, Path, Query, Request, Response
+
+from keygate.identities import Actor
+from keygate.issued_keys.accounts import VendorAccountService
+from keygate.issued_keys.life import State
+from keygate.issued_keys.minting import MintingService
+from keygate.issued_keys.model import IssuedFilter
+from keygate.issued_keys.schemas import (
+    AccountList,
+    AccountOut,
+    Configure,
+    Extend,
+    IssuedDetail,
+    IssuedOut,
+    IssuerOut,
+    LeakedKey,
+    LinkIn,
+    LinkOut,
+    Open,
+    Provision,
+    ProvisionedOut,
+    ReceiptOut,
+    RevokeIssued,
+    RoomOut,
+    RotateIssued,
+    StepOut,
+    TokenOut,
+    end_ns,
+)
+from keygate.issued_keys.service import IssuedKeyService, Told
+from keygate.kit.clock import Clock, rfc3339
+from keygate.kit.routes import PUBLIC, Page, PageQuery, Routes, current_actor, service
+from keygate.kit.secret import Secret
+
+vendor_routes = Routes("/vendors", tag="vendors")
+routes = Routes("/keys", tag="issued keys")
+receipt_routes = Routes("/receipts", tag="issued keys")
+ALL = (vendor_routes, routes, receipt_routes)
+
+_Actor = Annotated[Actor, Depends(current_actor)]
+_Keys = Annotated[IssuedKeyService, service(IssuedKeyService)]
+_Accounts = Annotated[VendorAccountService, service(VendorAccountService)]
+_Minting = Annotated[MintingService, service(MintingService)]
+_Clock = Annotated[Clock, service(Clock)]
+_Id = Annotated[str, Path(max_length=100)]
+_IdQuery = Annotated[str | None, Query(max_length=40, pattern=r"^[A-Za-z0-9_]+$")]
+_VendorQuery = Annotated[str | None, Query(max_length=40, pattern=r"^[a-z0-9_-]+$")]
+
+Responses = dict[int | str, dict[str, Any]]
+_ABSENT: Responses = {404: {"description": "Absent, or not visible to this actor"}}
+_STATE: Responses = {409: {"description": "The key's state, or the vendor account's, does not allow it"}}
+_VENDOR: Responses = {
+    502: {"description": "The vendor did not answer as expected"},
+    503: {"description": "The vendor can't be reached"},
+}
+
+
+@vendor_routes.post("/configure", permission="vendors.write", responses=_STATE | _VENDOR)
+async def configure_vendor(body: Configure, actor: _Actor, accounts: _Accounts) -> AccountOut:
+    """Enters an admin credential: tried at the vendor, then sealed. Rights that it lacks are named; nothing is made until they are there.
+    Under a name that is taken it replaces the former one."""
+    return AccountOut.of(
+        await accounts.configure(actor, vendor=body.vendor, name=body.name, admin_key=body.secret(), settings=body.settings)
+    )
+
+
+@vendor_routes.get("/issuer", permission="vendors.read")
+async def show_issuer(_actor: _Actor, minting: _Minting) -> IssuerOut:
+    """KeyGate as an issuer of identity tokens: what an admin enters at a vendor that trades them for tokens of its own (Anthropic)."""
+    return IssuerOut(**minting.identity())
+
+
+@vendor_routes.get("/accounts", permission="vendors.read")
+async def list_vendor_accounts(actor: _Actor, accounts: _Accounts, vendor: _VendorQuery = None) -> AccountList:
+    """The admin credentials that keys are made with. Of the secrets only a hint is shown."""
+    if actor.only_own:
+        return AccountList(items=[])
+    return AccountList(items=[AccountOut.of(account) for account in await accounts.all(actor, vendor=vendor)])
+
+
+@vendor_routes.post("/accounts/{account_id}/verify", permission="vendors.write", responses=_ABSENT | _VENDOR)
+async def verify_vendor_account(account_id: _Id, actor: _Actor, accounts: _Accounts) -> AccountOut:
+    """Asks the vendor again which rights the admin credential has."""
+    return AccountOut.of(await accounts.verify(actor, account_id))
+
+
+@vendor_routes.get("/accounts/{account_id}/room", permission="vendors.read", responses=_ABSENT)
+async def vendor_account_room(account_id: _Id, actor: _Actor, accounts: _Accounts) -> RoomOut:
+    """How many keys still fit, before a bulk order makes the first."""
+    account = await accounts.get(actor, account_id)
+    alive, ceiling = await accounts.room(actor, account)
+    container, pace = accounts.measures(account)
+    return RoomOut(
+        account_id=account_id,
+        container=container,
+        alive=alive,
+        ceiling=ceiling,
+        room=None if ceiling is None else max(0, ceiling - alive),
+        calls_per_minute=pace,
+    )
+
+
+@vendor_routes.delete("/accounts/{account_id}", permission="vendors.write", status_code=204, responses=_ABSENT | _STATE)
+async def delete_vendor_account(account_id: _Id, actor: _Actor, accounts: _Accounts) -> Response:
+    """Forgets an admin credential; refused while keys made with it are alive."""
+    await accounts.delete(actor, account_id)
+    return Response(status_code=204)
+
+
+async def _provisioned(
+    request: Request, actor: Actor, keys: IssuedKeyService, told: Told, now_ns: int, *, deliver: str, link_seconds: int
+) -> ProvisionedOut:
+    link = None
+    if deliver == "link":
+        token, until = await keys.make_link(actor, told.key.id, expires_in_seconds=link_seconds)
+        link = _link(request, token, until)
+    return _shown(told, now_ns, link=link)
+
+
+def _shown(told: Told, now_ns: int, *, link: LinkOut | None = None) -> ProvisionedOut:
+    key = told.key
+    env = dict(key.env)
+    if told.secret is not None and key.secret_env is not None:
+        env[key.secret_env] = told.secret.open()
+    return ProvisionedOut(**IssuedOut.fields(key, now_ns), key=None if told.secret is None else told.secret.open(), env=env, link=link)
+
+
+def _link(request: Request, token: Secret, until_ns: int) -> LinkOut:
+    address = f"{request.app.state.public_url}/receive#{token.open()}"
+    return LinkOut(url=address, token=token.open(), expires_at=rfc3339(until_ns))
+
+
+@routes.post("/provision", permission="issued_keys.write", status_code=201, responses=_STATE | _VENDOR)
+async def provision_key(body: Provision, request: Request, actor: _Actor, keys: _Keys, clock: _Clock) -> ProvisionedOut:
+    """Makes a key at a vendor: its own container, its limits set and read back, then the key. The secret is in this answer once, or
+    behind a one-time link. Where the vendor takes longer than `wait_seconds`, the state says `creating` and the work goes on."""
+    tell = body.deliver == "answer"
+    told = await keys.provision(actor, body.draft(clock.now_ns()), tell=tell, patience=float(body.wait_seconds))
+    return await _provisioned(request, actor, keys, told, clock.now_ns(), deliver=body.deliver, link_seconds=body.link_expires_in_seconds)
+
+
+@routes.get("", permission="issued_keys.read")
+async def list_issued_keys(
+    actor: _Actor,
+    keys: _Keys,
+    clock: _Clock,
+    page: Annotated[PageQuery, Depends()],
+    vendor: _VendorQuery = None,
+    developer_id: _IdQuery = None,
+    team_id: _IdQuery = None,
+    app_id: _IdQuery = None,
+    state: Annotated[State | None, Query()] = None,
+) -> Page[IssuedOut]:
+    """Issued keys, oldest first. Secrets are never listed."""
+    wanted = IssuedFilter(owner_id=developer_id or team_id or app_id, vendor=vendor, state=state)
+    found = await keys.page(actor, wanted, after=page.after, limit=page.limit + 1)
+    rows, cursor = page.page(found, key=lambda key: key.id)
+    now = clock.now_ns()
+    return Page(items=[IssuedOut.of(key, now) for key in rows], next_cursor=cursor)
+
+
+@routes.post("/deliveries", permission=PUBLIC, responses=_ABSENT | _STATE)
+async def open_delivery(body: Open, request: Request, response: Response, keys: _Keys, clock: _Clock) -> ProvisionedOut:
+    """Opens a one-time link: tells the key's secret, and burns the link. The token is the only evidence asked for."""
+    response.headers["cache-control"] = "no-store"
+    address = request.client.host if request.client else None
+    told = await keys.open_link(Secret(body.token), address=address, request_id=request.state.request_id)
+    return _shown(told, clock.now_ns())
+
+
+@routes.post("/report-leak", permission=PUBLIC, status_code=204, responses={404: {"description": "Not a key that KeyGate issued"}})
+async def report_leaked_vendor_key(body: LeakedKey, request: Request, keys: _Keys) -> None:
+    """Whoever finds a vendor's key that KeyGate issued may end it: it is revoked at the vendor."""
+    await keys.report_leak(Secret(body.key), address=request.client.host if request.client else None)
+
+
+@routes.get("/{issued_key_id}", permission="issued_keys.read", responses=_ABSENT)
+async def get_issued_key(issued_key_id: _Id, actor: _Actor, keys: _Keys, clock: _Clock) -> IssuedDetail:
+    """One key, and every call that was made at the vendor for it."""
+    key = await keys.get(actor, issued_key_id)
+    steps = await keys.steps(actor, issued_key_id)
+    return IssuedDetail(**IssuedOut.fields(key, clock.now_ns()), steps=[StepOut.of(step) for step in steps])
+
+
+@routes.post("/{issued_key_id}/revoke", permission="issued_keys.write", responses=_ABSENT | _STATE)
+async def revoke_issued_key(issued_key_id: _Id, actor: _Actor, keys: _Keys, clock: _Clock, body: RevokeIssued | None = None) -> IssuedOut:
+    """Ends a key at the vendor. `revoked` in the answer means that the vendor has shown it gone; `revoking` and `irrevocable` are tried
+    again by themselves, and at once where this is called again."""
+    wanted = body or RevokeIssued()
+    key = await keys.revoke(actor, issued_key_id, reason=wanted.reason, patience=float(wanted.wait_seconds))
+    return IssuedOut.of(key, clock.now_ns())
+
+
+@routes.post("/{issued_key_id}/rotate", permission="issued_keys.write", responses=_ABSENT | _STATE | _VENDOR)
+async def rotate_issued_key(
+    issued_key_id: _Id, request: Request, actor: _Actor, keys: _Keys, clock: _Clock, body: RotateIssued | None = None
+) -> ProvisionedOut:
+    """A second key with the same terms in the same container; the former one is cut after the overlap, once the vendor shows it unused."""
+    wanted = body or RotateIssued()
+    told = await keys.rotate(
+        actor,
+        issued_key_id,
+        overlap_seconds=wanted.overlap_seconds,
+        quiet_seconds=wanted.quiet_seconds,
+        insist=wanted.insist,
+        request_id=wanted.request_id,
+        tell=wanted.deliver == "answer",
+        patience=float(wanted.wait_seconds),
+    )
+    return await _provisioned(
+        request, actor, keys, told, clock.now_ns(), deliver=wanted.deliver, link_seconds=wanted.link_expires_in_seconds
+    )
+
+
+@routes.post("/{issued_key_id}/cut", permission="issued_keys.write", responses=_ABSENT | _STATE)
+async def cut_former_key(issued_key_id: _Id, actor: _Actor, keys: _Keys, clock: _Clock) -> IssuedOut:
+    """During a rotation: the former key ends now, used or not."""
+    return IssuedOut.of(await keys.cut(actor, issued_key_id), clock.now_ns())
+
+
+@routes.post("/{issued_key_id}/extend", permission="issued_keys.write", responses=_ABSENT | _STATE | _VENDOR)
+async def extend_issued_key(issued_key_id: _Id, body: Extend, actor: _Actor, keys: _Keys, clock: _Clock) -> IssuedOut:
+    """Another end, at the vendor too where it keeps one."""
+    until = end_ns(clock.now_ns(), body.expires_in_days, body.expires_at)
+    return IssuedOut.of(await keys.extend(actor, issued_key_id, expires_at_ns=until), clock.now_ns())
+
+
+@routes.post("/{issued_key_id}/token", permission="issued_tokens.write", responses=_ABSENT | _STATE | _VENDOR)
+async def mint_issued_token(issued_key_id: _Id, actor: _Actor, minting: _Minting) -> TokenOut:
+    """A fresh token for a key of a vendor that has no lasting secrets (Anthropic). It is kept nowhere."""
+    made = await minting.mint(actor, issued_key_id)
+    env = {**made.env, made.secret_env: made.secret.open()}
+    return TokenOut(key=made.secret.open(), env=env, expires_at=rfc3339(made.expires_at_ns))
+
+
+@routes.post("/{issued_key_id}/link", permission="issued_keys.write", status_code=201, responses=_ABSENT | _STATE)
+async def link_issued_key(issued_key_id: _Id, body: LinkIn, request: Request, actor: _Actor, keys: _Keys) -> LinkOut:
+    """A one-time link to a secret that waits. It burns when it is opened, and ends by itself."""
+    return _link(request, *await keys.make_link(actor, issued_key_id, expires_in_seconds=body.expires_in_seconds))
+
+
+@receipt_routes.get("", permission="receipts.read")
+async def list_receipts(actor: _Actor, keys: _Keys, page: Annotated[PageQuery, Depends()]) -> Page[ReceiptOut]:
+    """What was ended together (a developer's deactivation, a team's archiving), newest first."""
+    found = await keys.receipts(actor, before=page.after, limit=page.limit + 1)
+    rows, cursor = page.page(found, key=lambda receipt: receipt.id)
+    return Page(items=[ReceiptOut.of(receipt) for receipt in rows], next_cursor=cursor)
+
+
+@receipt_routes.get("/{receipt_id}", permission="receipts.read", responses=_ABSENT)
+async def get_receipt(receipt_id: _Id, actor: _Actor, keys: _Keys) -> dict[str, Any]:
+    """The receipt as of now, signed: each vendor's confirmation, and what remains. `keygate receipts verify FILE` checks it anywhere."""
+    return await keys.receipt(actor, receipt_id)

@@ -1,0 +1,210 @@
+"""One key at work: its row under a lease, its vendor account opened, every step written down before and after.
+
+`save` commits a whole step of the key's life; the watcher commits a row before and after each vendor call that changes something. So
+whenever the process ends, the next one knows what was begun, and the marks at the vendor tell what came of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from keygate.audit import AuditLog, digest_secret
+from keygate.errors import KeyGateError
+from keygate.events import EventOutbox
+from keygate.identities import Actor, ActorKind, Role
+from keygate.issued_keys.model import IssuedKey, VendorAccount
+from keygate.issued_keys.records import key_record
+from keygate.kit.clock import NANOSECONDS, Clock
+from keygate.kit.secret import Secret
+from keygate.vault import Place, Vault
+from keygate.vendors.admin import (
+    AdminDesk,
+    Footprint,
+    NotFound,
+    Order,
+    Presence,
+    Provisioner,
+    ProvisionerError,
+    RateLimited,
+    Reading,
+)
+
+if TYPE_CHECKING:
+    from keygate.issued_keys.repository import IssuedKeyRepository
+    from keygate.kit.database import Database
+
+LEASE_NS = 600 * NANOSECONDS
+_POLL_SECONDS = (0.2, 0.5, 1.0, 2.0, 4.0)  # a vendor's own reads may lag behind its writes
+
+AtStep = Callable[[str], Awaitable[None]]
+
+
+class Overtaken(Exception):
+    """Somebody has changed the key since it was read (told it to end): read it again."""
+
+
+class LeaseLost(Exception):
+    """Another process works on this key now."""
+
+
+async def nothing(_step: str) -> None:
+    """The usual `AtStep`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """What every bench works with."""
+
+    database: Database
+    repository: IssuedKeyRepository
+    vault: Vault
+    audit: AuditLog
+    outbox: EventOutbox
+    clock: Clock
+    digest_key: bytes
+    at_step: AtStep = nothing  # called at every commit and vendor call; drills stop the process there
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+
+
+@dataclass(slots=True)
+class Bench:
+    tools: Tools
+    key: IssuedKey
+    lease: str
+    account: VendorAccount | None = None
+    provisioner: Provisioner | None = None
+    desk: AdminDesk | None = None
+    _open_step: int | None = field(default=None, repr=False)
+
+    @property
+    def now(self) -> int:
+        return self.tools.clock.now_ns()
+
+    @property
+    def at_vendor(self) -> tuple[Provisioner, AdminDesk]:
+        if self.provisioner is None or self.desk is None:
+            raise KeyGateError("the vendor account is not open")
+        return self.provisioner, self.desk
+
+    async def save(
+        self,
+        after: IssuedKey,
+        *,
+        action: str | None = None,
+        event: str | None = None,
+        detail: str | None = None,
+        secret: Secret | None = None,
+    ) -> IssuedKey:
+        """Commits the key as it is now, with its audit entry and its event. Raises `Overtaken` where it was changed meanwhile."""
+        tools = self.tools
+        after = replace(after, version=self.key.version + 1)
+        async with tools.database.unit(after.organization_id) as work:
+            if secret is not None:
+                sealed = await tools.vault.seal(work, secret, secret_place(after))
+                after = replace(after, secret=sealed, secret_digest=digest_secret(secret, tools.digest_key), hint=secret.hint())
+            if action is not None:
+                record = key_record(after)
+                actor = worker_actor(after.organization_id)
+                await tools.audit.record(work, actor, action, after.id, before={"state": self.key.state}, after=record, detail=detail)
+            if event is not None:
+                payload = {"vendor": after.vendor, "name": after.name, "state": str(after.state), "detail": detail}
+                await tools.outbox.raise_event(work, after.organization_id, event, after.id, payload)
+            if not await tools.repository.save(work.connection, after):
+                raise Overtaken
+        self.key = after
+        await tools.at_step(f"saved {after.state}")
+        return after
+
+    # Watcher
+
+    async def before(self, what: str) -> None:
+        tools, key = self.tools, self.key
+        async with tools.database.unit() as work:
+            until = self.now + LEASE_NS
+            if not await tools.repository.extend(work.connection, key.organization_id, key.id, by=self.lease, until_ns=until):
+                raise LeaseLost
+            self._open_step = await tools.repository.add_step(work.connection, key.organization_id, key.id, what=what, at_ns=self.now)
+        await tools.at_step(f"before: {what}")
+
+    async def after(self, what: str, outcome: str) -> None:
+        tools, key, sequence = self.tools, self.key, self._open_step
+        await tools.at_step(f"after: {what}")
+        if sequence is None:
+            return
+        self._open_step = None
+        async with tools.database.unit() as work:
+            await tools.repository.end_step(work.connection, key.organization_id, key.id, sequence, outcome=outcome, at_ns=self.now)
+
+    # What making, rotating and ending share
+
+    def order(self, *, fresh: bool) -> Order:
+        key = self.key
+        return Order(
+            mark=key.mark,
+            generation=key.generation,
+            title=title(key.name),
+            terms=key.terms,
+            options=key.options,
+            footprint=None if key.footprint is None else replace(key.footprint, key=None),
+            fresh=fresh,
+        )
+
+    async def gone(self, footprint: Footprint) -> Reading:
+        """Reads until the vendor shows the key gone, or has been asked often enough."""
+        provisioner, desk = self.at_vendor
+        for pause in (*_POLL_SECONDS, None):
+            reading = await provisioner.read(desk, footprint)
+            if is_gone(reading) or pause is None:
+                return reading
+            await self.tools.sleep(pause)
+        raise AssertionError  # the loop returns
+
+    async def clear(self, generation: int) -> None:
+        """Ends keys of this generation whose secret nobody has: a former attempt made them, and its process ended before it could say."""
+        provisioner, desk = self.at_vendor
+        for found in await provisioner.find(desk, self.key.mark):
+            if found.footprint.key is not None and found.generation == generation:
+                await provisioner.revoke(desk, found.footprint)
+
+    def evidence(self, footprint: Footprint, reading: Reading) -> dict[str, str]:
+        return {
+            "key": footprint.key or "",
+            "place": ", ".join(f"{name} {value}" for name, value in sorted(footprint.place.items())),
+            "vendor_says": str(reading.presence),
+            "read_at_ns": str(self.now),
+        }
+
+
+def is_gone(reading: Reading) -> bool:
+    return reading.presence in {Presence.GONE, Presence.EXPIRED}
+
+
+def is_lasting(error: ProvisionerError) -> bool:
+    """Whether the same call would fail again. A thing just made may be not found yet."""
+    return error.lasting and not isinstance(error, NotFound)
+
+
+def pause_ns(error: ProvisionerError, attempts: int, *, longest: float) -> int:
+    """How long to wait before the next try: what the vendor said, else twice as long each time."""
+    seconds = error.retry_after if isinstance(error, RateLimited) else min(longest, 2.0 ** min(attempts, 20))
+    return int(max(1.0, seconds) * NANOSECONDS)
+
+
+def secret_place(key: IssuedKey) -> Place:
+    return Place("issued_keys", key.id, key.organization_id, "secret")
+
+
+def title(name: str) -> str:
+    """For people who read the vendor's console: plain ASCII, short."""
+    plain = "".join(character if character.isascii() and (character.isalnum() or character in " .@-_") else "-" for character in name)
+    return plain[:80].strip() or "keygate"
+
+
+def worker_actor(organization_id: str) -> Actor:
+    return Actor(kind=ActorKind.SYSTEM, id="worker", organization_id=organization_id, role=Role.OWNER)
+
+
+Handler = Callable[[Bench], Awaitable[Any]]

@@ -1,0 +1,118 @@
+"""Ending a key: told to the vendor, read back, and only then called revoked. What a vendor refuses stands as irrevocable and is tried
+again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from keygate.events import EventType
+from keygate.issued_keys.bench import Bench, is_gone, pause_ns
+from keygate.issued_keys.life import Event, State, step
+from keygate.issued_keys.making import CHECK_NS, next_due
+from keygate.issued_keys.model import Ending, IssuedKey
+from keygate.kit.clock import NANOSECONDS
+from keygate.vendors.admin import Footprint, ProvisionerError, RateLimited, Rejected, Retires
+
+PATIENT_ATTEMPTS = 3  # then it stands as irrevocable, visible to everybody
+LONGEST_SECONDS = 3_600.0
+
+
+async def end(bench: Bench) -> None:
+    """revoking or irrevocable → revoked or expired, or irrevocable with the time of the next try."""
+    key = bench.key
+    again = key.attempts > 0
+    key = await bench.save(replace(key, attempts=key.attempts + 1))
+    try:
+        evidence = await _ended(bench)
+    except ProvisionerError as error:
+        await _refused(bench, error)
+        return
+    now = bench.now
+    lapsed = key.ending is Ending.EXPIRED
+    ended = replace(
+        key,
+        state=step(key.state, Event.LAPSED if lapsed else Event.CONFIRMED),
+        ended_at_ns=now,
+        read_at_ns=now,
+        evidence=evidence,
+        former=None,
+        secret=None,
+        owed=False,
+        attempts=0,
+        error=None,
+        error_code=None,
+        check_at_ns=now + CHECK_NS if again or key.activated_at_ns is None else None,
+    )
+    action = "issued_key.expire" if lapsed else "issued_key.confirm_revoked"
+    await bench.save(replace(ended, due_at_ns=next_due(ended)), action=action, event=EventType.ISSUED_KEY_ENDED)
+
+
+async def _ended(bench: Bench) -> tuple[dict[str, str], ...]:
+    """Ends every key of the mark and the container. What the vendor then shows of each is the evidence; raises where one is not gone. A
+    call that fails does not keep the others from being made: an archived container ends its keys too."""
+    provisioner, desk = bench.at_vendor
+    key = bench.key
+    # A key that was made at the first try and is told to end for the first time holds no surprise: its footprint is all there is.
+    plain = key.attempts == 1 and key.activated_at_ns is not None and key.former is None and key.check_at_ns is None
+    found = () if plain and key.footprint is not None else await provisioner.find(desk, key.mark)
+    known = [each for each in (key.footprint, None if key.former is None else key.former.footprint) if each is not None]
+    keys = _distinct([*known, *(each.footprint for each in found)])
+    containers = [each.footprint for each in found if each.footprint.key is None]
+    failure: ProvisionerError | None = None
+    for footprint in keys:
+        try:
+            await provisioner.revoke(desk, footprint)
+        except ProvisionerError as error:
+            failure = failure or error
+    if isinstance(provisioner, Retires):
+        for container in containers or [replace(each, key=None) for each in known[:1]]:
+            try:
+                await provisioner.retire(desk, container)
+            except ProvisionerError as error:
+                failure = failure or error
+    evidence = []
+    for footprint in keys:
+        reading = await bench.gone(footprint)
+        if not is_gone(reading):
+            raise failure or Rejected(f"The vendor took the call, but still shows the key as {reading.presence}")
+        evidence.append(bench.evidence(footprint, reading))
+    if failure is not None and containers:
+        raise failure  # the keys are gone, the container is not
+    return tuple(evidence) or ({"key": "", "place": "", "vendor_says": "nothing carries this key's mark", "read_at_ns": str(bench.now)},)
+
+
+def _distinct(footprints: Iterable[Footprint]) -> list[Footprint]:
+    by_key = {footprint.key: footprint for footprint in footprints if footprint.key is not None}
+    return list(by_key.values())
+
+
+async def _refused(bench: Bench, error: ProvisionerError) -> None:
+    key, now = bench.key, bench.now
+    noted = replace(key, error_code=error.code, error=error.detail)
+    patient = not error.lasting and key.attempts <= PATIENT_ATTEMPTS
+    if isinstance(error, RateLimited) or (patient and key.state is State.REVOKING):
+        await bench.save(replace(noted, due_at_ns=now + pause_ns(error, key.attempts, longest=60.0)))
+        return
+    pause = int(min(LONGEST_SECONDS, 30.0 * 2.0 ** min(key.attempts, 10)) * NANOSECONDS)
+    standing = replace(noted, state=step(key.state, Event.REFUSED), due_at_ns=now + pause)
+    first = key.state is State.REVOKING
+    action, event = ("issued_key.irrevocable", EventType.ISSUED_KEY_IRREVOCABLE) if first else (None, None)
+    await bench.save(standing, action=action, event=event, detail=error.detail)
+
+
+def told_to_end(key: IssuedKey, *, ending: Ending, reason: str, by: str, now: int) -> IssuedKey:
+    """The key as it stands once it was told to end; the version is counted on by whoever saves it."""
+    return replace(
+        key,
+        state=step(key.state, Event.REVOKE),
+        ending=ending,
+        end_reason=reason,
+        end_asked_at_ns=now,
+        end_asked_by=by,
+        secret=None,
+        attempts=0,
+        error=None,
+        error_code=None,
+        due_at_ns=now,
+    )

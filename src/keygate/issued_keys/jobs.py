@@ -1,0 +1,24 @@
+"""What the worker does for issued keys, and how often. Each is safe to call at any time and to repeat."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import NamedTuple
+
+from keygate.issued_keys.operations import Operations
+
+TICK_SECONDS = 2.0
+FORGET_SECONDS = 60.0
+
+
+class Job(NamedTuple):
+    name: str
+    every_seconds: float
+    tick: Callable[[], Awaitable[object]]
+
+
+def jobs(operations: Operations) -> tuple[Job, ...]:
+    return (
+        Job("issued-keys", TICK_SECONDS, operations.tick),
+        Job("issued-keys.forget", FORGET_SECONDS, operations.forget),
+    )

@@ -1,0 +1,172 @@
+"""Making a key: container, terms, key, secret sealed, terms read back. What can't be finished is undone, or shown as owed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from keygate.events import EventType
+from keygate.issued_keys.bench import Bench, is_gone, is_lasting, pause_ns
+from keygate.issued_keys.life import Event, State, step
+from keygate.issued_keys.model import PICKUP_NS, Enforcement, IssuedKey, compare
+from keygate.kit.clock import NANOSECONDS
+from keygate.vendors.admin import Footprint, ProvisionerError, RateLimited, Rejected, Retires
+
+MAX_ATTEMPTS = 8
+MAX_LIMITED = 60  # a vendor that only says "wait" is waited for
+LONGEST_SECONDS = 120.0
+CHECK_NS = 90 * NANOSECONDS
+_POLL_SECONDS = (0.2, 0.5, 1.0, 2.0, 4.0)
+
+
+async def begin(bench: Bench) -> None:
+    """requested → creating: from here on something may be at the vendor."""
+    await bench.save(replace(bench.key, state=step(bench.key.state, Event.BEGIN), attempts=0, due_at_ns=bench.now))
+
+
+async def make(bench: Bench) -> None:
+    """creating → active, or failed."""
+    try:
+        again = await acquire(bench)
+        enforcement = await confirm(bench)
+    except ProvisionerError as error:
+        await _failed(bench, error)
+        return
+    key, now = bench.key, bench.now
+    check = now + CHECK_NS if again else None
+    active = replace(
+        key,
+        state=step(key.state, Event.MADE),
+        enforcement=enforcement,
+        activated_at_ns=now,
+        read_at_ns=now,
+        attempts=0,
+        error=None,
+        error_code=None,
+        check_at_ns=check,
+    )
+    await bench.save(replace(active, due_at_ns=next_due(active)), action="issued_key.activate", event=EventType.ISSUED_KEY_ACTIVE)
+
+
+async def acquire(bench: Bench) -> bool:
+    """The key of the newest generation is at the vendor and its secret sealed here. Returns whether it took more than one try: then
+    something of the first may turn up at the vendor later."""
+    key = bench.key
+    again = key.attempts > 0
+    if key.secret_generation == key.generation:
+        return again
+    provisioner, desk = bench.at_vendor
+    key = await bench.save(replace(key, attempts=key.attempts + 1))
+    if again:
+        await bench.clear(key.generation)
+    made = await provisioner.create(desk, bench.order(fresh=not again and key.generation == 1))
+    now = bench.now
+    await bench.save(
+        replace(
+            key,
+            footprint=made.footprint,
+            secret_generation=key.generation,
+            secret_until_ns=now + PICKUP_NS,
+            delivered_at_ns=None,
+            secret_env=made.secret_env,
+            env=dict(made.env),
+        ),
+        secret=made.secret,
+    )
+    return again
+
+
+async def confirm(bench: Bench) -> dict[str, Enforcement]:
+    """What the vendor shows of each term that was asked for. Raises `Rejected` where it goes on showing something else."""
+    provisioner, desk = bench.at_vendor
+    footprint = bench.key.footprint or Footprint()
+    for pause in (*_POLL_SECONDS, None):
+        reading = await provisioner.read(desk, footprint)
+        told = compare(bench.key.terms, reading.terms, provisioner.facts)
+        differing = sorted(term for term, standing in told.items() if standing is Enforcement.DIFFERS)
+        if not differing and not is_gone(reading):
+            return told
+        if pause is not None:
+            await bench.tools.sleep(pause)
+    what = f"other terms than asked for ({', '.join(differing)})" if differing else "the key as gone right after making it"
+    raise Rejected(f"The vendor shows {what}")
+
+
+async def _failed(bench: Bench, error: ProvisionerError) -> None:
+    key = bench.key
+    most = MAX_LIMITED if isinstance(error, RateLimited) else MAX_ATTEMPTS
+    noted = replace(key, error_code=error.code, error=error.detail)
+    if not is_lasting(error) and key.attempts < most:
+        await bench.save(replace(noted, due_at_ns=bench.now + pause_ns(error, key.attempts, longest=LONGEST_SECONDS)))
+        return
+    owed = await undo(bench)
+    now = bench.now
+    failed = replace(
+        noted,
+        state=step(key.state, Event.GIVE_UP),
+        owed=owed is not None,
+        error=error.detail if owed is None else f"{error.detail} · still at the vendor: {owed}",
+        secret=None,
+        ended_at_ns=now if owed is None else None,
+        attempts=0,
+        check_at_ns=now + CHECK_NS,
+        due_at_ns=now + CHECK_NS if owed is None else now + 30 * NANOSECONDS,
+    )
+    await bench.save(failed, action="issued_key.fail", event=EventType.ISSUED_KEY_FAILED, detail=failed.error)
+
+
+async def undo(bench: Bench) -> str | None:
+    """Removes all that carries the key's mark. None: the vendor shows nothing of it any more; else what remains."""
+    provisioner, desk = bench.at_vendor
+    try:
+        found = await provisioner.find(desk, bench.key.mark)
+        for each in found:
+            if each.footprint.key is not None:
+                await provisioner.revoke(desk, each.footprint)
+        if isinstance(provisioner, Retires):
+            for each in found:
+                if each.footprint.key is None:
+                    await provisioner.retire(desk, each.footprint)
+        for pause in (0.2, 1.0, 3.0, None):
+            left = await provisioner.find(desk, bench.key.mark)
+            if not left or pause is None:
+                break
+            await bench.tools.sleep(pause)
+    except ProvisionerError as error:
+        return error.detail
+    return ", ".join(each.name for each in left) or None
+
+
+async def clean(bench: Bench) -> None:
+    """failed, revoked or expired: looks once more whether anything is left at the vendor, and removes it."""
+    key = bench.key
+    owed = await undo(bench)
+    now = bench.now
+    if owed is None:
+        after = replace(key, owed=False, attempts=0, check_at_ns=None, due_at_ns=None, ended_at_ns=key.ended_at_ns or now)
+        await bench.save(after, action="issued_key.clean" if key.owed else None)
+        return
+    pause = min(3_600, 30 * 2 ** min(key.attempts, 10)) * NANOSECONDS
+    await bench.save(replace(key, owed=True, attempts=key.attempts + 1, error=f"Still at the vendor: {owed}", due_at_ns=now + pause))
+
+
+async def check(bench: Bench) -> None:
+    """active: an attempt that was cut off may have left a key that the vendor showed late. Such a key, with a secret that nobody has, is
+    ended."""
+    provisioner, desk = bench.at_vendor
+    key = bench.key
+    known = {None if key.footprint is None else key.footprint.key, None if key.former is None else key.former.footprint.key}
+    try:
+        for found in await provisioner.find(desk, key.mark):
+            if found.footprint.key is not None and found.footprint.key not in known:
+                await provisioner.revoke(desk, found.footprint)
+    except ProvisionerError as error:
+        await bench.save(replace(key, error_code=error.code, error=error.detail, due_at_ns=bench.now + 60 * NANOSECONDS))
+        return
+    done = replace(key, check_at_ns=None)
+    await bench.save(replace(done, due_at_ns=next_due(done)))
+
+
+def next_due(key: IssuedKey) -> int | None:
+    """When the worker has to look at a key that nothing is the matter with."""
+    times = [moment for moment in (key.check_at_ns, key.expires_at_ns if key.state is State.ACTIVE else None) if moment is not None]
+    return min(times, default=None)

@@ -1,0 +1,219 @@
+"""Issued keys and the vendor accounts they are made in. Frozen values, pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from keygate.issued_keys.life import ENDED, State
+from keygate.kit.clock import NANOSECONDS
+from keygate.policies import Place
+from keygate.vault import SealedColumn
+from keygate.vendors.admin import Footprint, Mark, ProvisionerFacts, Right, Term, Terms
+
+SEALED = (SealedColumn("vendor_accounts", "id", "admin_key"), SealedColumn("issued_keys", "id", "secret"))  # for the rotation of data keys
+
+MAX_OVERLAP_SECONDS = 90 * 86_400
+DEFAULT_OVERLAP_SECONDS = 86_400
+DEFAULT_QUIET_SECONDS = 3_600
+REPLAY_NS = 600 * NANOSECONDS  # how long an answer that got lost can be asked for again, under the same request id
+PICKUP_NS = 7 * 86_400 * NANOSECONDS  # how long a secret waits for its holder
+MAX_LINK_SECONDS = 7 * 86_400
+
+
+class AccountStatus(StrEnum):
+    READY = "ready"
+    RIGHTS_MISSING = "rights_missing"  # nothing is made until they are there
+    REFUSED = "refused"  # the vendor does not know the admin credential (any more)
+
+
+@dataclass(frozen=True, slots=True)
+class VendorAccount:
+    """A vendor-side organisation that KeyGate administers. `admin_key` is sealed."""
+
+    id: str  # va_…
+    organization_id: str
+    vendor: str
+    name: str  # unique per organisation and vendor; `default`
+    admin_key: bytes = field(repr=False)
+    hint: str
+    settings: Mapping[str, str]
+    status: AccountStatus
+    rights: tuple[Right, ...]
+    account: str | None  # as the vendor names it
+    notes: tuple[str, ...]
+    verified_at_ns: int
+    created_at_ns: int
+    updated_at_ns: int
+
+
+class Enforcement(StrEnum):
+    """What stands behind a term that was asked for."""
+
+    CONFIRMED = "confirmed"  # the vendor's API shows it as asked
+    DIFFERS = "differs"  # the vendor's API shows something else
+    TAKEN = "taken"  # the vendor took it, and no API of its shows it again
+    NOT_ENFORCED = "not_enforced"  # the vendor has no such rule, and whoever made the key accepted that
+
+
+class Delivery(StrEnum):
+    """Where a key's secret is."""
+
+    WAITING = "waiting"  # sealed in the vault, to be told once
+    TOLD = "told"  # its holder has it, we don't
+    NONE = "none"  # there is none: not made yet, ended, or nobody fetched it in time
+
+
+class Ending(StrEnum):
+    REVOKED = "revoked"
+    EXPIRED = "expired"
+
+
+@dataclass(frozen=True, slots=True)
+class Former:
+    """The key that a rotation replaces. `cut_at_ns` None: the new one is not made yet."""
+
+    footprint: Footprint
+    generation: int
+    overlap_seconds: int
+    quiet_seconds: int  # it is cut once the vendor shows it unused for so long
+    insist: bool = False  # cut it at the end of the overlap, used or not
+    cut_at_ns: int | None = None
+    last_used_at_ns: int | None = None  # as the vendor told last
+    hint: str | None = None
+    secret_digest: str | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class IssuedKey:
+    id: str  # ik_…
+    organization_id: str
+    vendor: str
+    account_id: str
+    name: str
+    owner: Place | None
+    state: State
+    generation: int  # of the newest key that was asked for
+    terms: Terms
+    options: Mapping[str, str]
+    created_at_ns: int
+    created_by: str
+    enforcement: Mapping[str, Enforcement] = field(default_factory=dict)  # by `Term`
+    footprint: Footprint | None = None
+    former: Former | None = None
+    secret: bytes | None = field(default=None, repr=False)  # sealed
+    secret_digest: str | None = field(default=None, repr=False)
+    secret_generation: int = 0  # which key's secret was kept last; 0: none yet
+    secret_until_ns: int | None = None  # then it is erased, fetched or not
+    delivered_at_ns: int | None = None
+    hint: str | None = None
+    secret_env: str | None = None
+    env: Mapping[str, str] = field(default_factory=dict)
+    activated_at_ns: int | None = None
+    ending: Ending | None = None
+    end_reason: str | None = None
+    end_asked_at_ns: int | None = None
+    end_asked_by: str | None = None
+    ended_at_ns: int | None = None  # when the vendor confirmed
+    evidence: tuple[Mapping[str, str], ...] = ()  # what the vendor showed of each key that was ended
+    owed: bool = False  # something may be left at the vendor
+    due_at_ns: int | None = None  # when the worker looks at it next
+    check_at_ns: int | None = None  # when it looks once more for what a slow vendor shows late
+    attempts: int = 0  # at what it is doing now
+    error_code: str | None = None
+    error: str | None = None
+    last_used_at_ns: int | None = None
+    read_at_ns: int | None = None  # when the vendor was last asked
+    request_id: str | None = None  # the caller's own, to ask again without making a second key
+    rotation_id: str | None = None  # the same for the last rotation
+    version: int = 1
+
+    @property
+    def mark(self) -> Mark:
+        return Mark(self.id)
+
+    @property
+    def expires_at_ns(self) -> int | None:
+        return self.terms.expires_at_ns
+
+    @property
+    def settled(self) -> bool:
+        """Nothing is being tried at this moment that a caller might wait for. During a rotation: both keys work."""
+        if self.state is State.ROTATING:
+            return self.former is not None and self.former.cut_at_ns is not None
+        return self.state in ENDED or self.state in {State.ACTIVE, State.IRREVOCABLE}
+
+    def delivery(self, now_ns: int) -> Delivery:
+        if self.secret is not None and self.delivered_at_ns is None and (self.secret_until_ns is None or now_ns < self.secret_until_ns):
+            return Delivery.WAITING
+        return Delivery.TOLD if self.delivered_at_ns is not None else Delivery.NONE
+
+
+@dataclass(frozen=True, slots=True)
+class IssueDraft:
+    """What a new key shall be."""
+
+    vendor: str
+    owner: Place | None
+    terms: Terms
+    name: str | None = None
+    account: str | None = None  # id or name; None: the only one, or `default`
+    options: Mapping[str, str] = field(default_factory=dict)
+    allow_unenforced: bool = False  # make it also where the vendor can't enforce a term
+    request_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class IssuedFilter:
+    """None: any."""
+
+    owner_id: str | None = None
+    vendor: str | None = None
+    state: State | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class VendorStep:
+    """One call that changed something at a vendor, as it was written down before and after. No end: it was cut off."""
+
+    sequence: int
+    what: str
+    began_at_ns: int
+    ended_at_ns: int | None
+    outcome: str | None
+
+
+def asked(terms: Terms) -> frozenset[Term]:
+    """Which terms have a value."""
+    named = {
+        Term.BUDGET: terms.budget_nano,
+        Term.MODELS: terms.models,
+        Term.REQUESTS_PER_MINUTE: terms.requests_per_minute,
+        Term.TOKENS_PER_MINUTE: terms.tokens_per_minute,
+        Term.SCOPES: terms.scopes,
+        Term.EXPIRY: terms.expires_at_ns,
+    }
+    return frozenset(term for term, value in named.items() if value is not None)
+
+
+_EXPIRY_SLACK_NS = 60 * NANOSECONDS  # vendors take an end as seconds from now
+
+
+def compare(wanted: Terms, told: Terms, facts: ProvisionerFacts) -> dict[str, Enforcement]:
+    """What stands behind each term that was asked for, by what the vendor has just shown. An end counts as the same within a minute."""
+    same = {
+        Term.BUDGET: wanted.budget_nano == told.budget_nano and wanted.budget_period is told.budget_period,
+        Term.MODELS: told.models is not None and set(wanted.models or ()) == set(told.models),
+        Term.REQUESTS_PER_MINUTE: wanted.requests_per_minute == told.requests_per_minute,
+        Term.TOKENS_PER_MINUTE: wanted.tokens_per_minute == told.tokens_per_minute,
+        Term.SCOPES: told.scopes is not None and set(wanted.scopes or ()) == set(told.scopes),
+        Term.EXPIRY: told.expires_at_ns is not None and abs((wanted.expires_at_ns or 0) - told.expires_at_ns) <= _EXPIRY_SLACK_NS,
+    }
+    standing = {}
+    for term in sorted(asked(wanted)):
+        if term in facts.confirms:
+            standing[str(term)] = Enforcement.CONFIRMED if same[term] else Enforcement.DIFFERS
+        else:
+            standing[str(term)] = Enforcement.TAKEN if term in facts.takes else Enforcement.NOT_ENFORCED
+    return standing

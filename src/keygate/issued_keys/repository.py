@@ -1,0 +1,213 @@
+"""All SQL of issued keys. Scoped to an organisation, but for what the worker asks: it serves all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from keygate.issued_keys.life import ENDED, State
+from keygate.issued_keys.links import KeyLink
+from keygate.issued_keys.model import Ending, Enforcement, IssuedFilter, IssuedKey, VendorStep
+from keygate.issued_keys.receipts import Receipt
+from keygate.issued_keys.records import (
+    footprint_from_json,
+    footprint_to_json,
+    former_from_json,
+    former_to_json,
+    terms_from_json,
+    terms_to_json,
+)
+from keygate.issued_keys.tables import issued_key_steps as steps
+from keygate.issued_keys.tables import issued_keys as t
+from keygate.issued_keys.tables import key_links as links
+from keygate.issued_keys.tables import receipts
+from keygate.policies import Place, Scope
+
+_OWN = {"owner", "terms", "footprint", "former", "state", "ending", "enforcement", "evidence"}  # stored in another form
+_FIELDS = tuple(name for name in IssuedKey.__dataclass_fields__ if name not in _OWN)
+_ALIVE = tuple(state for state in State if state not in ENDED)
+_LINK = tuple(links.c[name] for name in KeyLink.__dataclass_fields__)
+_RECEIPT = tuple(receipts.c[name] for name in Receipt.__dataclass_fields__)
+_STEP = tuple(steps.c[name] for name in VendorStep.__dataclass_fields__)
+
+
+class IssuedKeyRepository:
+    async def add(self, connection: AsyncConnection, key: IssuedKey) -> None:
+        await connection.execute(sa.insert(t).values(_row(key)))
+
+    async def save(self, connection: AsyncConnection, key: IssuedKey) -> bool:
+        """Everything, if nobody has saved it since it was read (`key.version` is the new one). False: somebody has."""
+        change = sa.update(t).where(t.c.organization_id == key.organization_id, t.c.id == key.id, t.c.version == key.version - 1)
+        return (await connection.execute(change.values(_row(key)))).rowcount == 1
+
+    async def get(self, connection: AsyncConnection, organization_id: str, key_id: str, *, lock: bool = False) -> IssuedKey | None:
+        query = sa.select(t).where(t.c.organization_id == organization_id, t.c.id == key_id)
+        row = (await connection.execute(query.with_for_update() if lock else query)).first()
+        return None if row is None else _key(row)
+
+    async def requested(self, connection: AsyncConnection, organization_id: str, request_id: str) -> IssuedKey | None:
+        query = sa.select(t).where(t.c.organization_id == organization_id, t.c.request_id == request_id)
+        row = (await connection.execute(query)).first()
+        return None if row is None else _key(row)
+
+    async def page(
+        self, connection: AsyncConnection, organization_id: str, wanted: IssuedFilter, *, after: str | None, limit: int
+    ) -> list[IssuedKey]:
+        query = sa.select(t).where(t.c.organization_id == organization_id, t.c.id > (after or "")).order_by(t.c.id).limit(limit)
+        for column, value in ((t.c.owner_id, wanted.owner_id), (t.c.vendor, wanted.vendor), (t.c.state, wanted.state)):
+            if value is not None:
+                query = query.where(column == value)
+        return [_key(row) for row in await connection.execute(query)]
+
+    async def by_ids(self, connection: AsyncConnection, organization_id: str, ids: Sequence[str]) -> list[IssuedKey]:
+        found = []
+        for start in range(0, len(ids), 500):
+            query = sa.select(t).where(t.c.organization_id == organization_id, t.c.id.in_(ids[start : start + 500]))
+            found += [_key(row) for row in await connection.execute(query.order_by(t.c.id))]
+        return found
+
+    async def held_by(self, connection: AsyncConnection, organization_id: str, owner_id: str) -> list[IssuedKey]:
+        """Every key of this owner that is not ended, or of which something may be left at the vendor; locked."""
+        query = sa.select(t).where(
+            t.c.organization_id == organization_id, t.c.owner_id == owner_id, sa.or_(t.c.state.in_(_ALIVE), t.c.owed.is_(True))
+        )
+        return [_key(row) for row in await connection.execute(query.order_by(t.c.id).with_for_update())]
+
+    async def count_alive(self, connection: AsyncConnection, organization_id: str, account_id: str) -> int:
+        """Keys of an account that may have a container at the vendor."""
+        query = sa.select(sa.func.count()).where(
+            t.c.organization_id == organization_id, t.c.account_id == account_id, sa.or_(t.c.state.in_(_ALIVE), t.c.owed.is_(True))
+        )
+        return int((await connection.execute(query)).scalar_one())
+
+    # Steps: what was called at the vendor
+
+    async def steps(self, connection: AsyncConnection, organization_id: str, key_id: str) -> list[VendorStep]:
+        query = sa.select(*_STEP).where(steps.c.organization_id == organization_id, steps.c.key_id == key_id)
+        return [VendorStep(*row) for row in await connection.execute(query.order_by(steps.c.sequence))]
+
+    async def add_step(self, connection: AsyncConnection, organization_id: str, key_id: str, *, what: str, at_ns: int) -> int:
+        last = sa.select(sa.func.coalesce(sa.func.max(steps.c.sequence), 0)).where(
+            steps.c.organization_id == organization_id, steps.c.key_id == key_id
+        )
+        sequence = int((await connection.execute(last)).scalar_one()) + 1
+        values = {"organization_id": organization_id, "key_id": key_id, "sequence": sequence, "what": what[:200], "began_at_ns": at_ns}
+        await connection.execute(sa.insert(steps).values(values))
+        return sequence
+
+    async def end_step(
+        self, connection: AsyncConnection, organization_id: str, key_id: str, sequence: int, *, outcome: str, at_ns: int
+    ) -> None:
+        change = sa.update(steps).where(steps.c.organization_id == organization_id, steps.c.key_id == key_id, steps.c.sequence == sequence)
+        await connection.execute(change.values(outcome=outcome[:40], ended_at_ns=at_ns))
+
+    # One-time links
+
+    async def add_link(self, connection: AsyncConnection, link: KeyLink) -> None:
+        await connection.execute(sa.insert(links).values({name: getattr(link, name) for name in KeyLink.__dataclass_fields__}))
+
+    async def link(self, connection: AsyncConnection, digest: bytes) -> KeyLink | None:
+        # Across organisations: whoever opens a link shows nothing but the link.
+        row = (await connection.execute(sa.select(*_LINK).where(links.c.digest == digest).with_for_update())).first()
+        return None if row is None else KeyLink(*row)
+
+    async def burn_link(self, connection: AsyncConnection, organization_id: str, link_id: str, *, at_ns: int) -> None:
+        change = sa.update(links).where(links.c.organization_id == organization_id, links.c.id == link_id)
+        await connection.execute(change.values(opened_at_ns=at_ns))
+
+    # Receipts
+
+    async def add_receipt(self, connection: AsyncConnection, receipt: Receipt) -> None:
+        values = {name: getattr(receipt, name) for name in Receipt.__dataclass_fields__}
+        await connection.execute(sa.insert(receipts).values(values | {"issued_keys": list(receipt.issued_keys)}))
+
+    async def receipt(self, connection: AsyncConnection, organization_id: str, receipt_id: str) -> Receipt | None:
+        query = sa.select(*_RECEIPT).where(receipts.c.organization_id == organization_id, receipts.c.id == receipt_id)
+        row = (await connection.execute(query)).first()
+        return None if row is None else Receipt(*row)
+
+    async def receipts(self, connection: AsyncConnection, organization_id: str, *, before: str | None, limit: int) -> list[Receipt]:
+        """Newest first."""
+        query = sa.select(*_RECEIPT).where(receipts.c.organization_id == organization_id)
+        if before is not None:
+            query = query.where(receipts.c.id < before)
+        return [Receipt(*row) for row in await connection.execute(query.order_by(receipts.c.id.desc()).limit(limit))]
+
+    async def any_with_secret(self, connection: AsyncConnection, digest: str) -> IssuedKey | None:
+        # Across organisations: whoever found a key knows nothing else of it.
+        row = (await connection.execute(sa.select(t).where(t.c.secret_digest == digest).limit(1))).first()
+        return None if row is None else _key(row)
+
+    # For the worker, across organisations
+
+    async def due(self, connection: AsyncConnection, *, now_ns: int, limit: int, but: Collection[str] = ()) -> list[tuple[str, str]]:
+        """`(organisation, key)` whose time has come and that nobody works on, the longest due first."""
+        query = sa.select(t.c.organization_id, t.c.id).where(
+            t.c.due_at_ns <= now_ns, sa.or_(t.c.leased_until_ns.is_(None), t.c.leased_until_ns < now_ns)
+        )
+        if but:
+            query = query.where(t.c.id.not_in(list(but)))
+        return [(row[0], row[1]) for row in await connection.execute(query.order_by(t.c.due_at_ns).limit(limit))]
+
+    async def lease(self, connection: AsyncConnection, organization_id: str, key_id: str, *, by: str, until_ns: int, now_ns: int) -> bool:
+        """False: another one works on it. Who holds the lease already extends it with `extend`."""
+        change = sa.update(t).where(
+            t.c.organization_id == organization_id,
+            t.c.id == key_id,
+            sa.or_(t.c.leased_until_ns.is_(None), t.c.leased_until_ns < now_ns),
+        )
+        return (await connection.execute(change.values(leased_by=by, leased_until_ns=until_ns))).rowcount == 1
+
+    async def extend(self, connection: AsyncConnection, organization_id: str, key_id: str, *, by: str, until_ns: int) -> bool:
+        """False: the lease ran out and another one has it."""
+        change = sa.update(t).where(t.c.organization_id == organization_id, t.c.id == key_id, t.c.leased_by == by)
+        return (await connection.execute(change.values(leased_until_ns=until_ns))).rowcount == 1
+
+    async def release(self, connection: AsyncConnection, organization_id: str, key_id: str, *, by: str) -> None:
+        change = sa.update(t).where(t.c.organization_id == organization_id, t.c.id == key_id, t.c.leased_by == by)
+        await connection.execute(change.values(leased_by=None, leased_until_ns=None))
+
+    async def release_all(self, connection: AsyncConnection, *, by_node: str) -> None:
+        """At a start: what a former process of this node held. Leases are `<node>:<number>`."""
+        change = sa.update(t).where(t.c.leased_by.startswith(f"{by_node}:", autoescape=True))
+        await connection.execute(change.values(leased_by=None, leased_until_ns=None))
+
+    async def forget_secrets(self, connection: AsyncConnection, *, now_ns: int) -> int:
+        """Erases sealed secrets whose time is over. Returns how many."""
+        change = sa.update(t).where(t.c.secret.is_not(None), t.c.secret_until_ns <= now_ns)
+        return (await connection.execute(change.values(secret=None, version=t.c.version + 1))).rowcount
+
+
+def _row(key: IssuedKey) -> dict[str, Any]:
+    values = {name: getattr(key, name) for name in _FIELDS}
+    return values | {
+        "options": dict(key.options),
+        "env": dict(key.env),
+        "owner_scope": None if key.owner is None else str(key.owner.scope),
+        "owner_id": None if key.owner is None else key.owner.scope_id,
+        "state": str(key.state),
+        "ending": None if key.ending is None else str(key.ending),
+        "terms": terms_to_json(key.terms),
+        "footprint": footprint_to_json(key.footprint),
+        "former": former_to_json(key.former),
+        "enforcement": {term: str(standing) for term, standing in key.enforcement.items()},
+        "evidence": [dict(each) for each in key.evidence],
+    }
+
+
+def _key(row: sa.Row[Any]) -> IssuedKey:
+    values = {name: getattr(row, name) for name in _FIELDS}
+    return IssuedKey(
+        **values,
+        owner=None if row.owner_id is None else Place(Scope(row.owner_scope), row.owner_id),
+        state=State(row.state),
+        ending=None if row.ending is None else Ending(row.ending),
+        terms=terms_from_json(row.terms),
+        footprint=footprint_from_json(row.footprint),
+        former=former_from_json(row.former),
+        enforcement={term: Enforcement(standing) for term, standing in row.enforcement.items()},
+        evidence=tuple(row.evidence),
+    )

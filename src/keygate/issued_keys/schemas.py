@@ -1,0 +1,414 @@
+"""The wire of issued keys, vendor accounts, links and receipts."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Self
+
+from pydantic import AfterValidator, Field, SecretStr, StringConstraints, model_validator
+
+from keygate.issued_keys.accounts import MAX_ADMIN_KEY
+from keygate.issued_keys.life import State
+from keygate.issued_keys.model import (
+    DEFAULT_OVERLAP_SECONDS,
+    DEFAULT_QUIET_SECONDS,
+    MAX_LINK_SECONDS,
+    MAX_OVERLAP_SECONDS,
+    AccountStatus,
+    Delivery,
+    Enforcement,
+    IssuedKey,
+    IssueDraft,
+    VendorAccount,
+    VendorStep,
+)
+from keygate.issued_keys.receipts import Receipt
+from keygate.issued_keys.service import MAX_PATIENCE_SECONDS
+from keygate.kit.clock import NANOSECONDS, rfc3339, to_ns
+from keygate.kit.money import MAX_NANO, NANO, format_usd, parse_usd
+from keygate.kit.routes import Id, Instant, Name, Schema
+from keygate.kit.secret import Secret
+from keygate.policies import Place, Scope
+from keygate.vendors.admin import Period, Right, Terms
+
+MAX_DAYS = 3_650
+
+VendorName = Annotated[str, StringConstraints(min_length=1, max_length=40, pattern=r"^[a-z0-9_-]+$")]
+_Word = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[!-~]+$")]
+_Value = Annotated[str, StringConstraints(max_length=500, pattern=r"^[ -~]*$")]
+_Named = Annotated[dict[Annotated[str, StringConstraints(max_length=60, pattern=r"^[a-z0-9_]+$")], _Value], Field(max_length=30)]
+_Usd = Annotated[
+    Annotated[str, StringConstraints(max_length=40)] | Annotated[int, Field(ge=0, le=MAX_NANO // NANO)],
+    Field(description="Dollars as a decimal string: `50.00`", examples=["50.00"]),
+]
+_Count = Annotated[int, Field(ge=1, le=2**53)]
+_Moment = Annotated[str | None, Field(json_schema_extra={"format": "date-time"})]
+_Wait = Annotated[int, Field(ge=0, le=int(MAX_PATIENCE_SECONDS), description="How long the answer waits for the vendor; the work goes on")]
+_RequestId = Annotated[str, StringConstraints(min_length=1, max_length=100, pattern=r"^[!-~]+$")]
+_Reason = Annotated[str, StringConstraints(max_length=500, pattern=r"^[^\x00-\x08\x0b-\x1f\x7f]*$")]
+
+
+def _storable(value: str) -> str:
+    if any("\ud800" <= character <= "\udfff" for character in value):
+        raise ValueError("characters that can't be stored")
+    return value
+
+
+class Configure(Schema):
+    vendor: VendorName
+    admin_key: Annotated[SecretStr, Field(min_length=1, max_length=MAX_ADMIN_KEY)] = Field(
+        description="The admin credential, as the vendor's form of it is told by `GET /vendors`; sealed, never shown again"
+    )
+    name: Annotated[str, StringConstraints(min_length=1, max_length=100, pattern=r"^[a-z0-9._-]+$")] = "default"
+    settings: _Named = Field(default_factory=dict, description="`base_url`, and what `GET /vendors` lists for this vendor")
+
+    def secret(self) -> Secret:
+        return Secret(self.admin_key.get_secret_value())
+
+
+class RightOut(Schema):
+    name: str = Field(description="In the vendor's own words")
+    held: bool | None = Field(description="null: can't be told without making something")
+    needed_for: str
+
+    @classmethod
+    def of(cls, right: Right) -> RightOut:
+        return cls(name=right.name, held=right.held, needed_for=right.needed_for)
+
+
+class AccountOut(Schema):
+    id: str
+    vendor: str
+    name: str
+    hint: str
+    status: AccountStatus = Field(description="Keys are made only with one that is `ready`")
+    account: str | None = Field(description="Whose it is, as the vendor says")
+    settings: dict[str, str]
+    rights: list[RightOut]
+    missing_rights: list[str]
+    notes: list[str]
+    verified_at: _Moment
+    created_at: _Moment
+    updated_at: _Moment
+
+    @classmethod
+    def of(cls, account: VendorAccount) -> AccountOut:
+        return cls(
+            id=account.id,
+            vendor=account.vendor,
+            name=account.name,
+            hint=account.hint,
+            status=account.status,
+            account=account.account,
+            settings=dict(account.settings),
+            rights=[RightOut.of(right) for right in account.rights],
+            missing_rights=[right.name for right in account.rights if right.held is False],
+            notes=list(account.notes),
+            verified_at=rfc3339(account.verified_at_ns),
+            created_at=rfc3339(account.created_at_ns),
+            updated_at=rfc3339(account.updated_at_ns),
+        )
+
+
+class AccountList(Schema):
+    items: list[AccountOut]
+    next_cursor: str | None = None
+
+
+class RoomOut(Schema):
+    """Whether so many keys fit into an account. Asked before a bulk order makes the first."""
+
+    account_id: str
+    container: str = Field(description="What the vendor counts: project, workspace …")
+    alive: int
+    ceiling: int | None = Field(description="null: none is known")
+    room: int | None
+    calls_per_minute: int
+
+
+class Provision(Schema):
+    vendor: VendorName
+    developer_id: Id | None = None
+    team_id: Id | None = None
+    app_id: Id | None = None
+    account: Annotated[str, StringConstraints(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9._-]+$")] | None = Field(
+        None, description="Vendor account by id or name; null: the only one, or `default`"
+    )
+    name: Annotated[Name, AfterValidator(_storable)] | None = None
+    budget_usd: _Usd | None = None
+    budget_period: Period = Period.MONTH
+    rate_limit_rpm: _Count | None = Field(None, description="Requests per minute")
+    rate_limit_tpm: _Count | None = Field(None, description="Tokens per minute")
+    models: Annotated[list[_Word], Field(min_length=1, max_length=200)] | None = Field(
+        None, description="The vendor's model ids; null: all"
+    )
+    scopes: Annotated[list[_Word], Field(min_length=1, max_length=100)] | None = Field(None, description="The vendor's own words")
+    expires_in_days: Annotated[int, Field(ge=1, le=MAX_DAYS)] | None = None
+    expires_at: Instant | None = None
+    options: _Named = Field(default_factory=dict, description="What only this vendor knows, as `GET /vendors` lists it")
+    allow_unenforced: bool = Field(
+        False, description="Make the key also where the vendor can't enforce a term; it is then shown as not enforced"
+    )
+    request_id: _RequestId | None = Field(
+        None, description="Yours; the same order under the same id is made once, and its answer can be had again for ten minutes"
+    )
+    deliver: Annotated[str, StringConstraints(max_length=6, pattern=r"^(answer|link|later)$")] = Field(
+        "answer",
+        description="`link`: the secret is not in the answer, but behind a one-time link; `later`: it waits for `POST /keys/{id}/link`",
+    )
+    link_expires_in_seconds: Annotated[int, Field(ge=60, le=MAX_LINK_SECONDS)] = 86_400
+    wait_seconds: _Wait = 60
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if sum(value is not None for value in (self.developer_id, self.team_id, self.app_id)) > 1:
+            raise ValueError("name one of developer_id, team_id and app_id")
+        if self.expires_in_days is not None and self.expires_at is not None:
+            raise ValueError("send expires_in_days or expires_at, not both")
+        return self
+
+    def draft(self, now_ns: int) -> IssueDraft:
+        owners = ((Scope.TEAM, self.team_id), (Scope.DEVELOPER, self.developer_id), (Scope.APP, self.app_id))
+        terms = Terms(
+            budget_nano=None if self.budget_usd is None else parse_usd(self.budget_usd, field="budget_usd"),
+            budget_period=self.budget_period,
+            models=None if self.models is None else tuple(self.models),
+            requests_per_minute=self.rate_limit_rpm,
+            tokens_per_minute=self.rate_limit_tpm,
+            scopes=None if self.scopes is None else tuple(self.scopes),
+            expires_at_ns=end_ns(now_ns, self.expires_in_days, self.expires_at),
+        )
+        return IssueDraft(
+            vendor=self.vendor,
+            owner=next((Place(scope, owner_id) for scope, owner_id in owners if owner_id is not None), None),
+            terms=terms,
+            name=self.name,
+            account=self.account,
+            options=dict(self.options),
+            allow_unenforced=self.allow_unenforced,
+            request_id=self.request_id,
+        )
+
+
+def end_ns(now_ns: int, days: int | None, moment: Any) -> int | None:
+    """A whole second: vendors keep no finer ones."""
+    if days is not None:
+        return (now_ns // NANOSECONDS + days * 86_400) * NANOSECONDS
+    return None if moment is None else to_ns(moment) // NANOSECONDS * NANOSECONDS
+
+
+class Extend(Schema):
+    """Another end, sooner or later; neither of them: none."""
+
+    expires_in_days: Annotated[int, Field(ge=1, le=MAX_DAYS)] | None = None
+    expires_at: Instant | None = None
+
+
+class RotateIssued(Schema):
+    overlap_seconds: Annotated[int, Field(ge=0, le=MAX_OVERLAP_SECONDS, description="How long both keys work")] = DEFAULT_OVERLAP_SECONDS
+    quiet_seconds: Annotated[
+        int, Field(ge=0, le=MAX_OVERLAP_SECONDS, description="The former key is cut once the vendor shows it unused for so long")
+    ] = DEFAULT_QUIET_SECONDS
+    insist: bool = Field(False, description="Cut the former key at the end of the overlap, used or not")
+    request_id: _RequestId | None = Field(None, description="Yours; the same rotation under the same id is made once, as for an order")
+    deliver: Annotated[str, StringConstraints(max_length=6, pattern=r"^(answer|link|later)$")] = "answer"
+    link_expires_in_seconds: Annotated[int, Field(ge=60, le=MAX_LINK_SECONDS)] = 86_400
+    wait_seconds: _Wait = 60
+
+
+class RevokeIssued(Schema):
+    reason: Annotated[_Reason, AfterValidator(_storable)] = ""
+    wait_seconds: _Wait = 60
+
+
+class LinkIn(Schema):
+    expires_in_seconds: Annotated[int, Field(ge=60, le=MAX_LINK_SECONDS)] = 86_400
+
+
+class LinkOut(Schema):
+    url: str = Field(description="For the holder; opened once. What follows the # is not sent to servers or written to their logs")
+    token: str = Field(description="What `keygate receive` and `POST /keys/deliveries` take")
+    expires_at: _Moment
+
+
+class TokenOut(Schema):
+    key: str = Field(description="A fresh token, this once")
+    env: dict[str, str] = Field(description="What to export so that the vendor's own SDK uses it")
+    expires_at: _Moment | None
+
+
+class IssuerOut(Schema):
+    issuer: str = Field(description="`iss` of the identity tokens that KeyGate signs for vendors")
+    jwks: dict[str, Any] = Field(description="Its public keys (RFC 7517), to be entered at the vendor inline")
+
+
+class Open(Schema):
+    token: Annotated[str, StringConstraints(min_length=1, max_length=100)]
+
+
+class LeakedKey(Schema):
+    key: Annotated[str, StringConstraints(min_length=1, max_length=8_192)] = Field(description="The key that was found; it is not kept")
+
+
+class FormerOut(Schema):
+    """The key that a rotation replaces."""
+
+    hint: str | None
+    generation: int
+    works_until: _Moment = Field(description="The end of the overlap; then it is cut once the vendor shows it unused")
+    quiet_seconds: int
+    insist: bool
+    last_used_at: _Moment
+
+
+class IssuedOut(Schema):
+    id: str
+    vendor: str
+    account_id: str
+    name: str
+    developer_id: str | None
+    team_id: str | None
+    app_id: str | None
+    state: State
+    generation: int
+    hint: str | None
+    budget_usd: str | None
+    budget_period: Period | None
+    rate_limit_rpm: int | None
+    rate_limit_tpm: int | None
+    models: list[str] | None
+    scopes: list[str] | None
+    expires_at: _Moment
+    options: dict[str, str]
+    enforcement: dict[str, Enforcement] = Field(description="What the vendor's own API confirmed of each term")
+    at_vendor: dict[str, str] = Field(description="The vendor's ids of what was made")
+    former: FormerOut | None
+    secret: Delivery
+    owed: bool = Field(description="Something may be left at the vendor; it is removed as soon as the vendor lets us")
+    error_code: str | None
+    error: str | None
+    next_try_at: _Moment
+    attempts: int
+    end_reason: str | None
+    end_asked_at: _Moment
+    ended_at: _Moment = Field(description="When the vendor confirmed")
+    evidence: list[dict[str, str]]
+    last_used_at: _Moment
+    read_at: _Moment = Field(description="When the vendor was last asked")
+    activated_at: _Moment
+    created_at: _Moment
+    created_by: str
+    request_id: str | None
+
+    @classmethod
+    def fields(cls, key: IssuedKey, now_ns: int) -> dict[str, Any]:
+        terms, former = key.terms, key.former
+        owners: dict[str, str | None] = {f"{scope}_id": None for scope in (Scope.DEVELOPER, Scope.TEAM, Scope.APP)}
+        if key.owner is not None:
+            owners[f"{key.owner.scope}_id"] = key.owner.scope_id
+        at_vendor = {} if key.footprint is None else dict(key.footprint.place)
+        if key.footprint is not None and key.footprint.key is not None:
+            at_vendor["key"] = key.footprint.key
+        return {
+            **owners,
+            "id": key.id,
+            "vendor": key.vendor,
+            "account_id": key.account_id,
+            "name": key.name,
+            "state": key.state,
+            "generation": key.generation,
+            "hint": key.hint,
+            "budget_usd": None if terms.budget_nano is None else format_usd(terms.budget_nano),
+            "budget_period": None if terms.budget_nano is None else terms.budget_period,
+            "rate_limit_rpm": terms.requests_per_minute,
+            "rate_limit_tpm": terms.tokens_per_minute,
+            "models": None if terms.models is None else list(terms.models),
+            "scopes": None if terms.scopes is None else list(terms.scopes),
+            "expires_at": rfc3339(terms.expires_at_ns),
+            "options": dict(key.options),
+            "enforcement": dict(key.enforcement),
+            "at_vendor": at_vendor,
+            "former": None
+            if former is None
+            else FormerOut(
+                hint=former.hint,
+                generation=former.generation,
+                works_until=rfc3339(former.cut_at_ns),
+                quiet_seconds=former.quiet_seconds,
+                insist=former.insist,
+                last_used_at=rfc3339(former.last_used_at_ns),
+            ),
+            "secret": key.delivery(now_ns),
+            "owed": key.owed,
+            "error_code": key.error_code,
+            "error": key.error,
+            "next_try_at": rfc3339(key.due_at_ns) if key.error is not None else None,
+            "attempts": key.attempts,
+            "end_reason": key.end_reason,
+            "end_asked_at": rfc3339(key.end_asked_at_ns),
+            "ended_at": rfc3339(key.ended_at_ns),
+            "evidence": [dict(each) for each in key.evidence],
+            "last_used_at": rfc3339(key.last_used_at_ns),
+            "read_at": rfc3339(key.read_at_ns),
+            "activated_at": rfc3339(key.activated_at_ns),
+            "created_at": rfc3339(key.created_at_ns),
+            "created_by": key.created_by,
+            "request_id": key.request_id,
+        }
+
+    @classmethod
+    def of(cls, key: IssuedKey, now_ns: int) -> IssuedOut:
+        return cls(**cls.fields(key, now_ns))
+
+
+class ProvisionedOut(IssuedOut):
+    """A key, and what this answer tells of its secret: the secret itself, a link, or neither yet (`secret`: `waiting`)."""
+
+    key: str | None = Field(description="The vendor's key, this once; null: not made yet, or behind the link")
+    env: dict[str, str] = Field(description="What to export so that the vendor's own SDK uses the key")
+    link: LinkOut | None
+
+
+class StepOut(Schema):
+    sequence: int
+    what: str
+    began_at: _Moment
+    ended_at: _Moment
+    outcome: str | None = Field(description="The vendor's status, or our name of the failure; null: the process ended before it was told")
+
+    @classmethod
+    def of(cls, step: VendorStep) -> StepOut:
+        return cls(
+            sequence=step.sequence,
+            what=step.what,
+            began_at=rfc3339(step.began_at_ns),
+            ended_at=rfc3339(step.ended_at_ns),
+            outcome=step.outcome,
+        )
+
+
+class IssuedDetail(IssuedOut):
+    steps: list[StepOut] = Field(description="Every call that changed something at the vendor for this key")
+
+
+class ReceiptOut(Schema):
+    id: str
+    cause: str
+    subject: str
+    subject_name: str
+    issued_keys: int
+    virtual_keys: int
+    created_at: _Moment
+    created_by: str
+
+    @classmethod
+    def of(cls, receipt: Receipt) -> ReceiptOut:
+        return cls(
+            id=receipt.id,
+            cause=receipt.cause,
+            subject=receipt.subject,
+            subject_name=receipt.subject_name,
+            issued_keys=len(receipt.issued_keys),
+            virtual_keys=len(receipt.virtual_keys),
+            created_at=rfc3339(receipt.created_at_ns),
+            created_by=receipt.created_by,
+        )

@@ -1,0 +1,123 @@
+"""Tables of issued keys: vendor accounts, keys, the calls made for them, one-time links, receipts. Secrets are sealed."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+from keygate.kit.database import metadata
+
+vendor_accounts = sa.Table(
+    "vendor_accounts",
+    metadata,
+    sa.Column("id", sa.String(40), primary_key=True),
+    sa.Column("organization_id", sa.String(40), nullable=False),
+    sa.Column("vendor", sa.String(40), nullable=False),
+    sa.Column("name", sa.String(100), nullable=False),
+    sa.Column("admin_key", sa.LargeBinary, nullable=False),  # sealed
+    sa.Column("hint", sa.String(8), nullable=False),
+    sa.Column("settings", sa.JSON, nullable=False),
+    sa.Column("status", sa.String(20), nullable=False),
+    sa.Column("rights", sa.JSON, nullable=False),
+    sa.Column("account", sa.String(200)),
+    sa.Column("notes", sa.JSON, nullable=False),
+    sa.Column("verified_at_ns", sa.BigInteger, nullable=False),
+    sa.Column("created_at_ns", sa.BigInteger, nullable=False),
+    sa.Column("updated_at_ns", sa.BigInteger, nullable=False),
+    sa.UniqueConstraint("organization_id", "vendor", "name"),
+)
+
+issued_keys = sa.Table(
+    "issued_keys",
+    metadata,
+    sa.Column("id", sa.String(40), primary_key=True),
+    sa.Column("organization_id", sa.String(40), nullable=False),
+    sa.Column("vendor", sa.String(40), nullable=False),
+    sa.Column("account_id", sa.String(40), nullable=False),
+    sa.Column("name", sa.String(200), nullable=False),
+    sa.Column("owner_scope", sa.String(20)),
+    sa.Column("owner_id", sa.String(40)),
+    sa.Column("state", sa.String(20), nullable=False),
+    sa.Column("generation", sa.Integer, nullable=False),
+    sa.Column("terms", sa.JSON, nullable=False),
+    sa.Column("options", sa.JSON, nullable=False),
+    sa.Column("enforcement", sa.JSON, nullable=False),
+    sa.Column("footprint", sa.JSON(none_as_null=True)),
+    sa.Column("former", sa.JSON(none_as_null=True)),
+    sa.Column("secret", sa.LargeBinary),  # sealed; gone once told
+    sa.Column("secret_digest", sa.String(80)),
+    sa.Column("secret_generation", sa.Integer, nullable=False),
+    sa.Column("secret_until_ns", sa.BigInteger),
+    sa.Column("delivered_at_ns", sa.BigInteger),
+    sa.Column("hint", sa.String(8)),
+    sa.Column("secret_env", sa.String(100)),
+    sa.Column("env", sa.JSON, nullable=False),
+    sa.Column("activated_at_ns", sa.BigInteger),
+    sa.Column("ending", sa.String(20)),
+    sa.Column("end_reason", sa.Text),
+    sa.Column("end_asked_at_ns", sa.BigInteger),
+    sa.Column("end_asked_by", sa.String(200)),
+    sa.Column("ended_at_ns", sa.BigInteger),
+    sa.Column("evidence", sa.JSON, nullable=False),
+    sa.Column("owed", sa.Boolean, nullable=False),
+    sa.Column("due_at_ns", sa.BigInteger),
+    sa.Column("check_at_ns", sa.BigInteger),
+    sa.Column("attempts", sa.Integer, nullable=False),
+    sa.Column("error_code", sa.String(40)),
+    sa.Column("error", sa.Text),
+    sa.Column("last_used_at_ns", sa.BigInteger),
+    sa.Column("read_at_ns", sa.BigInteger),
+    sa.Column("request_id", sa.String(100)),
+    sa.Column("rotation_id", sa.String(100)),
+    sa.Column("created_at_ns", sa.BigInteger, nullable=False),
+    sa.Column("created_by", sa.String(200), nullable=False),
+    sa.Column("version", sa.BigInteger, nullable=False),
+    sa.Column("leased_by", sa.String(40)),  # which process works on it now
+    sa.Column("leased_until_ns", sa.BigInteger),
+    sa.UniqueConstraint("organization_id", "request_id"),
+    sa.Index(None, "organization_id", "id"),
+    sa.Index(None, "organization_id", "owner_id"),
+    sa.Index(None, "account_id", "state"),
+    sa.Index(None, "due_at_ns"),
+    sa.Index(None, "secret_digest"),
+)
+
+issued_key_steps = sa.Table(
+    "issued_key_steps",
+    metadata,
+    sa.Column("key_id", sa.String(40), primary_key=True),
+    sa.Column("sequence", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("organization_id", sa.String(40), nullable=False),
+    sa.Column("what", sa.String(200), nullable=False),
+    sa.Column("began_at_ns", sa.BigInteger, nullable=False),
+    sa.Column("ended_at_ns", sa.BigInteger),
+    sa.Column("outcome", sa.String(40)),
+)
+
+key_links = sa.Table(
+    "key_links",
+    metadata,
+    sa.Column("id", sa.String(40), primary_key=True),
+    sa.Column("organization_id", sa.String(40), nullable=False),
+    sa.Column("key_id", sa.String(40), nullable=False),
+    sa.Column("digest", sa.LargeBinary(32), nullable=False, unique=True),  # of the token in the link
+    sa.Column("created_at_ns", sa.BigInteger, nullable=False),
+    sa.Column("created_by", sa.String(200), nullable=False),
+    sa.Column("expires_at_ns", sa.BigInteger, nullable=False),
+    sa.Column("opened_at_ns", sa.BigInteger),
+    sa.Index(None, "organization_id", "key_id"),
+)
+
+receipts = sa.Table(
+    "receipts",
+    metadata,
+    sa.Column("id", sa.String(40), primary_key=True),
+    sa.Column("organization_id", sa.String(40), nullable=False),
+    sa.Column("cause", sa.String(40), nullable=False),  # developer.deactivate, team.archive, …
+    sa.Column("subject", sa.String(200), nullable=False),
+    sa.Column("subject_name", sa.String(200), nullable=False),
+    sa.Column("issued_keys", sa.JSON, nullable=False),  # ids
+    sa.Column("virtual_keys", sa.JSON, nullable=False),  # [{id, hint}]: dead with the transaction that made this row
+    sa.Column("created_at_ns", sa.BigInteger, nullable=False),
+    sa.Column("created_by", sa.String(200), nullable=False),
+    sa.Index(None, "organization_id", "id"),
+)

@@ -1,0 +1,148 @@
+"""Issued keys, wired: provisioners, desks, the worker's operations, services; and the listener that ends what a holder has."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from keygate.events import EventOutbox
+from keygate.identities import Actor
+from keygate.identities.directory import OwnerDirectory
+from keygate.issued_keys import IssuedKeyService, MintingService, Operations, VendorAccountService
+from keygate.issued_keys.account_repository import VendorAccountRepository
+from keygate.issued_keys.bench import AtStep, Tools, nothing
+from keygate.issued_keys.desks import Desks
+from keygate.issued_keys.issuer import TokenIssuer
+from keygate.issued_keys.jobs import jobs
+from keygate.issued_keys.repository import IssuedKeyRepository
+from keygate.kit.database import UnitOfWork
+from keygate.kit.outbound import Outbound
+from keygate.processes.foundation import Foundation, raw_secret
+from keygate.processes.worker import Worker
+from keygate.vendors.admin import PROVISIONERS, Provisioner
+from keygate.virtual_keys import VirtualKeyService
+from keygate.virtual_keys.repository import VirtualKeyRepository
+
+ISSUER = "token-issuer"  # seed of the key that signs identity tokens for vendors
+
+
+@dataclass(frozen=True, slots=True)
+class Issuing:
+    keys: IssuedKeyService
+    accounts: VendorAccountService
+    minting: MintingService
+    operations: Operations
+    outbound: Outbound
+
+    def schedule(self, worker: Worker) -> None:
+        for job in jobs(self.operations):
+            worker.every(job.every_seconds, job.name, job.tick, first=min(job.every_seconds, 0.5))
+
+    async def close(self) -> None:
+        await self.operations.stop()
+        await self.outbound.close()
+
+    @property
+    def services(self) -> dict[type, object]:
+        return {IssuedKeyService: self.keys, VendorAccountService: self.accounts, MintingService: self.minting}
+
+
+async def issuing(
+    base: Foundation,
+    outbox: EventOutbox,
+    owners: OwnerDirectory,
+    *,
+    node_id: str,
+    provisioners: Mapping[str, Provisioner] = PROVISIONERS,
+    at_step: AtStep = nothing,
+) -> Issuing:
+    """Everything of issued keys; what a former process of this node was working on is free again."""
+    rows, account_rows, outbound = IssuedKeyRepository(), VendorAccountRepository(), Outbound()
+    issuer = TokenIssuer(await raw_secret(base.vault, ISSUER), url=base.settings.address, clock=base.clock)
+    desks = Desks(sender=outbound, vault=base.vault, issuer=issuer, clock=base.clock, provisioners=provisioners)
+    tools = Tools(
+        database=base.database,
+        repository=rows,
+        vault=base.vault,
+        audit=base.audit,
+        outbox=outbox,
+        clock=base.clock,
+        digest_key=base.digest_key,
+        at_step=at_step,
+    )
+    operations = Operations(tools, accounts=account_rows, desks=desks, provisioners=provisioners, node_id=node_id)
+    await operations.recover()
+    accounts = VendorAccountService(
+        database=base.database,
+        repository=account_rows,
+        keys=rows,
+        vault=base.vault,
+        audit=base.audit,
+        desks=desks,
+        provisioners=provisioners,
+        clock=base.clock,
+    )
+    keys = IssuedKeyService(
+        database=base.database,
+        repository=rows,
+        account_rows=account_rows,
+        accounts=accounts,
+        operations=operations,
+        desks=desks,
+        owners=owners,
+        vault=base.vault,
+        audit=base.audit,
+        signer=base.signer,
+        digest_key=base.digest_key,
+        provisioners=provisioners,
+        clock=base.clock,
+    )
+    minting = MintingService(
+        database=base.database,
+        account_rows=account_rows,
+        keys=keys,
+        desks=desks,
+        issuer=issuer,
+        audit=base.audit,
+        provisioners=provisioners,
+    )
+    return Issuing(keys, accounts, minting, operations, outbound)
+
+
+class Holders:
+    """The `HolderListener`: a holder that ends loses its virtual keys in the same transaction, and its vendor keys at the vendors, with one
+    receipt for all of them."""
+
+    def __init__(
+        self, *, virtual: VirtualKeyService, virtual_rows: VirtualKeyRepository, issued: IssuedKeyService, owners: OwnerDirectory
+    ) -> None:
+        self._virtual = virtual
+        self._virtual_rows = virtual_rows
+        self._issued = issued
+        self._owners = owners
+
+    async def developer_deactivated(self, work: UnitOfWork, actor: Actor, developer_id: str) -> None:
+        held = await self._held(work, actor, developer_id)
+        await self._virtual.developer_deactivated(work, actor, developer_id)
+        await self._end(work, actor, "developer.deactivate", developer_id, "its developer was deactivated", held)
+
+    async def app_deactivated(self, work: UnitOfWork, actor: Actor, app_id: str) -> None:
+        held = await self._held(work, actor, app_id)
+        await self._virtual.app_deactivated(work, actor, app_id)
+        await self._end(work, actor, "app.deactivate", app_id, "its app was deactivated", held)
+
+    async def team_archived(self, work: UnitOfWork, actor: Actor, team_id: str) -> None:
+        held = await self._held(work, actor, team_id)
+        await self._virtual.team_archived(work, actor, team_id)
+        await self._end(work, actor, "team.archive", team_id, "its team was archived", held)
+
+    async def _held(self, work: UnitOfWork, actor: Actor, owner_id: str) -> list[dict[str, str]]:
+        held = await self._virtual_rows.held_by(work.connection, actor.organization_id, owner_id)
+        return [{"id": key.id, "name": key.name, "hint": key.hint} for key in held]
+
+    async def _end(
+        self, work: UnitOfWork, actor: Actor, cause: str, owner_id: str, reason: str, virtual_keys: list[dict[str, str]]
+    ) -> None:
+        holder = (await self._owners.holders(work.connection, actor.organization_id, [owner_id])).get(owner_id)
+        name = owner_id if holder is None else holder.name
+        await self._issued.holder_ended(work, actor, cause=cause, subject=owner_id, name=name, reason=reason, virtual_keys=virtual_keys)

@@ -1,0 +1,279 @@
+"""Calls to a vendor's admin API: paced, retried with an end, told step by step, and failing with errors that say what to do.
+
+What may have been done all the same (a time-out after a POST) is not repeated: it raises `Unavailable(uncertain=True)`, and the caller
+looks with `find` what is there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json as jsonlib
+import random
+from collections import deque
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from datetime import UTC
+from email.utils import parsedate_to_datetime
+from typing import Any, Protocol
+from urllib.parse import urlencode, urlsplit
+
+from keygate.kit.clock import NANOSECONDS, Clock, from_ns
+from keygate.kit.outbound import Answer, Unreached
+from keygate.kit.redaction import redact
+from keygate.kit.secret import Secret
+from keygate.vendors.admin.errors import AdminKeyRefused, MissingRight, NotFound, ProvisionerError, RateLimited, Rejected, Unavailable
+
+ATTEMPTS = 6
+PATIENCE_SECONDS = 90.0  # all waits of one call together
+_SAFE = frozenset({"GET", "HEAD", "PUT", "DELETE"})
+_MAX_QUOTE = 300
+
+Sleep = Callable[[float], Awaitable[None]]
+Fault = Callable[[Answer], ProvisionerError | None]
+
+
+class Sender(Protocol):
+    """`kit.outbound.Outbound`, or a fake of it."""
+
+    async def send(
+        self, method: str, url: str, *, headers: Mapping[str, str], body: bytes | None = None, timeout: float | None = None
+    ) -> Answer: ...
+
+
+class Watcher(Protocol):
+    """Told of every call that changes something, before and after it: what a crash must be able to tell afterwards."""
+
+    async def before(self, what: str) -> None: ...
+
+    async def after(self, what: str, outcome: str) -> None:
+        """`outcome`: the status, or the error's code."""
+
+
+class Pace:
+    """No 60 seconds see more than `per_minute` calls. Share one among all who use the same vendor account."""
+
+    def __init__(self, per_minute: int, *, clock: Clock, sleep: Sleep = asyncio.sleep) -> None:
+        self._clock = clock
+        self._sleep = sleep
+        self._slots: deque[int] = deque(maxlen=max(1, per_minute))
+        self._turn = asyncio.Lock()
+
+    async def wait(self) -> None:
+        async with self._turn:
+            now = self._clock.monotonic_ns()
+            if len(self._slots) == self._slots.maxlen:
+                due = self._slots[0] + 60 * NANOSECONDS
+                if due > now:
+                    await self._sleep((due - now) / NANOSECONDS)
+                    now = max(due, self._clock.monotonic_ns())
+            self._slots.append(now)
+
+
+class AdminHttp:
+    """`conceal`: secrets that may stand in a vendor's words and are blacked out of them."""
+
+    def __init__(
+        self,
+        sender: Sender,
+        *,
+        pace: Pace,
+        clock: Clock,
+        watcher: Watcher | None = None,
+        conceal: Sequence[Secret] = (),
+        sleep: Sleep = asyncio.sleep,
+    ) -> None:
+        self._sender = sender
+        self._pace = pace
+        self._clock = clock
+        self._watcher = watcher
+        self._conceal = tuple(conceal)
+        self._sleep = sleep
+
+    async def json(self, method: str, url: str, *, what: str, right: str, **options: Any) -> dict[str, Any]:
+        """As `call`, for an answer that is a JSON object; an empty body is an empty object."""
+        answer = await self.call(method, url, what=what, right=right, **options)
+        if not answer.body.strip():
+            return {}
+        try:
+            found = jsonlib.loads(answer.body)
+        except (ValueError, RecursionError):
+            found = None
+        if not isinstance(found, dict):
+            raise Unavailable(f"{what}: the vendor's answer is not a JSON object", uncertain=method not in {"GET", "HEAD"})
+        return found
+
+    async def call(
+        self,
+        method: str,
+        url: str,
+        *,
+        what: str,
+        right: str,
+        headers: Mapping[str, str] | None = None,
+        params: Mapping[str, Any] | Sequence[tuple[str, Any]] | None = None,
+        json: Any = None,
+        form: Mapping[str, str] | None = None,
+        body: bytes | None = None,
+        accept: Collection[int] = (),
+        fault: Fault | None = None,
+        repeatable: bool | None = None,
+        changes: bool | None = None,
+        timeout: float | None = None,
+    ) -> Answer:
+        """`headers` hold the authorisation.
+
+        `what`: for people, `create the project`. `right`: the vendor's name of the right it needs, for the error of a 403. `accept`:
+        statuses of 400 and more that are returned and not raised. `fault`: looks at an error answer first (ceilings, a vendor's own
+        codes). `repeatable`: may be sent again where its outcome is not known (default: all but POST and PATCH). `changes`: something
+        at the vendor is changed (default: all but GET and HEAD); sign-ins and searches by POST say False."""
+        query = urlencode([pair for pair in _pairs(params) if pair[1] is not None])
+        address = url + ("&" if "?" in url else "?") + query if query else url
+        lines = {name.lower(): value for name, value in (headers or {}).items()}
+        if json is not None:
+            body = jsonlib.dumps(json).encode()
+            lines.setdefault("content-type", "application/json")
+        elif form is not None:
+            body = urlencode(form).encode()
+            lines.setdefault("content-type", "application/x-www-form-urlencoded")
+        changing = method not in {"GET", "HEAD"} if changes is None else changes
+        again = (method in _SAFE or not changing) if repeatable is None else repeatable
+        watcher = self._watcher if changing else None
+        if watcher:
+            await watcher.before(what)
+        try:
+            answer = await self._until_answered(
+                method, address, lines, body, what=what, right=right, again=again, fault=fault, timeout=timeout
+            )
+            if answer.status >= 300 and answer.status not in accept:
+                raise self._error(answer, what=what, right=right, fault=fault, uncertain=not again)
+        except ProvisionerError as error:
+            if watcher:
+                await watcher.after(what, error.code)
+            raise
+        if watcher:
+            await watcher.after(what, str(answer.status))
+        return answer
+
+    async def _until_answered(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        body: bytes | None,
+        *,
+        what: str,
+        right: str,
+        again: bool,
+        fault: Fault | None,
+        timeout: float | None,
+    ) -> Answer:
+        waited = 0.0
+        for attempt in range(1, ATTEMPTS + 1):
+            await self._pace.wait()
+            answer: Answer | None = None
+            try:
+                answer = await self._sender.send(method, url, headers=headers, body=body, timeout=timeout)
+            except Unreached as error:
+                if (error.sent and not again) or attempt == ATTEMPTS:
+                    host = urlsplit(url).hostname
+                    raise Unavailable(f"{what}: {host} {error.detail}", uncertain=error.sent and not again) from None
+                pause = _backoff(attempt)
+            else:
+                if answer.status != 429 and (answer.status < 500 or not again):
+                    return answer
+                if fault is not None and fault(answer) is not None:
+                    return answer  # a ceiling or a spent budget that a vendor tells as 429
+                told = _retry_after(answer, self._clock)
+                pause = _backoff(attempt) if told is None else told
+            if attempt == ATTEMPTS or waited + pause > PATIENCE_SECONDS:
+                if answer is None:
+                    raise Unavailable(f"{what}: the vendor can't be reached", uncertain=False)
+                raise self._error(answer, what=what, right=right, fault=fault, uncertain=False, pause=pause)
+            waited += pause
+            await self._sleep(pause)
+        raise Unavailable(f"{what}: the vendor can't be reached")  # not come to: the last attempt ends above
+
+    def _error(
+        self, answer: Answer, *, what: str, right: str, fault: Fault | None, uncertain: bool, pause: float = 60.0
+    ) -> ProvisionerError:
+        if fault is not None and (told := fault(answer)) is not None:
+            return told
+        status, quote = answer.status, self.quote(answer)
+        said = f": {quote}" if quote else ""
+        if status == 401:
+            return AdminKeyRefused(f"{what}: the vendor does not know the admin credential (401){said}; enter a valid one")
+        if status == 403:
+            return MissingRight(
+                right, f"{what}: the admin credential lacks the right {right} (403){said}; add it at the vendor and try again"
+            )
+        if status == 404:
+            return NotFound(f"{what}: not found at the vendor (404){said}")
+        if status == 429:
+            return RateLimited(f"{what}: the vendor limits calls now (429){said}", retry_after=_retry_after(answer, self._clock) or pause)
+        if status >= 500:
+            return Unavailable(f"{what}: the vendor failed ({status}){said}", uncertain=uncertain)
+        return Rejected(f"{what}: the vendor refused ({status}){said}", status=status, reason=_reason(answer))
+
+    def quote(self, answer: Answer) -> str:
+        """What the vendor said, short and without secrets: the message of the error shapes in use, else nothing."""
+        text = _message(answer)
+        for secret in self._conceal:
+            if secret:
+                text = text.replace(secret.open(), "[redacted]")
+        return "".join(character if character.isprintable() else " " for character in redact(text))[:_MAX_QUOTE].strip()
+
+
+def _pairs(params: Mapping[str, Any] | Sequence[tuple[str, Any]] | None) -> list[tuple[str, Any]]:
+    if params is None:
+        return []
+    pairs = list(params.items()) if isinstance(params, Mapping) else list(params)
+    return [(name, ("true" if value else "false") if isinstance(value, bool) else value) for name, value in pairs]
+
+
+def _decoded(answer: Answer) -> Any:
+    try:
+        return jsonlib.loads(answer.body)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _error_object(answer: Answer) -> dict[str, Any]:
+    found = _decoded(answer)
+    if not isinstance(found, dict):
+        return {}
+    error = found.get("error")
+    return error if isinstance(error, dict) else found
+
+
+def _message(answer: Answer) -> str:
+    found = _error_object(answer)
+    text = found.get("message") or found.get("error_description") or found.get("detail") or ""
+    return text if isinstance(text, str) else ""
+
+
+def _reason(answer: Answer) -> str:
+    found = _error_object(answer)
+    text = found.get("code") or found.get("status") or found.get("type") or found.get("error") or ""
+    return text[:100] if isinstance(text, str) else ""
+
+
+def _backoff(attempt: int) -> float:
+    """Half a second, doubled each time, spread by a quarter either way."""
+    return min(16.0, 0.5 * 2.0 ** (attempt - 1)) * random.uniform(0.75, 1.25)  # noqa: S311  (spreads load, guards nothing)
+
+
+def _retry_after(answer: Answer, clock: Clock) -> float | None:
+    """`Retry-After` in seconds or as a date (RFC 9110 section 10.2.3), or OpenAI's `retry-after-ms`; never negative."""
+    milliseconds = answer.headers.get("retry-after-ms", "")
+    if milliseconds.isdecimal() and len(milliseconds) < 10:
+        return int(milliseconds) / 1000
+    text = answer.headers.get("retry-after", "").strip()
+    if text.isdecimal() and len(text) < 8:
+        return float(text)
+    try:
+        moment = parsedate_to_datetime(text)
+    except (ValueError, TypeError):
+        return None
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    wait: float = (moment - from_ns(clock.now_ns())).total_seconds()
+    return max(0.0, wait)

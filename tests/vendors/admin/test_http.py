@@ -1,0 +1,254 @@
+"""Calls to admin APIs: when they are repeated, when not, how they fail, and what they keep to themselves."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+from tests.vendors.admin.desks import NoIssuer, Script, Steps, admin_http, answer, resting
+
+from keygate.kit.clock import ManualClock
+from keygate.kit.ids import new_id
+from keygate.kit.outbound import Outbound, Unreached
+from keygate.kit.secret import Secret
+from keygate.vendors.admin import (
+    AdminDesk,
+    AdminHttp,
+    AdminKeyRefused,
+    CeilingReached,
+    Mark,
+    MissingRight,
+    NotFound,
+    Pace,
+    ProvisionerFacts,
+    RateLimited,
+    Rejected,
+    TokenShelf,
+    Unavailable,
+    generation_of,
+)
+
+URL = "https://vendor.example/v1/projects"
+CREATE = {"what": "create the project", "right": "projects.write"}
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+async def test_told_to_wait_it_waits_as_long_and_asks_again(clock: ManualClock) -> None:
+    vendor = Script([answer(429, retry_after="7"), answer(200, {"id": "p1"})])
+    before = clock.monotonic_ns()
+    assert await admin_http(vendor, clock=clock).json("POST", URL, json={}, **CREATE) == {"id": "p1"}
+    assert clock.monotonic_ns() - before == 7_000_000_000
+    assert len(vendor.asked) == 2
+
+
+async def test_a_wait_as_a_date_is_understood(clock: ManualClock) -> None:
+    vendor = Script([answer(429, retry_after="Thu, 01 Jan 2026 00:00:20 GMT"), answer(200, {})])
+    await admin_http(vendor, clock=clock).json("GET", URL, what="read", right="r")
+    assert clock.monotonic_ns() == 20_000_000_000
+
+
+async def test_a_storm_of_429_ends_with_the_wait_that_is_left(clock: ManualClock) -> None:
+    vendor = Script([answer(429, retry_after="50")] * 9)
+    with pytest.raises(RateLimited) as refused:
+        await admin_http(vendor, clock=clock).json("POST", URL, json={}, **CREATE)
+    assert refused.value.retry_after == 50
+    assert len(vendor.asked) == 2  # a second wait of 50 seconds would be more than a call's patience
+
+
+async def test_a_post_that_timed_out_is_not_repeated_and_is_uncertain(clock: ManualClock) -> None:
+    vendor = Script([Unreached("did not answer", sent=True), answer(200, {})])
+    with pytest.raises(Unavailable) as failed:
+        await admin_http(vendor, clock=clock).json("POST", URL, json={}, **CREATE)
+    assert failed.value.uncertain
+    assert len(vendor.asked) == 1
+
+
+async def test_a_post_that_was_never_sent_is_repeated(clock: ManualClock) -> None:
+    vendor = Script([Unreached("no connection", sent=False), answer(200, {"id": "p1"})])
+    assert await admin_http(vendor, clock=clock).json("POST", URL, json={}, **CREATE) == {"id": "p1"}
+
+
+async def test_a_post_that_failed_at_the_vendor_is_uncertain(clock: ManualClock) -> None:
+    vendor = Script([answer(500, {"error": {"message": "oops"}})])
+    with pytest.raises(Unavailable, match="oops") as failed:
+        await admin_http(vendor, clock=clock).json("POST", URL, json={}, **CREATE)
+    assert failed.value.uncertain
+
+
+async def test_a_delete_is_repeated_until_it_is_done(clock: ManualClock) -> None:
+    vendor = Script([answer(500), Unreached("broke", sent=True), answer(204)])
+    await admin_http(vendor, clock=clock).call("DELETE", URL, what="delete", right="r")
+    assert len(vendor.asked) == 3
+
+
+async def test_retries_have_an_end(clock: ManualClock) -> None:
+    vendor = Script([answer(503)] * 20)
+    with pytest.raises(Unavailable) as failed:
+        await admin_http(vendor, clock=clock).call("DELETE", URL, what="delete", right="r")
+    assert len(vendor.asked) == 6
+    assert not failed.value.uncertain
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"), [(401, AdminKeyRefused), (403, MissingRight), (404, NotFound), (400, Rejected), (409, Rejected)]
+)
+async def test_each_refusal_has_its_kind(clock: ManualClock, status: int, kind: type[Exception]) -> None:
+    with pytest.raises(kind, match="create the project"):
+        await admin_http(Script([answer(status, {"error": {"message": "no"}})]), clock=clock).json("POST", URL, json={}, **CREATE)
+
+
+async def test_a_missing_right_is_named(clock: ManualClock) -> None:
+    with pytest.raises(MissingRight, match=r"projects\.write") as refused:
+        await admin_http(Script([answer(403)]), clock=clock).json("POST", URL, json={}, **CREATE)
+    assert refused.value.right == "projects.write"
+
+
+async def test_a_vendors_own_ceiling_is_told_and_not_retried(clock: ManualClock) -> None:
+    vendor = Script([answer(429, {"error": {"code": "full"}}), answer(200, {})])
+    with pytest.raises(CeilingReached):
+        await admin_http(vendor, clock=clock).json("POST", URL, json={}, fault=lambda _: CeilingReached("projects", ceiling=3), **CREATE)
+    assert len(vendor.asked) == 1
+
+
+async def test_a_secret_that_the_vendor_repeats_is_blacked_out(clock: ManualClock) -> None:
+    admin = "plain-admin-secret-0001"
+    vendor = Script([answer(400, {"error": {"message": f"bad key {admin}, and sk-live-abcdefghijklmnop", "code": "odd"}})])
+    with pytest.raises(Rejected) as refused:
+        await admin_http(vendor, clock=clock, conceal=[Secret(admin)]).json("POST", URL, json={}, **CREATE)
+    assert refused.value.reason == "odd"
+    assert admin not in refused.value.detail
+    assert "abcdefghijklmnop" not in refused.value.detail
+
+
+async def test_what_changes_something_is_told_before_and_after(clock: ManualClock) -> None:
+    steps = Steps()
+    http = admin_http(Script([answer(200, {}), answer(200, {}), answer(403)]), clock=clock, watcher=steps)
+    await http.json("GET", URL, what="look", right="r")
+    await http.json("POST", URL, json={}, **CREATE)
+    with pytest.raises(MissingRight):
+        await http.json("DELETE", URL, what="delete", right="r")
+    assert steps.told == ["> create the project", "< create the project: 200", "> delete", "< delete: missing_right"]
+
+
+async def test_no_minute_sees_more_calls_than_the_pace(clock: ManualClock) -> None:
+    pace = Pace(10, clock=clock, sleep=resting(clock))
+    times = []
+    for _ in range(35):
+        await pace.wait()
+        times.append(clock.monotonic_ns())
+        clock.advance(0.5)
+    assert all(later - earlier >= 60_000_000_000 for earlier, later in zip(times, times[10:], strict=False))
+
+
+async def test_an_answer_that_is_no_object_is_a_failure_of_the_vendor(clock: ManualClock) -> None:
+    for body in (b"<html>", b"[]", b"[" * 100_000):
+        with pytest.raises(Unavailable):
+            await admin_http(Script([answer(200, body)]), clock=clock).json("POST", URL, json={}, **CREATE)
+
+
+async def _raw_server(said: bytes, *, hang: bool = False) -> tuple[asyncio.Server, str]:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(said)
+        await writer.drain()
+        if hang:
+            await reader.read()  # until the caller gives up
+        writer.close()
+        await writer.wait_closed()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    return server, f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+
+
+@pytest.fixture
+async def outbound() -> AsyncIterator[Outbound]:
+    made = Outbound(timeout=0.5, max_answer=1000)
+    yield made
+    await made.close()
+
+
+async def test_an_answer_over_the_bound_is_given_up(outbound: Outbound) -> None:
+    server, url = await _raw_server(b"HTTP/1.1 200 OK\r\ncontent-length: 5000\r\n\r\n" + b"x" * 5000)
+    with pytest.raises(Unreached, match="more than"):
+        await outbound.send("GET", url, headers={})
+    server.close()
+
+
+async def test_a_silent_vendor_is_given_up_and_may_have_acted(outbound: Outbound) -> None:
+    server, url = await _raw_server(b"HTTP/1.1 200 OK\r\n", hang=True)
+    with pytest.raises(Unreached) as failed:
+        await outbound.send("POST", url, headers={}, body=b"{}")
+    assert failed.value.sent
+    server.close()
+
+
+async def test_a_closed_port_was_never_sent_to(outbound: Outbound) -> None:
+    server, url = await _raw_server(b"")
+    server.close()
+    await server.wait_closed()
+    with pytest.raises(Unreached) as failed:
+        await outbound.send("POST", url, headers={}, body=b"{}")
+    assert not failed.value.sent
+
+
+@pytest.mark.parametrize("url", ["http://169.254.169.254/latest", "http://[fe80::1]/", "http://0.0.0.0/"])
+async def test_metadata_addresses_are_never_called(outbound: Outbound, url: str) -> None:
+    with pytest.raises(Unreached, match="no address") as failed:
+        await outbound.send("GET", url, headers={})
+    assert not failed.value.sent
+
+
+def test_a_tag_is_short_lower_case_and_tells_its_id_apart() -> None:
+    marks = [Mark(new_id("ik")) for _ in range(50)]
+    tags = {mark.tag for mark in marks}
+    assert len(tags) == 50
+    for mark in marks:
+        assert len(mark.tag) == 29
+        assert set(mark.tag[3:]) <= set("abcdefghijklmnopqrstuvwxyz234567")
+        assert generation_of(mark.key_name(12), mark) == 12
+        assert generation_of(mark.tag, mark) is None
+        assert generation_of(marks[0].key_name(1) if mark is not marks[0] else "other-1", mark) is None
+
+
+async def test_a_token_is_made_once_and_again_before_it_ends(clock: ManualClock) -> None:
+    made = []
+
+    async def make() -> tuple[Secret, int]:
+        made.append(clock.now_ns())
+        return Secret(f"token-{len(made)}"), clock.now_ns() + 600 * 1_000_000_000
+
+    shelf = TokenShelf(clock)
+    first = await shelf.token("arm", make)
+    assert (await shelf.token("arm", make)) == first
+    clock.advance(541)
+    assert (await shelf.token("arm", make)).open() == "token-2"
+
+
+def test_an_address_of_the_settings_stands_in_for_the_vendors(clock: ManualClock) -> None:
+    facts = ProvisionerFacts(
+        vendor="cloud",
+        title="Cloud",
+        hosts={"api": "https://api.example/v1", "iam": "https://iam.example"},
+        admin_key_env=(),
+        admin_key_form="",
+        confirms=frozenset(),
+        tells_last_use=False,
+        revoke_delay_seconds=None,
+        container="",
+        ceiling=None,
+        calls_per_minute=60,
+    )
+
+    def desk(settings: dict[str, str]) -> AdminDesk:
+        http: AdminHttp = admin_http(Script([]), clock=clock)
+        return AdminDesk(facts, Secret("x" * 20), settings, http, clock, NoIssuer(), TokenShelf(clock))
+
+    assert [desk({}).base(), desk({}).base("iam")] == ["https://api.example/v1", "https://iam.example"]
+    near = desk({"base_url": "http://127.0.0.1:9/x/"})
+    assert [near.base(), near.base("iam")] == ["http://127.0.0.1:9/x", "http://127.0.0.1:9/x/iam"]
+    assert desk({"base_url": "http://a", "iam_url": "http://b"}).base("iam") == "http://b"
