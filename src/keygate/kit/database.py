@@ -78,6 +78,7 @@ class Database:
         self.engine = engine
         self._readers = readers or engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
         self._writing: set[asyncio.Task[Any] | None] = set()
+        self._queues: dict[str, asyncio.Lock] = {}
 
     @property
     def is_sqlite(self) -> bool:
@@ -98,7 +99,7 @@ class Database:
         self._writing.add(task)
         try:
             with _translated():
-                async with _connected(self.engine) as connection:
+                async with self._turn(organization_id), _connected(self.engine) as connection:
                     transaction = await connection.begin()
                     work = UnitOfWork(connection, organization_id)
                     try:
@@ -112,6 +113,23 @@ class Database:
         finally:
             self._writing.discard(task)
         await _finished(work.run_after_commit())
+
+    @asynccontextmanager
+    async def _turn(self, organization_id: str | None) -> AsyncIterator[None]:
+        """Changes of one organisation wait here first: at the database each would hold one of the connections that all others need."""
+        if organization_id is None:
+            yield
+            return
+        queue = self._queues.setdefault(organization_id, asyncio.Lock())
+        try:
+            async with asyncio.timeout(WAIT_SECONDS):
+                await queue.acquire()
+        except TimeoutError:
+            raise Unavailable("The database has more to do than it can; try again in a moment") from None
+        try:
+            yield
+        finally:
+            queue.release()
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:
