@@ -322,3 +322,21 @@ async def test_a_change_that_waits_too_long_for_its_turn_is_unavailable(store, m
     async with store.unit("org_1"):
         with pytest.raises(Unavailable, match="try again"):
             await asyncio.create_task(_empty_unit(store))
+
+
+async def test_a_full_disk_is_called_so_and_the_database_goes_on_when_there_is_room(tmp_path, caplog):
+    store = open_database(f"sqlite:///{tmp_path}/keygate.db")
+    async with store.unit() as work:
+        await work.connection.run_sync(counters.create)
+        pages = (await work.connection.exec_driver_sql("PRAGMA page_count")).scalar_one()
+    async with store.engine.connect() as connection:
+        await connection.exec_driver_sql(f"PRAGMA max_page_count={pages}")
+    with pytest.raises(Unavailable, match="disk of the database is full"):
+        async with store.unit() as work:
+            await work.connection.execute(sa.insert(counters), [{"id": f"{number:0200}", "value": 1} for number in range(200)])
+    assert "Traceback" not in caplog.text
+    async with store.engine.connect() as connection:
+        await connection.exec_driver_sql("PRAGMA max_page_count=100000")
+    async with store.unit() as work:
+        await work.connection.execute(sa.insert(counters), [{"id": f"{number:0200}", "value": 1} for number in range(200)])
+    await store.close()

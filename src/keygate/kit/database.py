@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -334,6 +335,9 @@ def _translated() -> Iterator[None]:
         cause = getattr(error.orig, "__cause__", None)
         if any(kind.__name__ == "DataError" for kind in type(cause).__mro__):
             raise _unstorable() from None
+        if (isinstance(error.orig, sqlite3.Error) and "disk is full" in str(error.orig)) or type(cause).__name__ == "DiskFullError":
+            _log.error("the disk of the database is full; nothing can be changed until there is room again")
+            raise Unavailable("The disk of the database is full; nothing was changed") from error
         _log.exception("the database did not do its part")
         raise Unavailable("The database did not answer in time; try again in a moment") from error
 
