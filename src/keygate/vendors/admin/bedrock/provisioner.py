@@ -37,6 +37,10 @@ class BedrockProvisioner:
     async def verify(self, desk: Desk) -> Verification:
         iam = Iam(desk)
         account, arn = await iam.caller()
+        if arn.endswith(":root"):
+            raise Rejected(
+                "This is the access key of the account's root user: make an IAM user for KeyGate, with the rights that it needs and no more"
+            )
         simulated = "iam:SimulatePrincipalPolicy"
         try:
             held = await iam.simulate(arn, account, list(RIGHTS))
