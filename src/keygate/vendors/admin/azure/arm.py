@@ -165,8 +165,8 @@ class Arm:
         return found
 
     async def set_deployments(self, name: str, wanted: Mapping[str, int], *, sku: str) -> None:
-        """Exactly these models, each with its capacity; the ones too many go first, so that quota is free. One after the other: Azure refuses
-        a second operation on an account while the first goes on."""
+        """Exactly these models, each with its capacity; the ones too many go first, so that quota is free. One by one: Azure refuses a
+        second operation on an account while the first goes on."""
         standing = {each.name: each for each in await self.deployments(name)}
         for extra in standing.keys() - wanted.keys():
             url = f"{self._account(name)}/deployments/{quote(extra)}"
