@@ -14,7 +14,7 @@ from tests.sdks.azure_clients import GROUP, SUBSCRIPTION, TENANT, TEXT, AzureSdk
 from tests.sdks.bridge import Bridge, SdkError
 
 from keygate.sandbox import SandboxServer, Vendor
-from keygate.sandbox.admin import Account, AdminFault, FaultKind
+from keygate.sandbox.admin import Account, AdminFault
 
 __all__ = ["aws_bridge", "azure_bridge"]
 
@@ -178,31 +178,6 @@ def test_a_vendor_that_fails_half_way_keeps_nothing(house: House, vendor: Vendor
     finally:
         house.account(vendor).faults.clear()
     assert house.standing(vendor) == before
-
-
-@VENDORS
-def test_a_process_killed_while_the_vendor_makes_the_key_leaves_one_key_and_its_secret(house: House, vendor: Vendor) -> None:
-    """The vendor does what it was told and never answers; the process is killed then."""
-    before = house.standing(vendor)
-    operation = "accounts.list_keys" if vendor is Vendor.AZURE else "CreateServiceSpecificCredential"
-    account = house.account(vendor)
-    seen = sum(call.operation == operation for call in account.calls)
-    account.faults.append(AdminFault(operation, kind=FaultKind.STALL, performed=True))
-    made = house.provision(vendor, deliver="later", wait_seconds=0)
-    ends = time.monotonic() + 30
-    while sum(call.operation == operation for call in account.calls) == seen:
-        assert time.monotonic() < ends
-        time.sleep(0.05)
-    house.keygate.kill()
-    house.keygate.start()
-    house.keygate.sign_in()
-    house.until(made["id"], lambda key: key["state"] == "active")
-    after = house.standing(vendor)
-    assert (after[0] - before[0], after[1] - before[1]) == (1, 1)
-    link = house.call("POST", f"/keys/{made['id']}/link", {"expires_in_seconds": 60})
-    opened = house.call("POST", "/keys/deliveries", {"token": link["token"]})
-    env = {"AZURE_OPENAI_ENDPOINT": f"{house.sandbox.address}/azure/accounts/", **opened["env"]}
-    assert house.opens({"vendor": vendor, "env": env})
 
 
 def test_a_term_that_the_vendor_cannot_enforce_is_refused_with_the_reason(house: House) -> None:

@@ -158,8 +158,8 @@ class BedrockProvisioner:
         await Iam(desk).set_active(_name(footprint), footprint.key, active=enabled)
 
     async def list_page(self, desk: Desk, cursor: str | None) -> tuple[tuple[Found, ...], str | None]:
-        """First KeyGate's users, then the Bedrock keys of all users in the account; of KeyGate's users only, where the access key may not see
-        the others'."""
+        """First KeyGate's users, then the Bedrock keys of all users in the account; of KeyGate's users only, where the access key may not
+        see the others'."""
         iam = Iam(desk)
         phase, _, marker = (cursor or "users:").partition(":")
         if phase == "users":
