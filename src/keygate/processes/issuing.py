@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from keygate.events import EventOutbox
 from keygate.identities import Actor
 from keygate.identities.directory import OwnerDirectory
-from keygate.issued_keys import IssuedKeyService, Operations, VendorAccountService
+from keygate.issued_keys import IssuedKeyService, MintingService, Operations, VendorAccountService
 from keygate.issued_keys.account_repository import VendorAccountRepository
 from keygate.issued_keys.bench import AtStep, Tools, nothing
 from keygate.issued_keys.desks import Desks
@@ -30,6 +30,7 @@ ISSUER = "token-issuer"  # seed of the key that signs identity tokens for vendor
 class Issuing:
     keys: IssuedKeyService
     accounts: VendorAccountService
+    minting: MintingService
     operations: Operations
     outbound: Outbound
 
@@ -43,7 +44,7 @@ class Issuing:
 
     @property
     def services(self) -> dict[type, object]:
-        return {IssuedKeyService: self.keys, VendorAccountService: self.accounts}
+        return {IssuedKeyService: self.keys, VendorAccountService: self.accounts, MintingService: self.minting}
 
 
 async def issuing(
@@ -96,7 +97,16 @@ async def issuing(
         provisioners=provisioners,
         clock=base.clock,
     )
-    return Issuing(keys, accounts, operations, outbound)
+    minting = MintingService(
+        database=base.database,
+        account_rows=account_rows,
+        keys=keys,
+        desks=desks,
+        issuer=issuer,
+        audit=base.audit,
+        provisioners=provisioners,
+    )
+    return Issuing(keys, accounts, minting, operations, outbound)
 
 
 class Holders:
