@@ -190,6 +190,7 @@ def test_a_term_that_the_vendor_cannot_enforce_is_refused_with_the_reason(house:
 def test_a_full_region_is_told_and_another_one_serves(house: House) -> None:
     account = house.account(Vendor.AZURE)
     settings = account.settings
+    house.provision(Vendor.AZURE)
     account.settings = settings.with_changes({"ceilings": {"accounts": house.standing(Vendor.AZURE)[0]}})
     try:
         with pytest.raises(ApiError, match="another region"):
@@ -208,3 +209,21 @@ def test_neither_admin_credentials_nor_issued_keys_stand_anywhere_in_the_clear(h
     texts += [json.dumps(house.call("GET", path)).encode() for path in ("/audit", "/keys", "/vendors/accounts", "/events")]
     for secret in (*(each.value for each in house.secrets.values()), *(str(each["key"]) for each in made)):
         assert not [text for text in texts if secret.encode() in text]
+
+
+def test_a_container_that_the_vendor_keeps_is_shown_as_owed_until_it_is_gone(house: House) -> None:
+    """The key is dead, but the deleted account counts against the ceiling: nobody is told that all is done."""
+    before = house.standing(Vendor.AZURE)
+    made = house.provision(Vendor.AZURE)
+    account = house.account(Vendor.AZURE)
+    account.faults.append(AdminFault("deleted_accounts.purge", status=403, calls=None))
+    try:
+        told = house.call("POST", f"/keys/{made['id']}/revoke", {"wait_seconds": 10})
+    finally:
+        account.faults.clear()
+    assert not house.opens(made)
+    assert told["state"] == "irrevocable" or told["owed"], told
+    assert "deletedAccounts/delete" in told["error"]
+    house.call("POST", f"/keys/{made['id']}/revoke", {"wait_seconds": 20})
+    house.until(made["id"], lambda key: key["state"] == "revoked" and not key["owed"])
+    assert house.standing(Vendor.AZURE) == before
