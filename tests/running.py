@@ -44,6 +44,7 @@ class RunningKeyGate:
         self.password = f"pw-{secrets.token_urlsafe(18)}"
         self.log = folder / "keygate.log"
         self.process: subprocess.Popen[bytes] | None = None
+        self.command = [KEYGATE]
         self._arguments = ["serve", "--sandbox"] if sandbox else ["serve"]
         self._environment = {
             "PATH": os.environ["PATH"],
@@ -70,7 +71,12 @@ class RunningKeyGate:
         began = time.monotonic()
         with self.log.open("ab") as output:
             self.process = subprocess.Popen(
-                [KEYGATE, *self._arguments], stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=self._environment, cwd=self.folder
+                [*self.command, *self._arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                env=self._environment,
+                cwd=self.folder,
             )
         while time.monotonic() - began < seconds:
             if self.process.poll() is not None:
@@ -123,11 +129,11 @@ class RunningKeyGate:
 
     def credential(self, vendor: str, base_url: str, secret: str) -> dict[str, Any]:
         body = {"vendor": vendor, "name": f"{vendor}-{secrets.token_hex(3)}", "secret": secret, "base_url": base_url}
-        return self.call("POST", "/credentials", body)  # type: ignore[no-any-return]  # JSON
+        return self.call("POST", "/credentials", body)
 
     def key(self, name: str = "test", **body: Any) -> dict[str, Any]:
         """A virtual key: `{id, key, …}`."""
-        return self.call("POST", "/virtual-keys", {"name": name, **body})  # type: ignore[no-any-return]  # JSON
+        return self.call("POST", "/virtual-keys", {"name": name, **body})
 
     def usage(self, key_id: str) -> dict[str, Any]:
-        return self.call("GET", f"/virtual-keys/{key_id}/usage")  # type: ignore[no-any-return]  # JSON
+        return self.call("GET", f"/virtual-keys/{key_id}/usage")

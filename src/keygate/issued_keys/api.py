@@ -48,7 +48,7 @@ _Keys = Annotated[IssuedKeyService, service(IssuedKeyService)]
 _Accounts = Annotated[VendorAccountService, service(VendorAccountService)]
 _Minting = Annotated[MintingService, service(MintingService)]
 _Clock = Annotated[Clock, service(Clock)]
-_Id = Annotated[str, Path(max_length=40, pattern=r"^[A-Za-z0-9_]+$")]
+_Id = Annotated[str, Path(max_length=100)]
 _IdQuery = Annotated[str | None, Query(max_length=40, pattern=r"^[A-Za-z0-9_]+$")]
 _VendorQuery = Annotated[str | None, Query(max_length=40, pattern=r"^[a-z0-9_-]+$")]
 
@@ -209,6 +209,7 @@ async def rotate_issued_key(
         overlap_seconds=wanted.overlap_seconds,
         quiet_seconds=wanted.quiet_seconds,
         insist=wanted.insist,
+        request_id=wanted.request_id,
         tell=wanted.deliver == "answer",
         patience=float(wanted.wait_seconds),
     )
