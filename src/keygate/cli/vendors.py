@@ -34,7 +34,7 @@ def list_vendors(*, as_json: output.JsonOption = False) -> None:
 
 def _summary(row: dict[str, Any]) -> dict[str, Any]:
     issuing = row.get("issuing") or {}
-    makes = "–" if not issuing else ("by hand, entered here" if issuing["adopt_only"] else "yes")
+    makes = "–" if not issuing else ("no: by hand there" if issuing["adopt_only"] else "yes")
     return {
         "name": row["name"],
         "gateway": row["mount"] is not None,

@@ -84,7 +84,7 @@ async def start_sandbox(
         await asyncio.sleep(0.005)
 
     async def stop() -> None:
-        server.should_exit = True
+        server.should_exit = server.force_exit = True  # whoever called it has gone already: no answer is waited for
         await task
         listener.close()
 
