@@ -6,9 +6,11 @@ from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
 from keygate.issued_keys.operations import Operations
+from keygate.issued_keys.spend import VendorSpend
 
 TICK_SECONDS = 2.0
 FORGET_SECONDS = 60.0
+SPEND_SECONDS = 300.0  # looks whether an account is due; each is read once an hour
 
 
 class Job(NamedTuple):
@@ -17,8 +19,9 @@ class Job(NamedTuple):
     tick: Callable[[], Awaitable[object]]
 
 
-def jobs(operations: Operations) -> tuple[Job, ...]:
+def jobs(operations: Operations, spend: VendorSpend) -> tuple[Job, ...]:
     return (
         Job("issued-keys", TICK_SECONDS, operations.tick),
         Job("issued-keys.forget", FORGET_SECONDS, operations.forget),
+        Job("issued-keys.spend", SPEND_SECONDS, spend.tick),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, Field, SecretStr, StringConstraints, model_validator
@@ -388,6 +389,42 @@ class StepOut(Schema):
 
 class IssuedDetail(IssuedOut):
     steps: list[StepOut] = Field(description="Every call that changed something at the vendor for this key")
+
+
+class SpendGroup(StrEnum):
+    KEY = "key"
+    OWNER = "owner"
+    VENDOR = "vendor"
+    ACCOUNT = "account"
+    DAY = "day"
+    ITEM = "item"
+
+
+class SpendLineOut(Schema):
+    group: str | None = Field(description="null: what no key of ours made: traffic that bypasses KeyGate")
+    amount_usd: str
+    requests: int | None
+
+
+class FreshnessOut(Schema):
+    """How current the numbers of an account are."""
+
+    account_id: str
+    vendor: str
+    reports_costs: bool
+    read_at: _Moment
+    delay_seconds: int | None = Field(description="How late the vendor's numbers come; null: it does not say")
+    restated_days: int | None = Field(description="How far back they may still change")
+    error: str | None
+
+
+class VendorSpendOut(Schema):
+    """What vendors bill, by their own cost APIs: late by nature, restated, and never called a hard limit."""
+
+    items: list[SpendLineOut]
+    total_usd: str
+    unattributed_usd: str
+    accounts: list[FreshnessOut]
 
 
 class ReceiptOut(Schema):

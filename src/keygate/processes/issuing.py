@@ -15,6 +15,8 @@ from keygate.issued_keys.desks import Desks
 from keygate.issued_keys.issuer import TokenIssuer
 from keygate.issued_keys.jobs import jobs
 from keygate.issued_keys.repository import IssuedKeyRepository
+from keygate.issued_keys.spend import VendorSpend
+from keygate.issued_keys.spend_repository import SpendRepository
 from keygate.kit.database import UnitOfWork
 from keygate.kit.outbound import Outbound
 from keygate.processes.foundation import Foundation, raw_secret
@@ -31,12 +33,13 @@ class Issuing:
     keys: IssuedKeyService
     accounts: VendorAccountService
     minting: MintingService
+    spend: VendorSpend
     operations: Operations
     outbound: Outbound
 
     def schedule(self, worker: Worker) -> None:
-        for job in jobs(self.operations):
-            worker.every(job.every_seconds, job.name, job.tick, first=min(job.every_seconds, 0.5))
+        for job in jobs(self.operations, self.spend):
+            worker.every(job.every_seconds, job.name, job.tick, first=min(job.every_seconds, 0.5 if job.every_seconds < 60 else 30.0))
 
     async def close(self) -> None:
         await self.operations.stop()
@@ -44,7 +47,7 @@ class Issuing:
 
     @property
     def services(self) -> dict[type, object]:
-        return {IssuedKeyService: self.keys, VendorAccountService: self.accounts, MintingService: self.minting}
+        return {IssuedKeyService: self.keys, VendorAccountService: self.accounts, MintingService: self.minting, VendorSpend: self.spend}
 
 
 async def issuing(
@@ -106,7 +109,15 @@ async def issuing(
         audit=base.audit,
         provisioners=provisioners,
     )
-    return Issuing(keys, accounts, minting, operations, outbound)
+    spend = VendorSpend(
+        database=base.database,
+        repository=SpendRepository(),
+        accounts=account_rows,
+        desks=desks,
+        provisioners=provisioners,
+        clock=base.clock,
+    )
+    return Issuing(keys, accounts, minting, spend, operations, outbound)
 
 
 class Holders:
