@@ -195,7 +195,7 @@ class VendorSpend:
                 end = min(start + WINDOW_DAYS * DAY_NS, (now // DAY_NS + 1) * DAY_NS)
                 rows = await _window(reporter, desk, start, end)
                 records = merged(spend_record(account, row, owners.of(row)) for row in rows)
-                async with self._database.unit() as work:
+                async with self._database.unit(account.organization_id) as work:
                     await self._repository.replace(work.connection, account, records, from_ns=start, to_ns=end)
                     done = ImportState(account.id, account.organization_id, min(end, now), now, now, None)
                     await self._repository.note(work.connection, done)
@@ -207,7 +207,7 @@ class VendorSpend:
 
     async def _failed(self, account: VendorAccount, detail: str, now: int) -> None:
         """What was read before stays; that the account's numbers are old is shown beside them."""
-        async with self._database.unit() as work:
+        async with self._database.unit(account.organization_id) as work:
             known = await self._repository.state(work.connection, account.organization_id, account.id)
             until, read = (None, None) if known is None else (known.until_ns, known.read_at_ns)
             await self._repository.note(work.connection, ImportState(account.id, account.organization_id, until, read, now, detail))

@@ -12,6 +12,8 @@ from keygate.issued_keys import IssuedKeyService, MintingService, Operations, Ve
 from keygate.issued_keys.account_repository import VendorAccountRepository
 from keygate.issued_keys.bench import AtStep, Tools, nothing
 from keygate.issued_keys.desks import Desks
+from keygate.issued_keys.inspection import InspectionService
+from keygate.issued_keys.inspection_repository import InspectionRepository
 from keygate.issued_keys.issuer import TokenIssuer
 from keygate.issued_keys.jobs import jobs
 from keygate.issued_keys.repository import IssuedKeyRepository
@@ -34,11 +36,12 @@ class Issuing:
     accounts: VendorAccountService
     minting: MintingService
     spend: VendorSpend
+    inspection: InspectionService
     operations: Operations
     outbound: Outbound
 
     def schedule(self, worker: Worker) -> None:
-        for job in jobs(self.operations, self.spend):
+        for job in jobs(self.operations, self.spend, self.inspection):
             worker.every(job.every_seconds, job.name, job.tick, first=min(job.every_seconds, 0.5 if job.every_seconds < 60 else 30.0))
 
     async def close(self) -> None:
@@ -47,7 +50,13 @@ class Issuing:
 
     @property
     def services(self) -> dict[type, object]:
-        return {IssuedKeyService: self.keys, VendorAccountService: self.accounts, MintingService: self.minting, VendorSpend: self.spend}
+        return {
+            IssuedKeyService: self.keys,
+            VendorAccountService: self.accounts,
+            MintingService: self.minting,
+            VendorSpend: self.spend,
+            InspectionService: self.inspection,
+        }
 
 
 async def issuing(
@@ -117,7 +126,19 @@ async def issuing(
         provisioners=provisioners,
         clock=base.clock,
     )
-    return Issuing(keys, accounts, minting, spend, operations, outbound)
+    inspection = InspectionService(
+        database=base.database,
+        repository=InspectionRepository(),
+        keys=rows,
+        accounts=account_rows,
+        owners=owners,
+        desks=desks,
+        audit=base.audit,
+        outbox=outbox,
+        provisioners=provisioners,
+        clock=base.clock,
+    )
+    return Issuing(keys, accounts, minting, spend, inspection, operations, outbound)
 
 
 class Holders:
