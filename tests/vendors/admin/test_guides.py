@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from keygate.vendors.admin.adopted import ADOPTIONS, Adoption
+from keygate.vendors.admin.azure import AZURE_ADMIN
+from keygate.vendors.admin.bedrock import BEDROCK_ADMIN
 from keygate.vendors.admin.google import GoogleProvisioner
 
 GUIDES = Path(__file__).resolve().parents[3] / "docs" / "guides"
@@ -23,3 +28,20 @@ def test_guide_tells_each_vendor_without_an_api(adoption: Adoption) -> None:
     text = (GUIDES / "issued-keys-other-vendors.md").read_text()
     assert f"| {adoption.title} |" in text
     assert f"<{adoption.console}>" in text
+
+
+def shown(page: str) -> Any:
+    """The guide's role or policy."""
+    block = re.search(r"```json\n(.*?)```", (GUIDES / page).read_text(), re.DOTALL)
+    assert block is not None
+    return json.loads(block[1])
+
+
+def test_role_for_azure_has_each_action_and_no_other() -> None:
+    assert sorted(shown("issued-keys-azure.md")["Actions"]) == sorted(AZURE_ADMIN.facts.rights)
+
+
+def test_policy_for_bedrock_has_each_action_and_no_other() -> None:
+    statements = shown("issued-keys-bedrock.md")["Statement"]
+    actions = [action for each in statements for action in ([each["Action"]] if isinstance(each["Action"], str) else each["Action"])]
+    assert sorted(actions) == sorted(BEDROCK_ADMIN.facts.rights)

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
+import httpx
 import pytest
 from tests.sdks.bridge import SdkError
 from tests.sdks.google_clients import Google
@@ -17,6 +18,7 @@ from keygate.kit.outbound import Outbound
 from keygate.kit.secret import Secret
 from keygate.sandbox import SandboxServer
 from keygate.sandbox.admin import Account, AdminFault, FaultKind
+from keygate.sandbox.admin.google import budgets, projects
 from keygate.sandbox.admin.google.api import BILLING_ACCOUNT, PARENT, PROJECT, cloud_of
 from keygate.sandbox.admin.google.cloud import NO_SERVICE_ACCOUNT_API_KEYS, NO_SERVICE_ACCOUNT_KEYS
 from keygate.vendors.admin import (
@@ -172,6 +174,19 @@ async def test_limits_read_back_from_google_equal_what_was_asked(
     assert (await provisioner.read(at, made.footprint)).terms == Terms(scopes=(GEMINI,))
     with pytest.raises(Rejected, match="monthly"):
         await provisioner.set_budget(at, made.footprint, NANO, Period.DAY)
+
+
+async def test_service_of_a_cap_is_looked_up_or_taken_from_the_settings(
+    open_desk: Callable[..., AdminDesk], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [(name, _)] = budgets.ELIGIBLE.items()
+    monkeypatch.setattr(budgets, "ELIGIBLE", {name: "Renamed by Google"})
+    monkeypatch.setattr(projects, "ELIGIBLE", {name: "Renamed by Google"})
+    wanted = order(budget_nano=NANO)
+    with pytest.raises(Rejected, match="billing_service"):
+        await provisioner.create(open_desk(own=True), wanted)
+    made = await provisioner.create(open_desk(own=True, billing_service=name.partition("/")[2]), wanted)
+    assert (await provisioner.read(open_desk(own=True), made.footprint)).terms.budget_nano == NANO
 
 
 async def test_cap_that_struck_is_lifted_when_the_budget_is_raised(open_desk: Callable[..., AdminDesk], use: Any) -> None:
@@ -455,3 +470,35 @@ async def test_budget_of_vertex_is_refused(open_desk: Callable[..., AdminDesk], 
     allow_vertex(account)
     with pytest.raises(Rejected, match="Gemini API only"):
         await provisioner.create(open_desk(own=True, service=VERTEX), order(budget_nano=NANO))
+
+
+async def test_sandbox_takes_the_key_file_that_its_console_gives_under_another_name_of_its_address(
+    sandbox: SandboxServer, open_desk: Callable[..., AdminDesk]
+) -> None:
+    async with httpx.AsyncClient(base_url=sandbox.address, timeout=10) as client:
+        made = (await client.post("/_sandbox/admin/google/console/admin_key", json={})).json()
+        await provisioner.create(
+            open_desk(admin=made["credentials"], base_url=sandbox.google_base_url.replace("127.0.0.1", "localhost")), order()
+        )
+        standing = (await client.post("/_sandbox/admin/google/console/standing", json={})).json()
+    assert (len(standing["keys"]), standing["projects"]) == (1, [PROJECT])
+
+
+async def test_project_that_is_not_shown_is_not_called_gone(open_desk: Callable[..., AdminDesk]) -> None:
+    """Google refuses to show a project that is not there with the same words as one that may not be seen."""
+    made = await provisioner.create(open_desk(own=True), order(budget_nano=NANO))
+    blind = open_desk("resourcemanager.projects.get", own=True)
+    for asked in (provisioner.read, provisioner.revoke, provisioner.retire):
+        with pytest.raises(MissingRight) as caught:
+            await asked(blind, made.footprint)
+        assert caught.value.right == "resourcemanager.projects.get"
+    assert (await provisioner.read(open_desk(own=True), made.footprint)).presence is Presence.LIVE
+    await provisioner.retire(open_desk(own=True), made.footprint)
+    assert (await provisioner.read(blind, made.footprint)).presence is Presence.GONE
+
+
+async def test_budget_of_another_period_is_refused_before_anything_is_made(open_desk: Callable[..., AdminDesk]) -> None:
+    at, wanted = open_desk(own=True), order(budget_nano=NANO, budget_period=Period.DAY)
+    with pytest.raises(Rejected, match="monthly"):
+        await provisioner.create(at, wanted)
+    assert await provisioner.find(at, wanted.mark) == ()

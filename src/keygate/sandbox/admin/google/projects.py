@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from keygate.sandbox.admin.google.budgets import ELIGIBLE
 from keygate.sandbox.admin.google.cloud import GoogleCloud, Request, paged
 from keygate.sandbox.admin.google.errors import GoogleError, denied, exists, invalid, no_such
 from keygate.sandbox.admin.google.model import Json, Project
@@ -24,7 +25,8 @@ def serve_resource_manager(cloud: GoogleCloud, request: Request) -> Json:
             return _list(cloud, request)
         case (method, "projects", last):
             name, _, verb = last.partition(":")
-            return _one(cloud, request, method, cloud.project(name), verb)
+            deleted_too = (method, verb) == ("GET", "")
+            return _one(cloud, request, method, cloud.project(name, deleted_too=deleted_too), verb)
         case ("POST", ("folders" | "organizations") as kind, last) if last.endswith(":testIamPermissions"):
             return _tested(cloud, request, f"{kind}/{last.partition(':')[0]}")
     raise no_such("This method")
@@ -132,6 +134,12 @@ def serve_billing(cloud: GoogleCloud, request: Request) -> Json:
                     raise denied("billing.resourceAssociations.create", f"billingAccounts/{account}")
             project.billing_account = account
             return _billing_info(cloud, project)
+        case ("GET", "services"):
+            others = {"services/5A4D-B0X1-0001": "Compute Engine"}
+            listed = [
+                {"name": name, "serviceId": name.partition("/")[2], "displayName": title} for name, title in {**others, **ELIGIBLE}.items()
+            ]
+            return paged(listed, request.query, "services", most=5000)
         case ("GET", "billingAccounts", name) if name in cloud.billing_accounts:
             cloud.need(request, "billing.accounts.get", f"billingAccounts/{name}")
             return {
