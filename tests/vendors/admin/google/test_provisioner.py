@@ -18,6 +18,7 @@ from keygate.kit.outbound import Outbound
 from keygate.kit.secret import Secret
 from keygate.sandbox import SandboxServer
 from keygate.sandbox.admin import Account, AdminFault, FaultKind
+from keygate.sandbox.admin.google import budgets, projects
 from keygate.sandbox.admin.google.api import BILLING_ACCOUNT, PARENT, PROJECT, cloud_of
 from keygate.sandbox.admin.google.cloud import NO_SERVICE_ACCOUNT_API_KEYS, NO_SERVICE_ACCOUNT_KEYS
 from keygate.vendors.admin import (
@@ -173,6 +174,19 @@ async def test_limits_read_back_from_google_equal_what_was_asked(
     assert (await provisioner.read(at, made.footprint)).terms == Terms(scopes=(GEMINI,))
     with pytest.raises(Rejected, match="monthly"):
         await provisioner.set_budget(at, made.footprint, NANO, Period.DAY)
+
+
+async def test_service_of_a_cap_is_looked_up_or_taken_from_the_settings(
+    open_desk: Callable[..., AdminDesk], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [(name, _)] = budgets.ELIGIBLE.items()
+    monkeypatch.setattr(budgets, "ELIGIBLE", {name: "Renamed by Google"})
+    monkeypatch.setattr(projects, "ELIGIBLE", {name: "Renamed by Google"})
+    wanted = order(budget_nano=NANO)
+    with pytest.raises(Rejected, match="billing_service"):
+        await provisioner.create(open_desk(own=True), wanted)
+    made = await provisioner.create(open_desk(own=True, billing_service=name.partition("/")[2]), wanted)
+    assert (await provisioner.read(open_desk(own=True), made.footprint)).terms.budget_nano == NANO
 
 
 async def test_cap_that_struck_is_lifted_when_the_budget_is_raised(open_desk: Callable[..., AdminDesk], use: Any) -> None:
