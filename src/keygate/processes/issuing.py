@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from keygate.events import EventOutbox
 from keygate.identities import Actor
 from keygate.identities.directory import OwnerDirectory
-from keygate.issued_keys import IssuedKeyService, MintingService, Operations, VendorAccountService
+from keygate.issued_keys import AdoptionService, IssuedKeyService, MintingService, Operations, VendorAccountService
 from keygate.issued_keys.account_repository import VendorAccountRepository
 from keygate.issued_keys.bench import AtStep, Tools, nothing
 from keygate.issued_keys.desks import Desks
@@ -37,6 +37,7 @@ class Issuing:
     minting: MintingService
     spend: VendorSpend
     inspection: InspectionService
+    adoption: AdoptionService
     operations: Operations
     outbound: Outbound
 
@@ -56,6 +57,7 @@ class Issuing:
             MintingService: self.minting,
             VendorSpend: self.spend,
             InspectionService: self.inspection,
+            AdoptionService: self.adoption,
         }
 
 
@@ -138,7 +140,19 @@ async def issuing(
         provisioners=provisioners,
         clock=base.clock,
     )
-    return Issuing(keys, accounts, minting, spend, inspection, operations, outbound)
+    adoption = AdoptionService(
+        database=base.database,
+        repository=rows,
+        inspection=inspection,
+        owners=owners,
+        desks=desks,
+        audit=base.audit,
+        outbox=outbox,
+        digest_key=base.digest_key,
+        provisioners=provisioners,
+        clock=base.clock,
+    )
+    return Issuing(keys, accounts, minting, spend, inspection, adoption, operations, outbound)
 
 
 class Holders:
