@@ -48,6 +48,7 @@ from keygate.issued_keys.schemas import (
 )
 from keygate.issued_keys.service import IssuedKeyService, Told
 from keygate.issued_keys.spend import Freshness, VendorSpend
+from keygate.issued_keys.watch import BudgetWatch
 from keygate.kit.clock import NANOSECONDS, Clock, rfc3339, to_ns
 from keygate.kit.money import format_usd
 from keygate.kit.routes import PUBLIC, Instant, Page, PageQuery, Routes, current_actor, service
@@ -66,6 +67,7 @@ _Accounts = Annotated[VendorAccountService, service(VendorAccountService)]
 _Adoption = Annotated[AdoptionService, service(AdoptionService)]
 _Minting = Annotated[MintingService, service(MintingService)]
 _Inspection = Annotated[InspectionService, service(InspectionService)]
+_Watch = Annotated[BudgetWatch, service(BudgetWatch)]
 _Spend = Annotated[VendorSpend, service(VendorSpend)]
 _Clock = Annotated[Clock, service(Clock)]
 _Id = Annotated[str, Path(max_length=100)]
@@ -296,6 +298,12 @@ async def adopt_from_inventory(account_id: _Id, body: AdoptThing, actor: _Actor,
 async def disable_in_inventory(account_id: _Id, body: Thing, actor: _Actor, inspection: _Inspection) -> None:
     """Switches off a key that is not KeyGate's, where the vendor's API can."""
     await inspection.disable(actor, account_id, body.vendor_id)
+
+
+@routes.post("/{issued_key_id}/resume", permission="issued_keys.write", responses=_ABSENT | _STATE | _VENDOR)
+async def resume_issued_key(issued_key_id: _Id, actor: _Actor, watch: _Watch, clock: _Clock) -> IssuedOut:
+    """Switches a key on again that was switched off for its budget."""
+    return IssuedOut.of(await watch.resume(actor, issued_key_id), clock.now_ns())
 
 
 @routes.post("/{issued_key_id}/link", permission="issued_keys.write", status_code=201, responses=_ABSENT | _STATE)
