@@ -18,6 +18,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 ENVIRONMENTS = HERE.parents[1] / ".sdks"
 PYTHON_SDKS = ("openai-1", "openai-2", "openai-3", "anthropic-0", "anthropic-2")
+ADMIN_SDKS = ("google-admin", "google-genai-3")  # of the tests of issued keys
 _UV = str(Path(sys.executable).with_name("uv"))
 _COOL_DOWN = "7 days"
 
@@ -78,7 +79,7 @@ def _run(*command: str, cwd: Path | None = None) -> None:
 def lock() -> None:
     """Writes the lock files anew from `locks/*.in` and `node/package.json`."""
     options = ("--universal", "--python-version", "3.11", "--generate-hashes", "--no-emit-index-url", "--no-header", "--quiet", "--upgrade")
-    for name in PYTHON_SDKS:
+    for name in (*PYTHON_SDKS, *ADMIN_SDKS):
         _run(_UV, "pip", "compile", *options, "--exclude-newer", _COOL_DOWN, f"{name}.in", "-o", f"{name}.txt", cwd=HERE / "locks")
     _run("npm", "install", "--package-lock-only", "--omit-lockfile-registry-resolved", "--no-audit", "--no-fund", cwd=HERE / "node")
 
@@ -86,7 +87,7 @@ def lock() -> None:
 def main(arguments: Sequence[str]) -> None:
     if "--lock" in arguments:
         lock()
-    for name in PYTHON_SDKS:
+    for name in (*PYTHON_SDKS, *ADMIN_SDKS):
         python_environment(name)
     node_environment()
 

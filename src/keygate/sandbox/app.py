@@ -1,15 +1,17 @@
-"""The sandbox as an ASGI application: OpenAI under `/openai/v1`, Anthropic under `/anthropic`, itself under `/_sandbox`.
+"""The sandbox as an ASGI application.
 
-The vendors' admin APIs stand where the vendors have them (`admin/`).
+OpenAI under `/openai/v1`, Anthropic under `/anthropic`, Google's Gemini API under `/google`, itself under `/_sandbox`. The vendors'
+admin APIs stand where the vendors have them (`admin/`).
 """
 
 from __future__ import annotations
 
 import contextlib
 import time
+from typing import Any
 from urllib.parse import unquote
 
-from keygate.sandbox import anthropic, control, openai_inputs
+from keygate.sandbox import anthropic, control, gemini, openai_inputs
 from keygate.sandbox.answer import Dialect, encode
 from keygate.sandbox.catalogue import Use
 from keygate.sandbox.errors import VendorError, no_model, no_path
@@ -30,6 +32,8 @@ _ENDPOINTS: dict[str, tuple[Vendor, Dialect | Plain]] = {
     "/anthropic/v1/messages": (Vendor.ANTHROPIC, anthropic.Messages()),
     "/anthropic/v1/messages/count_tokens": (Vendor.ANTHROPIC, anthropic.CountTokens()),
 }
+_WIRES: dict[Vendor, Any] = {Vendor.OPENAI: openai_inputs, Vendor.ANTHROPIC: anthropic, Vendor.GOOGLE: gemini}
+_VENDORS = (("/anthropic", Vendor.ANTHROPIC), ("/google", Vendor.GOOGLE))
 _MODELS = {Vendor.OPENAI: "/openai/v1/models", Vendor.ANTHROPIC: "/anthropic/v1/models"}
 
 
@@ -52,7 +56,7 @@ class Sandbox:
             with contextlib.suppress(CallerGoneError, BodyTooLargeError):
                 await self.state.admin.serve(api, connection)
             return
-        vendor = Vendor.ANTHROPIC if path.startswith("/anthropic") else Vendor.OPENAI
+        vendor = next((vendor for prefix, vendor in _VENDORS if path.startswith(prefix)), Vendor.OPENAI)
         if scope["method"] == "HEAD":
             await connection.answer(200, [JSON], b"")
             return
@@ -72,6 +76,9 @@ class Sandbox:
         if endpoint is not None and method == "POST":
             await Exchange(self.state, connection, call).run(endpoint[1])
             return
+        if call.vendor is Vendor.GOOGLE:
+            await self._gemini(connection, call)
+            return
         models = _MODELS[call.vendor]
         if method == "GET" and (path == models or path.startswith(models + "/")):
             authenticate(self.state, connection, call)
@@ -79,8 +86,22 @@ class Sandbox:
             return
         raise no_path(call.vendor, method, path)
 
+    async def _gemini(self, connection: Connection, call: Call) -> None:
+        method, path = connection.scope["method"], connection.scope["path"]
+        found = gemini.find(unquote(path))
+        if found is None:
+            raise no_path(call.vendor, method, path)
+        name, does = found
+        if method == "POST" and name and does:
+            await Exchange(self.state, connection, call).run(gemini.dialect_of(name, does))
+        elif method == "GET" and not does:
+            authenticate(self.state, connection, call)
+            await self._models(connection, call, name or "")
+        else:
+            raise no_path(call.vendor, method, path)
+
     async def _models(self, connection: Connection, call: Call, name: str) -> None:
-        wire = openai_inputs if call.vendor is Vendor.OPENAI else anthropic
+        wire = _WIRES[call.vendor]
         if name:
             model = self.state.find_model(call.vendor, name)
             if model is None:

@@ -79,6 +79,13 @@ _ANTHROPIC: dict[str, int | None] = {
     "claude-opus-5": 128_000,
     "claude-opus-5-5": None,
 }
+_GOOGLE: dict[str, int | None] = {
+    "gemini-2.0-flash": 8_192,
+    "gemini-2.5-flash": 65_536,
+    "gemini-2.5-flash-lite": 65_536,
+    "gemini-2.5-pro": 65_536,
+    "gemini-3.5-flash": None,
+}
 _REASONS = re.compile(r"o\d|gpt-[5-9]")
 
 MODELS: dict[str, Model] = {
@@ -94,6 +101,7 @@ MODELS: dict[str, Model] = {
         Model("omni-moderation-latest", Vendor.OPENAI, Use.MODERATIONS),
         Model("text-moderation-latest", Vendor.OPENAI, Use.MODERATIONS),
         *(Model(name, Vendor.ANTHROPIC, max_output=most) for name, most in _ANTHROPIC.items()),
+        *(Model(name, Vendor.GOOGLE, max_output=most) for name, most in _GOOGLE.items()),
     )
 }
 _DATED = re.compile(r"-(?:\d{4}-\d{2}-\d{2}|\d{8}|latest|0)$")

@@ -36,6 +36,9 @@ class VendorError(Exception):
         if vendor is Vendor.OPENAI:
             kind = self.kind or _OPENAI_KINDS.get(self.status, "invalid_request_error" if self.status < 500 else "server_error")
             return {"error": {"message": self.message, "type": kind, "param": self.param, "code": self.code}}
+        if vendor is Vendor.GOOGLE:
+            rpc = _GOOGLE_KINDS.get(self.status, "INVALID_ARGUMENT" if self.status < 500 else "INTERNAL")
+            return {"error": {"code": self.status, "message": self.message, "status": rpc}}
         kind = self.kind or _ANTHROPIC_KINDS.get(self.status, "invalid_request_error" if self.status < 500 else "api_error")
         return {"type": "error", "error": {"type": kind, "message": self.message}, "request_id": request_id}
 
@@ -53,8 +56,21 @@ _ANTHROPIC_KINDS = {
     529: "overloaded_error",
 }
 
+_GOOGLE_KINDS = {
+    401: "UNAUTHENTICATED",
+    403: "PERMISSION_DENIED",
+    404: "NOT_FOUND",
+    409: "ABORTED",
+    429: "RESOURCE_EXHAUSTED",
+    503: "UNAVAILABLE",
+    504: "DEADLINE_EXCEEDED",
+}
+
 
 def no_key(vendor: Vendor) -> VendorError:
+    if vendor is Vendor.GOOGLE:
+        message = "Method doesn't allow unregistered callers (callers without established identity)."
+        return VendorError(403, f"{message} Please use API Key or other form of API consumer identity to call this API.")
     if vendor is Vendor.OPENAI:
         return VendorError(
             401, "You didn't provide an API key. You need to provide your API key in an Authorization header using Bearer auth."
@@ -63,6 +79,8 @@ def no_key(vendor: Vendor) -> VendorError:
 
 
 def bad_key(vendor: Vendor) -> VendorError:
+    if vendor is Vendor.GOOGLE:
+        return VendorError(400, "API key not valid. Please pass a valid API key.")
     if vendor is Vendor.OPENAI:
         return VendorError(401, "Incorrect API key provided.", code="invalid_api_key")
     return VendorError(401, "invalid x-api-key")
@@ -71,6 +89,8 @@ def bad_key(vendor: Vendor) -> VendorError:
 def key_refused(vendor: Vendor, status: KeyStatus) -> VendorError | None:
     """Why a key of this status isn't served; None: it is."""
     openai = vendor is Vendor.OPENAI
+    if vendor is Vendor.GOOGLE and status in {KeyStatus.OUT_OF_QUOTA, KeyStatus.RATE_LIMITED}:
+        return VendorError(429, "You exceeded your current quota, please check your plan and billing details.")
     match status:
         case KeyStatus.VALID:
             return None
@@ -94,6 +114,11 @@ def no_model(vendor: Vendor, name: str) -> VendorError:
     if vendor is Vendor.OPENAI:
         message = f"The model `{name[:200]}` does not exist or you do not have access to it."
         return VendorError(404, message, kind="invalid_request_error", code="model_not_found")
+    if vendor is Vendor.GOOGLE:
+        message = (
+            f"models/{name[:200]} is not found, or is not supported for this method. Call ListModels to see the list of available models."
+        )
+        return VendorError(404, message)
     return VendorError(404, f"model: {name[:200]}")
 
 

@@ -10,10 +10,11 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
+from urllib.parse import parse_qs
 
 import msgspec
 
-from keygate.sandbox import openai_inputs
+from keygate.sandbox import gemini, openai_inputs
 from keygate.sandbox.answer import Answer, Asked, Dialect, compose, encode
 from keygate.sandbox.anthropic import CountTokens
 from keygate.sandbox.catalogue import Model, Use
@@ -67,7 +68,7 @@ class Exchange:
             dialect.check(asked, model)
         if key.grant is not None:
             key.grant.admit(model.name)
-        if isinstance(dialect, CountTokens):
+        if isinstance(dialect, CountTokens | gemini.CountTokens):
             await self._json(dialect.count(asked, body_bytes=len(raw)))
             return
         behaviour = self._behaviour(key, asked)
@@ -188,12 +189,15 @@ class Exchange:
 
 
 def authenticate(state: SandboxState, connection: Connection, call: Call) -> Key:
-    """The key that the caller shows: Bearer; for Anthropic `x-api-key` too. Raises `VendorError`."""
+    """The key that the caller shows: Bearer; Anthropic `x-api-key` too; Google `x-goog-api-key` or `?key=`. Raises `VendorError`."""
     headers = connection.headers
     bearer = headers.get(b"authorization", b"").decode("latin-1")
     shown = bearer[7:].strip() if bearer[:7].lower() == "bearer " else ""
     if call.vendor is Vendor.ANTHROPIC and b"x-api-key" in headers:
         shown = headers[b"x-api-key"].decode("latin-1")
+    if call.vendor is Vendor.GOOGLE:
+        query = parse_qs(connection.scope["query_string"].decode("latin-1"))
+        shown = headers.get(b"x-goog-api-key", b"").decode("latin-1") or query.get("key", [""])[-1]
     call.retry_count = _text(headers.get(b"x-stainless-retry-count"))
     call.caller_request_id = _text(headers.get(b"x-request-id"))
     if not shown:

@@ -23,6 +23,7 @@ class Vendor(StrEnum):
     OPENAI = "openai"
     ANTHROPIC = "anthropic"
     OPENROUTER = "openrouter"
+    GOOGLE = "google"
 
 
 class KeyStatus(StrEnum):

@@ -112,6 +112,10 @@ class SandboxServer:
     def anthropic_base_url(self) -> str:
         return f"{self.address}/anthropic"
 
+    @property
+    def google_base_url(self) -> str:
+        return f"{self.address}/google"
+
     def _run(self) -> None:
         with asyncio.Runner(loop_factory=self._server.config.get_loop_factory()) as runner:
             runner.run(self._server.serve(sockets=[self._listener]))

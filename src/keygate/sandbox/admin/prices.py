@@ -97,6 +97,11 @@ _PRICES: dict[str, Price] = {
     "claude-haiku-5-5": Price.of("0.1", "0.01", "0.125", "0.5"),
     "claude-opus-5": Price.of("5", "0.5", "6.25", "25"),
     "claude-opus-5-5": Price.of("4", "0.2", "5", "20"),
+    "gemini-2.0-flash": Price.of("0.1", "0.025", "0.1", "0.4"),
+    "gemini-2.5-flash": Price.of("0.3", "0.03", "0.3", "2.5"),
+    "gemini-2.5-flash-lite": Price.of("0.1", "0.01", "0.1", "0.4"),
+    "gemini-2.5-pro": Price.of("1.25", "0.125", "1.25", "10"),
+    "gemini-3.5-flash": Price.of("1.5", "0.15", "1.5", "9"),
     "omni-moderation-latest": Price.of("0", "0", "0", "0"),
     "text-moderation-latest": Price.of("0", "0", "0", "0"),
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from keygate.sandbox.admin.api import AdminApi
+from keygate.sandbox.admin.google import GoogleAdmin
 from keygate.sandbox.admin.openai import OpenAIAdmin
 
-APIS: tuple[AdminApi, ...] = (OpenAIAdmin(),)
+APIS: tuple[AdminApi, ...] = (OpenAIAdmin(), GoogleAdmin())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from keygate.vendors.admin.google import GoogleProvisioner
 from keygate.vendors.admin.interface import Provisioner
 
-PROVISIONERS: dict[str, Provisioner] = {}
+PROVISIONERS: dict[str, Provisioner] = {each.facts.vendor: each for each in (GoogleProvisioner(),)}

@@ -1,0 +1,133 @@
+"""Google's services behind one admin API: sign-in by access tokens of service accounts, each service at the path of its name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
+from urllib.parse import parse_qsl
+
+from keygate.sandbox.admin.account import Account
+from keygate.sandbox.admin.api import AdminApi, AdminRequest, Answer, Route
+from keygate.sandbox.admin.google import apikeys, budgets, iam, oauth, projects, quotas
+from keygate.sandbox.admin.google.cloud import CEILINGS, GoogleCloud, Request
+from keygate.sandbox.admin.google.errors import RPC_OF, GoogleError, no_such, unauthenticated
+from keygate.sandbox.admin.google.model import GEMINI, Json
+from keygate.sandbox.admin.model import Credential
+from keygate.sandbox.errors import VendorError
+from keygate.sandbox.model import Vendor
+
+SERVICES: Mapping[str, Callable[[GoogleCloud, Request], Json]] = {
+    "iam": iam.serve,
+    "apikeys": apikeys.serve,
+    "cloudresourcemanager": projects.serve_resource_manager,
+    "orgpolicy": projects.serve_org_policy,
+    "serviceusage": quotas.serve,
+    "cloudbilling": projects.serve_billing,
+    "billingbudgets": budgets.serve,
+}
+PROJECT = "sandbox-project"
+PARENT = "folders/100"
+BILLING_ACCOUNT = "01A2B3-C4D5E6-F7A8B9"
+TOKEN_URI = "https://oauth2.googleapis.com/token"  # noqa: S105  (an address)
+_VERBS = {"POST": "create", "GET": "get", "PATCH": "patch", "PUT": "update", "DELETE": "delete"}
+
+
+def cloud_of(account: Account) -> GoogleCloud:
+    """The cloud that stands behind the account."""
+    entry = account.shelves["cloud"].get("cloud")
+    assert entry is not None  # noqa: S101  (put there by `prepare`)
+    cloud: GoogleCloud = entry.more["cloud"]
+    return cloud
+
+
+class GoogleAdmin(AdminApi):
+    """Operations are named `iam.serviceAccounts.create`, `apikeys.keys.delete`, `iam.serviceAccounts.disable`, `oauth2.token`."""
+
+    vendor: ClassVar[Vendor] = Vendor.GOOGLE
+    prefixes: ClassVar[tuple[str, ...]] = tuple(f"/google/{service}" for service in (*SERVICES, "oauth2"))
+    routes: ClassVar[tuple[Route, ...]] = ()
+    ceilings: ClassVar[Mapping[str, int]] = CEILINGS
+
+    def prepare(self, account: Account) -> None:
+        """A project with the Gemini API, in a folder, and the billing account that pays for it."""
+        cloud = GoogleCloud(account)
+        account.make("cloud", "cloud", {}, cloud=cloud)
+        cloud.add_billing_account(BILLING_ACCOUNT)
+        cloud.add_project(PROJECT, parent=PARENT, services=(GEMINI,)).billing_account = BILLING_ACCOUNT
+
+    def console(self, account: Account, action: str, body: dict[str, Any]) -> Any:
+        """What an administrator does by hand. `admin_key` {without?, token_uri?, account_id?}: a service account that may everything but
+        `without`, and its credentials file. `policy` {project?, constraint, rule}: an organisation policy."""
+        cloud = cloud_of(account)
+        if action == "admin_key":
+            made = cloud.add_service_account(PROJECT, str(body.get("account_id", f"keygate-{len(cloud.accounts) + 1}")))
+            made.created_at = 0  # long known everywhere
+            account.credentials[made.email] = Credential(made.email, made.email, None, frozenset(body.get("without", ())))
+            _, file = iam.create_key_of(cloud, made, token_uri=str(body.get("token_uri", TOKEN_URI)))
+            return {"email": made.email, "credentials": file}
+        if action == "policy":
+            cloud.projects[str(body.get("project", PROJECT))].policies[str(body["constraint"])] = body["rule"]
+            return {}
+        return super().console(account, action, body)
+
+    def find(self, request: AdminRequest) -> Route:
+        _, _, service, path = (*request.path.split("/", 3), "")[:4]
+        if (service, path, request.method) == ("oauth2", "token", "POST"):
+            return Route("POST", request.path, "oauth2.token", None, _exchange, open=True)
+        if service not in SERVICES:
+            raise no_such("This service")
+        return Route(request.method, "/", operation_of(request.method, service, path), None, _handler(service, path))
+
+    def authenticate(self, account: Account, request: AdminRequest) -> Credential:
+        email = cloud_of(account).identify(self.shown_secret(request))
+        return account.credentials.get(email) or Credential(email, email, frozenset())
+
+    def unknown_caller(self, shown: str | None) -> VendorError:  # noqa: ARG002  (all the same to Google)
+        return unauthenticated()
+
+    def lacks(self, right: str) -> VendorError:
+        return GoogleError("PERMISSION_DENIED", f"Permission '{right}' denied.")
+
+    def too_fast(self, seconds: float) -> VendorError:
+        message = "Quota exceeded for quota metric 'Requests' and limit 'Requests per minute'."
+        error = GoogleError("RESOURCE_EXHAUSTED", message, reason="RATE_LIMIT_EXCEEDED")
+        error.retry_after = str(int(seconds + 0.999))
+        return error
+
+    def error(self, error: VendorError, request: AdminRequest) -> Answer:
+        if type(error) is VendorError:  # of a fault on request, or of the body's reader
+            rpc = RPC_OF.get(error.status, "INVALID_ARGUMENT" if error.status < 500 else "INTERNAL")
+            body = {"error": {"code": error.status, "message": error.message, "status": error.code or rpc}}
+            found = super().error(error, request)
+            return Answer(found.status, body, found.headers)
+        return super().error(error, request)
+
+
+def operation_of(method: str, service: str, path: str) -> str:
+    """`iam`, `v1/projects/p/serviceAccounts/x:disable` → `iam.serviceAccounts.disable`."""
+    *parts, last = path.split("/")[1:] or [""]
+    name, _, verb = last.partition(":")
+    if len(parts) % 2:  # a thing in a collection
+        collection, does = parts[-1], verb or _VERBS.get(method, method)
+    else:
+        collection, does = name, verb or ("list" if method == "GET" else _VERBS.get(method, method))
+    if name in {"keyString", "billingInfo"}:
+        collection, does = (parts[-2], name) if len(parts) >= 2 else (name, does)
+    return f"{service}.{collection}.{does}"
+
+
+def _handler(service: str, path: str) -> Callable[[Account, AdminRequest], Any]:
+    def handle(account: Account, request: AdminRequest) -> Any:
+        credential = request.credential
+        assert credential is not None  # noqa: S101  (no route of a service is open)
+        query = {name: values[-1] for name, values in request.query.items()}
+        token_uri = f"{request.base_url}/google/oauth2/token"
+        asked = Request(request.method, service, path, query, request.json(), credential.value, token_uri)
+        return SERVICES[service](cloud_of(account), asked)
+
+    return handle
+
+
+def _exchange(account: Account, request: AdminRequest) -> Any:
+    form = dict(parse_qsl(request.raw.decode("latin-1")))
+    return oauth.exchange(cloud_of(account), form, audiences={TOKEN_URI, f"{request.base_url}/google/oauth2/token"})

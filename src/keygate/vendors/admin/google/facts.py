@@ -1,0 +1,103 @@
+"""What Google's admin APIs can do with keys of the Gemini API, as data."""
+
+from __future__ import annotations
+
+from keygate.vendors.admin.interface import ProvisionerFacts, Term
+
+GEMINI = "generativelanguage.googleapis.com"
+NO_BOUND_KEYS = "iam.managed.disableServiceAccountApiKeyCreation"
+
+RIGHTS = {
+    "resourcemanager.projects.get": "find the project",
+    "serviceusage.services.get": "see that the Gemini API is enabled",
+    "iam.serviceAccounts.create": "make an owner's service account",
+    "iam.serviceAccounts.get": "find and read it",
+    "iam.serviceAccounts.update": "rename it",
+    "iam.serviceAccounts.disable": "the kill switch",
+    "iam.serviceAccounts.enable": "take the kill switch back",
+    "iam.serviceAccounts.delete": "clear up after a key's end",
+    "iam.serviceAccountApiKeyBindings.create": "bind a key to its service account",
+    "apikeys.keys.create": "make a key",
+    "apikeys.keys.get": "read a key back",
+    "apikeys.keys.getKeyString": "hand the key over",
+    "apikeys.keys.list": "find keys, and the inventory",
+    "apikeys.keys.update": "rename a key",
+    "apikeys.keys.delete": "revoke a key",
+}
+PROJECT_RIGHTS = {
+    "resourcemanager.projects.create": "make a project of its own for each owner",
+    "resourcemanager.projects.delete": "clear up after a key's end",
+    "resourcemanager.projects.list": "the inventory",
+    "serviceusage.services.enable": "enable the Gemini API in it",
+    "resourcemanager.projects.createBillingAssignment": "have it paid for",
+    "serviceusage.quotas.get": "read its quota back",
+    "serviceusage.quotas.update": "set its requests per minute",
+}
+BILLING_RIGHTS = {
+    "billing.resourceAssociations.create": "have a project paid for",
+    "billing.budgets.create": "set a spend cap",
+    "billing.budgets.get": "read a spend cap back",
+    "billing.budgets.list": "find a spend cap",
+    "billing.budgets.update": "change a spend cap",
+    "billing.budgets.delete": "remove a spend cap",
+}
+
+FACTS = ProvisionerFacts(
+    vendor="google",
+    title="Google (Gemini API)",
+    hosts={
+        "gemini": f"https://{GEMINI}",
+        **{
+            name: f"https://{name}.googleapis.com"
+            for name in (
+                "oauth2",
+                "iam",
+                "apikeys",
+                "cloudresourcemanager",
+                "orgpolicy",
+                "serviceusage",
+                "cloudbilling",
+                "billingbudgets",
+            )
+        },
+    },
+    admin_key_env=("GOOGLE_ADMIN_CREDENTIALS",),
+    admin_key_form="the JSON key file of a service account that may administer service accounts and API keys",
+    confirms=frozenset({Term.BUDGET, Term.REQUESTS_PER_MINUTE, Term.SCOPES}),
+    tells_last_use=False,
+    revoke_delay_seconds=None,
+    container="service account",
+    ceiling=100,
+    calls_per_minute=100,
+    base_url_env="GOOGLE_GEMINI_BASE_URL",
+    settings={
+        "project": "the project in which service accounts and keys are made (required)",
+        "parent": "folders/… or organizations/…: each key gets a project of its own there, which budgets and rate limits need",
+        "billing_account": "the billing account that pays for such projects: 012345-6789AB-CDEF01",
+    },
+    options={"allowed_ips": "addresses from which the key may be used, separated by commas"},
+    cannot={
+        "models": "Google's key restrictions know services and methods, not models: use a virtual key where models must be limited",
+        "tokens_per_minute": "Google counts input tokens per project and model only: use a virtual key",
+        "expiry": "Google's keys have no end: KeyGate revokes the key when its lease ends",
+        "budget without a project of its own": "Google caps the spend of projects: set `parent` and `billing_account`",
+        "budget per day or week": "Google's spend caps are monthly",
+        "last use": "uses of such keys are not recorded in the service account's metrics: an old key can't be shown unused",
+        "spend per key": "there is no cost API; costs go to a BigQuery export, by project: KeyGate shows none, and says so",
+        "disabling one key": "Google has no verb for it: KeyGate disables the service account, which stops its keys at once",
+    },
+    rights={**RIGHTS, **PROJECT_RIGHTS, **BILLING_RIGHTS},
+    max_keys_per_container=None,
+    sources={
+        "methods, fields, LROs, spend caps, disable is immediate": "discovery documents in google-api-python-client 2.202.0 "
+        "(iam.v1 20261023, apikeys.v2 20260818, cloudresourcemanager.v3 20261107, serviceusage.v1beta1 20260921, "
+        "billingbudgets.v1 20261011), read 2026-11-26",
+        "rights to make a key; keys are bound to service accounts; uses are not in its metrics": "ai.google.dev/gemini-api/docs/api-key "
+        "as a public copy quotes it, read 2026-11-26",
+        "organisation policy": f"{NO_BOUND_KEYS} is enforced by default, the Gemini API excepted by `allowedServices`: "
+        "public projects' notes, read 2026-11-26; the parameter's exact form is not verified with Google",
+        "100 service accounts in a project": "widely quoted, not verified",
+        "120 writes and 240 reads a minute (API keys)": "docs.cloud.google.com/api-keys/docs/quotas.md.txt, read 2026-11-20",
+        "quota metrics of the Gemini API, its id in the billing catalogue": "not verified: taken from the lists that Google answers",
+    },
+)

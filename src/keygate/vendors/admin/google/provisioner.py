@@ -1,0 +1,391 @@
+"""Google: keys of the Gemini API, each bound to a service account of its own.
+
+    service account  kg-…@project        made first; disabling it is the kill switch: Google rejects it immediately
+    API key          kg-…-1              bound to the account, restricted to one service; `keyString` tells it again
+    project          kg-…                only with the settings `parent` and `billing_account`: what Google caps is a project's spend
+
+Without a project of its own a key has neither budget nor quota at Google: both belong to projects. Sources: `facts.py`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+from keygate.kit.secret import Secret
+from keygate.vendors.admin.errors import MissingRight, NotFound, Rejected, Unavailable
+from keygate.vendors.admin.google import limits
+from keygate.vendors.admin.google.calls import (
+    account_of,
+    billing_account,
+    call,
+    credentials_of,
+    email_of,
+    finish,
+    key_of,
+    keys_path,
+    last_of,
+    moment_ns,
+    own_projects,
+    shared_project,
+    targets_of,
+)
+from keygate.vendors.admin.google.facts import BILLING_RIGHTS, FACTS, GEMINI, NO_BOUND_KEYS, PROJECT_RIGHTS, RIGHTS
+from keygate.vendors.admin.interface import (
+    Desk,
+    Footprint,
+    Found,
+    Made,
+    Mark,
+    Order,
+    Period,
+    Presence,
+    ProvisionerFacts,
+    Reading,
+    Right,
+    Terms,
+    Verification,
+    generation_of,
+)
+
+_LISTED_PAGES = 100
+_KEYS_RETRIED = 8  # a service account that was just made is not known everywhere at once
+
+
+class GoogleProvisioner:
+    adds_key = True
+
+    @property
+    def facts(self) -> ProvisionerFacts:
+        return FACTS
+
+    async def verify(self, desk: Desk) -> Verification:
+        project = shared_project(desk)
+        account = str(credentials_of(desk.admin)["client_email"])
+        rights = await self._held(desk, "cloudresourcemanager", f"v3/projects/{project}", RIGHTS)
+        if parent := desk.settings.get("parent"):
+            rights += await self._held(desk, "cloudresourcemanager", f"v3/{parent}", PROJECT_RIGHTS)
+        if billing := billing_account(desk):
+            rights += await self._held(desk, "cloudbilling", f"v1/billingAccounts/{billing}", BILLING_RIGHTS)
+        notes = []
+        rights.append(await self._policy_right(desk, project))
+        service = await call(
+            desk,
+            "serviceusage",
+            "GET",
+            f"v1/projects/{project}/services/{GEMINI}",
+            "see whether the Gemini API is enabled",
+            accept=(403, 404),
+        )
+        if service is not None and service.get("state") != "ENABLED":
+            rights.append(Right(f"{GEMINI} enabled in {project}", False, "use keys: enable the service in the project"))
+        if not desk.settings.get("parent"):
+            notes.append(
+                "keys share one project: no budget and no rate limit can be set at Google; set `parent` and `billing_account` for that"
+            )
+        return Verification(tuple(rights), account, tuple(notes))
+
+    async def _held(self, desk: Desk, service: str, resource: str, wanted: Mapping[str, str]) -> list[Right]:
+        """Which of these rights the credential has on a resource: Google is asked for exactly that, and makes nothing."""
+        what = f"see which rights the admin credential has on {resource.partition('/')[2]}"
+        answer = await call(
+            desk,
+            service,
+            "POST",
+            f"{resource}:testIamPermissions",
+            what,
+            json={"permissions": list(wanted)},
+            accept=(403, 404),
+            changes=False,
+        )
+        has = set() if answer is None else set(answer.get("permissions", []))
+        return [Right(name, name in has, purpose) for name, purpose in wanted.items()]
+
+    async def _policy_right(self, desk: Desk, project: str) -> Right:
+        """The organisation policy that forbids bound keys: told beforehand, as only the organisation's administrators can change it."""
+        name = f"organisation policy {NO_BOUND_KEYS}: not in force for {GEMINI}"
+        path = f"v2/projects/{project}/policies/{NO_BOUND_KEYS}:getEffectivePolicy"
+        policy = await call(
+            desk, "orgpolicy", "GET", path, "see the organisation's policies", right="orgpolicy.policy.get", accept=(403, 404)
+        )
+        needed_for = "make keys that are bound to service accounts"
+        if policy is None:
+            return Right(name, None, needed_for)
+        rules = [rule for rule in policy.get("spec", {}).get("rules", []) if rule.get("enforce")]
+        allowed = all(GEMINI in rule.get("parameters", {}).get("allowedServices", []) for rule in rules)
+        return Right(name, allowed, needed_for)
+
+    async def create(self, desk: Desk, order: Order) -> Made:
+        terms, own = order.terms, own_projects(desk)
+        if not own and (terms.budget_nano is not None or terms.requests_per_minute is not None):
+            raise Rejected(
+                "Google sets budgets and rate limits on projects: enter `parent` and `billing_account` in the vendor's settings, "
+                "or order the key without them"
+            )
+        project = await self._own_project(desk, order) if own else shared_project(desk)
+        email = await self._account(desk, project, order)
+        place = {"project": project, "service_account": email}
+        if own:
+            container = Footprint(place)
+            await self.set_budget(desk, container, terms.budget_nano, terms.budget_period)
+            if terms.requests_per_minute is not None:
+                await self.set_limits(desk, container, terms)
+        key_id, secret = await self._key(desk, project, email, order)
+        return Made(Footprint(place, key_id), secret, "GEMINI_API_KEY")
+
+    async def _own_project(self, desk: Desk, order: Order) -> str:
+        project, parent, billing = order.mark.tag, desk.settings["parent"], billing_account(desk)
+        # Google does not tell an unknown project from a forbidden one.
+        found = await call(desk, "cloudresourcemanager", "GET", f"v3/projects/{project}", "find the project", accept=(403, 404))
+        if found is None:
+            body = {"projectId": project, "parent": parent, "displayName": project, "labels": {"keygate": "issued-key"}}
+            what, right = "make the project", "resourcemanager.projects.create"
+            made = await call(desk, "cloudresourcemanager", "POST", "v3/projects", what, right=right, json=body, accept=(409,))
+            if made is not None:
+                await finish(desk, "cloudresourcemanager", "v3", made, what)
+        path, what = f"v1/projects/{project}/billingInfo", "have the project paid for"
+        body = {"billingAccountName": f"billingAccounts/{billing}"}
+        await call(desk, "cloudbilling", "PUT", path, what, right="resourcemanager.projects.createBillingAssignment", json=body)
+        for service in (GEMINI, "apikeys.googleapis.com", "iam.googleapis.com"):
+            path, what = f"v1/projects/{project}/services/{service}:enable", f"enable {service}"
+            started = await call(desk, "serviceusage", "POST", path, what, right="serviceusage.services.enable", json={}, repeatable=True)
+            await finish(desk, "serviceusage", "v1", started or {}, what)
+        return project
+
+    async def _account(self, desk: Desk, project: str, order: Order) -> str:
+        """The owner's service account, found or made, and enabled."""
+        account = await account_of(desk, project, order.mark.tag)
+        if account is None:
+            body = {
+                "accountId": order.mark.tag,
+                "serviceAccount": {
+                    "displayName": order.title.encode()[:100].decode(errors="ignore"),
+                    "description": f"KeyGate {order.mark.id}",
+                },
+            }
+            what, right = "make the service account", "iam.serviceAccounts.create"
+            await call(desk, "iam", "POST", f"v1/projects/{project}/serviceAccounts", what, right=right, json=body, accept=(409,))
+        elif account.get("disabled"):
+            await self._switch(desk, project, email_of(project, order.mark.tag), enabled=True)
+        return email_of(project, order.mark.tag)
+
+    async def _key(self, desk: Desk, project: str, email: str, order: Order) -> tuple[str, Secret]:
+        """The key and its id. A key's id stays taken for 30 days after it was deleted; a live key of this generation is
+        taken over, as Google tells its string again."""
+        name = order.mark.key_name(order.generation)
+        restrictions: dict[str, Any] = {"apiTargets": [{"service": GEMINI}]}
+        if addresses := [each.strip() for each in order.options.get("allowed_ips", "").split(",") if each.strip()]:
+            restrictions["serverKeyRestrictions"] = {"allowedIps": addresses}
+        body = {"displayName": name, "serviceAccountEmail": email, "restrictions": restrictions, "annotations": {"keygate": order.mark.id}}
+        for key_id in (name, *(f"{name}-{again}" for again in range(2, 6))):
+            await self._make_key(desk, project, key_id, body)
+            key = await key_of(desk, project, key_id)
+            if key is not None and "deleteTime" not in key and key.get("serviceAccountEmail") == email:
+                what = "read the key"
+                told = await call(
+                    desk, "apikeys", "GET", f"{keys_path(project)}/{key_id}/keyString", what, right="apikeys.keys.getKeyString"
+                )
+                secret = (told or {}).get("keyString")
+                if not isinstance(secret, str) or not secret:
+                    raise Unavailable("read the key: Google gave no key string")
+                return key_id, Secret(secret)
+        raise Rejected("make the key: every id of this generation is taken by a key that was deleted within 30 days; rotate once more")
+
+    async def _make_key(self, desk: Desk, project: str, key_id: str, body: Mapping[str, Any]) -> None:
+        """Makes the key unless its id is taken. A service account that was just made may not be known yet: that is waited for."""
+        for attempt in range(1, _KEYS_RETRIED + 1):
+            what, right = "make the key", "apikeys.keys.create"
+            try:
+                started = await call(
+                    desk, "apikeys", "POST", keys_path(project), what, right=right, json=body, params={"keyId": key_id}, accept=(409,)
+                )
+            except (NotFound, MissingRight) as error:
+                if attempt == _KEYS_RETRIED or (isinstance(error, MissingRight) and await self._really_missing(desk, project, error.right)):
+                    raise
+                await asyncio.sleep(min(8.0, 0.25 * 2**attempt))
+                continue
+            if started is not None:
+                await finish(desk, "apikeys", "v2", started, what)
+            return
+
+    async def _really_missing(self, desk: Desk, project: str, right: str) -> bool:
+        """Google refuses with the same words where the service account is not known yet."""
+        if not right.startswith("iam.serviceAccount"):
+            return True
+        held = await self._held(desk, "cloudresourcemanager", f"v3/projects/{project}", {right: ""})
+        return not held[0].held
+
+    async def find(self, desk: Desk, mark: Mark) -> tuple[Found, ...]:
+        project, found = shared_project(desk), []
+        if own_projects(desk):
+            project = mark.tag
+            what = "find the project"
+            shown = await call(desk, "cloudresourcemanager", "GET", f"v3/projects/{project}", what, accept=(403, 404))
+            if shown is None or shown.get("state") != "ACTIVE":
+                return ()
+            found.append(Found(Footprint({"project": project}), project, Presence.LIVE))
+        email = email_of(project, mark.tag)
+        account = await account_of(desk, project, mark.tag)
+        place = {"project": project, "service_account": email}
+        state = Presence.DISABLED if account is not None and account.get("disabled") else Presence.LIVE
+        if account is not None:
+            found.append(Found(Footprint(place), mark.tag, state))
+        for key in await self._keys_in(desk, project):
+            name = str(key.get("displayName", ""))
+            if key.get("serviceAccountEmail") == email or generation_of(name, mark) is not None:
+                found.append(Found(Footprint(place, last_of(key)), name, state, generation_of(name, mark), owner=email))
+        return tuple(found)
+
+    async def _keys_in(self, desk: Desk, project: str) -> list[dict[str, Any]]:
+        keys: list[dict[str, Any]] = []
+        token: str | None = None
+        for _ in range(_LISTED_PAGES):
+            params = {"pageSize": 300, "pageToken": token}
+            page = await call(
+                desk, "apikeys", "GET", keys_path(project), "list the keys", right="apikeys.keys.list", params=params, accept=(404,)
+            )
+            keys += (page or {}).get("keys", [])
+            token = (page or {}).get("nextPageToken")
+            if not token:
+                break
+        return keys
+
+    async def read(self, desk: Desk, footprint: Footprint) -> Reading:
+        project, email = footprint.place["project"], footprint.place.get("service_account", "")
+        if await self._project_is_gone(desk, project):
+            return Reading(Presence.GONE)
+        account = await account_of(desk, project, email.partition("@")[0]) if email else None
+        key = None
+        if footprint.key is not None:
+            key = await key_of(desk, project, footprint.key)
+            if key is None or "deleteTime" in key:
+                return Reading(Presence.GONE)
+            email = str(key.get("serviceAccountEmail", email))
+            if not email:  # a standard key, made by hand
+                return Reading(Presence.LIVE, Terms(scopes=targets_of(key)), name=str(key.get("displayName", "")))
+            account = await account_of(desk, project, email.partition("@")[0])
+        if account is None and email:
+            return Reading(Presence.GONE)  # a key whose service account was deleted is refused for good
+        presence = Presence.DISABLED if account is not None and account.get("disabled") else Presence.LIVE
+        terms = Terms(scopes=None if key is None else targets_of(key))
+        if project != desk.settings.get("project"):
+            budget = await limits.read_cap(desk, project) if billing_account(desk) else None
+            terms = Terms(budget_nano=budget, requests_per_minute=await limits.read_requests_per_minute(desk, project), scopes=terms.scopes)
+        name = str((key or account or {}).get("displayName", ""))
+        return Reading(presence, terms, name=name)
+
+    async def _project_is_gone(self, desk: Desk, project: str) -> bool:
+        if project == desk.settings.get("project"):
+            return False
+        found = await call(desk, "cloudresourcemanager", "GET", f"v3/projects/{project}", "read the project", accept=(403, 404))
+        return found is None or found.get("state") != "ACTIVE"
+
+    async def revoke(self, desk: Desk, footprint: Footprint) -> None:
+        """Deletes the key. Google does not say how soon a deleted key is refused; so where it is the last one of its
+        service account, the account is disabled first, which counts at once."""
+        project, email, key_id = footprint.place["project"], footprint.place.get("service_account", ""), footprint.key
+        if key_id is None or await self._project_is_gone(desk, project):
+            return
+        key = await key_of(desk, project, key_id)
+        if key is None or "deleteTime" in key:
+            return
+        ours = email.startswith("kg-") and key.get("serviceAccountEmail") == email
+        if ours and not [
+            each for each in await self._keys_in(desk, project) if each.get("serviceAccountEmail") == email and last_of(each) != key_id
+        ]:
+            await self._switch(desk, project, email, enabled=False)
+        await self._delete_key(desk, project, key_id)
+
+    async def _delete_key(self, desk: Desk, project: str, key_id: str) -> None:
+        what, right = "delete the key", "apikeys.keys.delete"
+        started = await call(desk, "apikeys", "DELETE", f"{keys_path(project)}/{key_id}", what, right=right, accept=(404,))
+        if started is not None:
+            await finish(desk, "apikeys", "v2", started, what)
+
+    async def retire(self, desk: Desk, footprint: Footprint) -> None:
+        project, email = footprint.place["project"], footprint.place.get("service_account", "")
+        if await self._project_is_gone(desk, project):
+            return
+        if email and await account_of(desk, project, email.partition("@")[0]) is not None:
+            await self._switch(desk, project, email, enabled=False)
+            for key in await self._keys_in(desk, project):
+                if key.get("serviceAccountEmail") == email:
+                    await self._delete_key(desk, project, last_of(key))
+            what, right = "delete the service account", "iam.serviceAccounts.delete"
+            await call(desk, "iam", "DELETE", f"v1/projects/{project}/serviceAccounts/{email}", what, right=right, accept=(404,))
+        if project != desk.settings.get("project"):
+            await self.set_budget(desk, footprint, None, Period.MONTH)
+            what, right = "delete the project", "resourcemanager.projects.delete"
+            started = await call(desk, "cloudresourcemanager", "DELETE", f"v3/projects/{project}", what, right=right, accept=(404,))
+            await finish(desk, "cloudresourcemanager", "v3", started or {}, what)
+
+    async def set_enabled(self, desk: Desk, footprint: Footprint, *, enabled: bool) -> None:
+        await self._switch(desk, footprint.place["project"], footprint.place["service_account"], enabled=enabled)
+
+    async def _switch(self, desk: Desk, project: str, email: str, *, enabled: bool) -> None:
+        verb = "enable" if enabled else "disable"
+        path = f"v1/projects/{project}/serviceAccounts/{email}:{verb}"
+        what = f"{verb} the service account"
+        await call(desk, "iam", "POST", path, what, right=f"iam.serviceAccounts.{verb}", json={}, repeatable=True)
+
+    async def rename(self, desk: Desk, footprint: Footprint, name: str) -> None:
+        if footprint.key is None:
+            path = f"v1/projects/{footprint.place['project']}/serviceAccounts/{footprint.place['service_account']}"
+            body = {"serviceAccount": {"displayName": name}, "updateMask": "displayName"}
+            await call(
+                desk, "iam", "PATCH", path, "rename the service account", right="iam.serviceAccounts.update", json=body, repeatable=True
+            )
+            return
+        path, what = f"{keys_path(footprint.place['project'])}/{footprint.key}", "rename the key"
+        params, body = {"updateMask": "displayName"}, {"displayName": name[:63]}
+        started = await call(desk, "apikeys", "PATCH", path, what, right="apikeys.keys.update", params=params, json=body, repeatable=True)
+        await finish(desk, "apikeys", "v2", started or {}, what)
+
+    async def set_budget(self, desk: Desk, footprint: Footprint, amount_nano: int | None, period: Period) -> None:
+        project = footprint.place["project"]
+        if amount_nano is not None and period is not Period.MONTH:
+            raise Rejected("Google's spend caps are monthly: order a budget for the month")
+        if project == desk.settings.get("project"):
+            if amount_nano is None:
+                return
+            raise Rejected(
+                "Google caps the spend of projects, and this key shares one: make a new key with `parent` and `billing_account` set"
+            )
+        await limits.set_cap(desk, project, amount_nano)
+
+    async def set_limits(self, desk: Desk, footprint: Footprint, terms: Terms) -> None:
+        project = footprint.place["project"]
+        if project == desk.settings.get("project"):
+            if terms.requests_per_minute is None:
+                return
+            raise Rejected("Google limits the requests of projects, and this key shares one: make a new key with `parent` set")
+        await limits.set_requests_per_minute(desk, project, terms.requests_per_minute)
+
+    async def list_page(self, desk: Desk, cursor: str | None) -> tuple[tuple[Found, ...], str | None]:
+        """Keys of one project after another: the shared one, then each below `parent`. The cursor is the project's number in that list."""
+        projects = [shared_project(desk), *await self._projects(desk)]
+        index = int(cursor or 0)
+        if index >= len(projects):
+            return (), None
+        project, found = projects[index], []
+        for key in await self._keys_in(desk, project):
+            email = str(key.get("serviceAccountEmail", ""))
+            place = {"project": project, **({"service_account": email} if email else {})}
+            made = moment_ns(str(key.get("createTime", "")))
+            terms = Terms(scopes=targets_of(key))
+            name = str(key.get("displayName", ""))
+            found.append(Found(Footprint(place, last_of(key)), name, Presence.LIVE, created_at_ns=made, owner=email or None, terms=terms))
+        return tuple(found), str(index + 1) if index + 1 < len(projects) else None
+
+    async def _projects(self, desk: Desk) -> list[str]:
+        parent, projects, token = desk.settings.get("parent"), [], None
+        for _ in range(_LISTED_PAGES if parent else 0):
+            params = {"parent": parent, "pageSize": 300, "pageToken": token}
+            what, right = "list the projects", "resourcemanager.projects.list"
+            page = await call(desk, "cloudresourcemanager", "GET", "v3/projects", what, right=right, params=params)
+            projects += [str(each["projectId"]) for each in (page or {}).get("projects", []) if each.get("state") == "ACTIVE"]
+            token = (page or {}).get("nextPageToken")
+            if not token:
+                break
+        return [project for project in projects if project != desk.settings.get("project")]
