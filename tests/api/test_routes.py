@@ -19,6 +19,8 @@ OPEN = {
     ("GET", "/ready"),
     ("GET", "/metrics"),
     ("POST", "/api/v1/virtual-keys/report-leak"),  # holding the key that is reported is the evidence
+    ("POST", "/api/v1/keys/report-leak"),  # as above
+    ("POST", "/api/v1/keys/deliveries"),  # the token of a one-time link is the evidence
     ("GET", "/api/v1/quota"),  # its bearer is a virtual key, which the route itself checks
 }
 

@@ -80,7 +80,7 @@ async def verify_vendor_account(account_id: _Id, actor: _Actor, accounts: _Accou
     return AccountOut.of(await accounts.verify(actor, account_id))
 
 
-@vendor_routes.get("/accounts/{account_id}/room", permission="vendors.write", responses=_ABSENT)
+@vendor_routes.get("/accounts/{account_id}/room", permission="vendors.read", responses=_ABSENT)
 async def vendor_account_room(account_id: _Id, actor: _Actor, accounts: _Accounts) -> RoomOut:
     """How many keys still fit, before a bulk order makes the first."""
     account = await accounts.get(actor, account_id)

@@ -140,7 +140,7 @@ class Bench:
 
     # What making, rotating and ending share
 
-    def order(self) -> Order:
+    def order(self, *, fresh: bool) -> Order:
         key = self.key
         return Order(
             mark=key.mark,
@@ -149,6 +149,7 @@ class Bench:
             terms=key.terms,
             options=key.options,
             footprint=None if key.footprint is None else replace(key.footprint, key=None),
+            fresh=fresh,
         )
 
     async def gone(self, footprint: Footprint) -> Reading:

@@ -58,7 +58,7 @@ async def acquire(bench: Bench) -> bool:
     key = await bench.save(replace(key, attempts=key.attempts + 1))
     if again:
         await bench.clear(key.generation)
-    made = await provisioner.create(desk, bench.order())
+    made = await provisioner.create(desk, bench.order(fresh=not again and key.generation == 1))
     now = bench.now
     await bench.save(
         replace(
@@ -81,7 +81,7 @@ async def confirm(bench: Bench) -> dict[str, Enforcement]:
     footprint = bench.key.footprint or Footprint()
     for pause in (*_POLL_SECONDS, None):
         reading = await provisioner.read(desk, footprint)
-        told = compare(bench.key.terms, reading.terms, provisioner.facts.confirms)
+        told = compare(bench.key.terms, reading.terms, provisioner.facts)
         differing = sorted(term for term, standing in told.items() if standing is Enforcement.DIFFERS)
         if not differing and not is_gone(reading):
             return told

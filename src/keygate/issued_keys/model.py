@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from keygate.issued_keys.life import State
+from keygate.issued_keys.life import ENDED, State
 from keygate.kit.clock import NANOSECONDS
 from keygate.policies import Place
 from keygate.vault import SealedColumn
-from keygate.vendors.admin import Footprint, Mark, Right, Term, Terms
+from keygate.vendors.admin import Footprint, Mark, ProvisionerFacts, Right, Term, Terms
 
 SEALED = (SealedColumn("vendor_accounts", "id", "admin_key"), SealedColumn("issued_keys", "id", "secret"))  # for the rotation of data keys
 
@@ -53,6 +53,7 @@ class Enforcement(StrEnum):
 
     CONFIRMED = "confirmed"  # the vendor's API shows it as asked
     DIFFERS = "differs"  # the vendor's API shows something else
+    TAKEN = "taken"  # the vendor took it, and no API of its shows it again
     NOT_ENFORCED = "not_enforced"  # the vendor has no such rule, and whoever made the key accepted that
 
 
@@ -135,6 +136,13 @@ class IssuedKey:
     def expires_at_ns(self) -> int | None:
         return self.terms.expires_at_ns
 
+    @property
+    def settled(self) -> bool:
+        """Nothing is being tried at this moment that a caller might wait for. During a rotation: both keys work."""
+        if self.state is State.ROTATING:
+            return self.former is not None and self.former.cut_at_ns is not None
+        return self.state in ENDED or self.state in {State.ACTIVE, State.IRREVOCABLE}
+
     def delivery(self, now_ns: int) -> Delivery:
         if self.secret is not None and self.delivered_at_ns is None and (self.secret_until_ns is None or now_ns < self.secret_until_ns):
             return Delivery.WAITING
@@ -191,7 +199,7 @@ def asked(terms: Terms) -> frozenset[Term]:
 _EXPIRY_SLACK_NS = 60 * NANOSECONDS  # vendors take an end as seconds from now
 
 
-def compare(wanted: Terms, told: Terms, confirms: frozenset[Term]) -> dict[str, Enforcement]:
+def compare(wanted: Terms, told: Terms, facts: ProvisionerFacts) -> dict[str, Enforcement]:
     """What stands behind each term that was asked for, by what the vendor has just shown. An end counts as the same within a minute."""
     same = {
         Term.BUDGET: wanted.budget_nano == told.budget_nano and wanted.budget_period is told.budget_period,
@@ -201,7 +209,10 @@ def compare(wanted: Terms, told: Terms, confirms: frozenset[Term]) -> dict[str, 
         Term.SCOPES: told.scopes is not None and set(wanted.scopes or ()) == set(told.scopes),
         Term.EXPIRY: told.expires_at_ns is not None and abs((wanted.expires_at_ns or 0) - told.expires_at_ns) <= _EXPIRY_SLACK_NS,
     }
-    return {
-        str(term): Enforcement.NOT_ENFORCED if term not in confirms else (Enforcement.CONFIRMED if same[term] else Enforcement.DIFFERS)
-        for term in sorted(asked(wanted))
-    }
+    standing = {}
+    for term in sorted(asked(wanted)):
+        if term in facts.confirms:
+            standing[str(term)] = Enforcement.CONFIRMED if same[term] else Enforcement.DIFFERS
+        else:
+            standing[str(term)] = Enforcement.TAKEN if term in facts.takes else Enforcement.NOT_ENFORCED
+    return standing

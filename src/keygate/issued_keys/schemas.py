@@ -150,7 +150,7 @@ class Provision(Schema):
     request_id: Annotated[str, StringConstraints(min_length=1, max_length=100, pattern=r"^[!-~]+$")] | None = Field(
         None, description="Yours; the same order under the same id is made once, and its answer can be had again for ten minutes"
     )
-    deliver: Annotated[str, StringConstraints(pattern=r"^(answer|link)$")] = Field(
+    deliver: Annotated[str, StringConstraints(max_length=6, pattern=r"^(answer|link)$")] = Field(
         "answer", description="`link`: the secret is not in the answer, but behind a one-time link"
     )
     link_expires_in_seconds: Annotated[int, Field(ge=60, le=MAX_LINK_SECONDS)] = 86_400
@@ -207,7 +207,7 @@ class RotateIssued(Schema):
         int, Field(ge=0, le=MAX_OVERLAP_SECONDS, description="The former key is cut once the vendor shows it unused for so long")
     ] = DEFAULT_QUIET_SECONDS
     insist: bool = Field(False, description="Cut the former key at the end of the overlap, used or not")
-    deliver: Annotated[str, StringConstraints(pattern=r"^(answer|link)$")] = "answer"
+    deliver: Annotated[str, StringConstraints(max_length=6, pattern=r"^(answer|link)$")] = "answer"
     link_expires_in_seconds: Annotated[int, Field(ge=60, le=MAX_LINK_SECONDS)] = 86_400
     wait_seconds: _Wait = 60
 

@@ -385,16 +385,23 @@ class IssuedKeyService:
         return after
 
     async def _worked(self, key: IssuedKey, patience: float) -> IssuedKey:
-        """The key after the work on it has come to a wait, or the patience has ended; the work goes on."""
-        task = self._operations.start(key.organization_id, key.id)
-        if patience > 0:
-            await asyncio.wait({task}, timeout=min(patience, MAX_PATIENCE_SECONDS))
-        async with self._database.read() as connection:
-            return await self._repository.get(connection, key.organization_id, key.id) or key
+        """The key once the work on it has come to something, or to a wait that is longer than the patience; the work goes on."""
+        ends = self._clock.monotonic_ns() + int(min(patience, MAX_PATIENCE_SECONDS) * NANOSECONDS)
+        while True:
+            task = self._operations.start(key.organization_id, key.id)
+            left = (ends - self._clock.monotonic_ns()) / NANOSECONDS
+            if left > 0:
+                await asyncio.wait({task}, timeout=left)
+            async with self._database.read() as connection:
+                key = await self._repository.get(connection, key.organization_id, key.id) or key
+            pause = ((key.due_at_ns or 0) - self._clock.now_ns()) / NANOSECONDS
+            left = (ends - self._clock.monotonic_ns()) / NANOSECONDS
+            if key.settled or not task.done() or pause >= left:
+                return key
+            await asyncio.sleep(max(pause, 0.05))
 
     async def _told(self, actor: Actor, key: IssuedKey, *, tell: bool) -> Told:
-        ready = key.state is State.ACTIVE or (key.state is State.ROTATING and key.former is not None and key.former.cut_at_ns is not None)
-        if not tell or not ready:
+        if not tell or not key.settled:
             return Told(key)
         now = self._clock.now_ns()
         async with self._database.unit() as work:
@@ -442,7 +449,7 @@ class IssuedKeyService:
             raise Conflict("The vendor shows the key as gone; make a new one")
         facts = provisioner.facts
         wanted = replace(key.terms, expires_at_ns=expires_at_ns)
-        told = compare(wanted, reading.terms, facts.confirms).get(str(Term.EXPIRY))
+        told = compare(wanted, reading.terms, facts).get(str(Term.EXPIRY))
         if told is Enforcement.DIFFERS:
             raise UpstreamFailed("The vendor took the new end, but shows another one; try again in a moment")
         return {} if told is None else {str(Term.EXPIRY): told}
@@ -461,7 +468,7 @@ class IssuedKeyService:
             if what.endswith("(required)") and not draft.options.get(name):
                 raise InvalidInput(f"options.{name}: needed: {what}", field=f"options.{name}")
         # An end is kept by KeyGate's own sweep wherever the vendor has none.
-        lacking = sorted(asked(terms) - facts.confirms - {Term.EXPIRY})
+        lacking = sorted(asked(terms) - facts.confirms - facts.takes - {Term.EXPIRY})
         if lacking and not draft.allow_unenforced:
             what = "; ".join(f"{term}: {facts.cannot.get(str(term), 'the vendor has no such rule')}" for term in lacking)
             raise InvalidInput(

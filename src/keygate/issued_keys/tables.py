@@ -84,7 +84,7 @@ issued_key_steps = sa.Table(
     "issued_key_steps",
     metadata,
     sa.Column("key_id", sa.String(40), primary_key=True),
-    sa.Column("sequence", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("sequence", sa.BigInteger, primary_key=True, autoincrement=False),
     sa.Column("organization_id", sa.String(40), nullable=False),
     sa.Column("what", sa.String(200), nullable=False),
     sa.Column("began_at_ns", sa.BigInteger, nullable=False),

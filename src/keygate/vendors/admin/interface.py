@@ -105,6 +105,7 @@ class Order:
     terms: Terms
     options: Mapping[str, str] = field(default_factory=dict)  # what only this vendor knows: region, capacity; as `facts.options` lists them
     footprint: Footprint | None = None  # what is known to exist already: the container, at a rotation
+    fresh: bool = False  # nothing was ever tried under this mark: `create` need not look for what may be there
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +194,7 @@ class ProvisionerFacts:
     options: Mapping[str, str] = field(default_factory=dict)  # name → what it is, of `Order.options`
     cannot: Mapping[str, str] = field(default_factory=dict)  # what → what KeyGate does instead
     rights: Mapping[str, str] = field(default_factory=dict)  # least privilege: right → what it is needed for
+    takes: frozenset[Term] = frozenset()  # terms that the vendor takes and enforces, but no API of its shows again
     adopt_only: bool = False  # the vendor's API makes no keys: keys made by hand are entered
     max_keys_per_container: int | None = None
     sources: Mapping[str, str] = field(default_factory=dict)  # fact → source and date

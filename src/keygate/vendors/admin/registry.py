@@ -4,5 +4,11 @@ from __future__ import annotations
 
 from keygate.vendors.admin.google import GoogleProvisioner
 from keygate.vendors.admin.interface import Provisioner
+from keygate.vendors.admin.openai import OPENAI_ADMIN
 
-PROVISIONERS: dict[str, Provisioner] = {each.facts.vendor: each for each in (GoogleProvisioner(),)}
+_ALL: tuple[Provisioner, ...] = (
+    OPENAI_ADMIN,
+    GoogleProvisioner(),
+)
+
+PROVISIONERS: dict[str, Provisioner] = {each.facts.vendor: each for each in _ALL}
