@@ -1,7 +1,8 @@
 """The sandbox as an ASGI application.
 
-OpenAI under `/openai/v1`, Anthropic under `/anthropic`, Google's Gemini API under `/google`, itself under `/_sandbox`. The vendors'
-admin APIs stand where the vendors have them (`admin/`).
+OpenAI under `/openai/v1`, Anthropic under `/anthropic`, OpenRouter under `/openrouter/api/v1`, Google's Gemini API under `/google`, Azure
+OpenAI under `/azure/accounts`, Bedrock under `/aws/bedrock-runtime`, itself under `/_sandbox`. The vendors' admin APIs stand where the
+vendors have them (`admin/`).
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ import time
 from typing import Any
 from urllib.parse import unquote
 
-from keygate.sandbox import anthropic, control, gemini, openai_inputs
+from keygate.sandbox import anthropic, azure, bedrock, control, gemini, openai_inputs
+from keygate.sandbox.admin import xai
 from keygate.sandbox.answer import Dialect, encode
 from keygate.sandbox.catalogue import Use
 from keygate.sandbox.errors import VendorError, no_model, no_path
@@ -28,13 +30,23 @@ _ENDPOINTS: dict[str, tuple[Vendor, Dialect | Plain]] = {
     "/openai/v1/responses": (Vendor.OPENAI, Responses()),
     "/openai/v1/embeddings": (Vendor.OPENAI, Plain(Use.EMBEDDINGS, openai_inputs.read_embeddings, billed=True)),
     "/openai/v1/moderations": (Vendor.OPENAI, Plain(Use.MODERATIONS, openai_inputs.read_moderation, billed=False)),
+    "/xai/v1/chat/completions": (Vendor.XAI, Chat()),
+    "/xai/v1/responses": (Vendor.XAI, Responses()),
     "/anthropic/v1/chat/completions": (Vendor.ANTHROPIC, Chat()),  # its endpoint for OpenAI's SDKs
     "/anthropic/v1/messages": (Vendor.ANTHROPIC, anthropic.Messages()),
     "/anthropic/v1/messages/count_tokens": (Vendor.ANTHROPIC, anthropic.CountTokens()),
+    "/openrouter/api/v1/chat/completions": (Vendor.OPENROUTER, Chat()),
 }
-_WIRES: dict[Vendor, Any] = {Vendor.OPENAI: openai_inputs, Vendor.ANTHROPIC: anthropic, Vendor.GOOGLE: gemini}
-_VENDORS = (("/anthropic", Vendor.ANTHROPIC), ("/google", Vendor.GOOGLE))
-_MODELS = {Vendor.OPENAI: "/openai/v1/models", Vendor.ANTHROPIC: "/anthropic/v1/models"}
+_CLOUDS = ((azure.PREFIX, Vendor.AZURE, azure.serve), (bedrock.PREFIX, Vendor.BEDROCK, bedrock.serve))
+_WIRES: dict[Vendor, Any] = {Vendor.OPENAI: openai_inputs, Vendor.ANTHROPIC: anthropic, Vendor.GOOGLE: gemini, Vendor.XAI: openai_inputs}
+_VENDORS = (
+    ("/anthropic", Vendor.ANTHROPIC),
+    ("/openrouter", Vendor.OPENROUTER),
+    ("/google", Vendor.GOOGLE),
+    ("/xai", Vendor.XAI),
+    *((prefix, vendor) for prefix, vendor, _ in _CLOUDS),
+)
+_MODELS = {Vendor.OPENAI: "/openai/v1/models", Vendor.ANTHROPIC: "/anthropic/v1/models", Vendor.XAI: "/xai/v1/models"}
 
 
 class Sandbox:
@@ -72,6 +84,10 @@ class Sandbox:
 
     async def _serve(self, connection: Connection, call: Call) -> None:
         method, path = connection.scope["method"], connection.scope["path"]
+        cloud = next((serve for prefix, _, serve in _CLOUDS if path.startswith(prefix)), None)
+        if cloud is not None:
+            await cloud(self.state, connection, call)
+            return
         endpoint = _ENDPOINTS.get(path)
         if endpoint is not None and method == "POST":
             await Exchange(self.state, connection, call).run(endpoint[1])
@@ -79,8 +95,11 @@ class Sandbox:
         if call.vendor is Vendor.GOOGLE:
             await self._gemini(connection, call)
             return
-        models = _MODELS[call.vendor]
-        if method == "GET" and (path == models or path.startswith(models + "/")):
+        if (method, path) == ("GET", "/xai/v1/api-key"):
+            await self._xai_key(connection, call)
+            return
+        models = _MODELS.get(call.vendor)
+        if models is not None and method == "GET" and (path == models or path.startswith(models + "/")):
             authenticate(self.state, connection, call)
             await self._models(connection, call, unquote(path[len(models) + 1 :]))
             return
@@ -99,6 +118,14 @@ class Sandbox:
             await self._models(connection, call, name or "")
         else:
             raise no_path(call.vendor, method, path)
+
+    async def _xai_key(self, connection: Connection, call: Call) -> None:
+        key = authenticate(self.state, connection, call)
+        if key.grant is None:
+            raise no_path(call.vendor, "GET", call.path)
+        call.status = 200
+        await connection.answer(200, [JSON, *identity(call)], encode(xai.key_info(key.grant)))
+        call.finished = True
 
     async def _models(self, connection: Connection, call: Call, name: str) -> None:
         wire = _WIRES[call.vendor]
@@ -119,6 +146,8 @@ async def _refuse(connection: Connection, call: Call, error: VendorError) -> Non
     headers = [JSON, *identity(call)]
     if error.retry_after is not None:
         headers.append((b"retry-after", error.retry_after.encode("latin-1")))
+    if call.vendor is Vendor.BEDROCK:
+        headers.append((b"x-amzn-errortype", (error.code or "ValidationException").encode("latin-1")))
     await connection.answer(error.status, headers, encode(error.body(call.vendor, call.id)))
 
 

@@ -86,6 +86,8 @@ _GOOGLE: dict[str, int | None] = {
     "gemini-2.5-pro": 65_536,
     "gemini-3.5-flash": None,
 }
+_OPENROUTER = ("openai/gpt-4.1-mini", "openai/gpt-5-mini", "anthropic/claude-sonnet-4.5", "anthropic/claude-haiku-4.5")
+_XAI = ("grok-3", "grok-3-mini", "grok-4-0709", "grok-4-fast-reasoning")
 _REASONS = re.compile(r"o\d|gpt-[5-9]")
 
 MODELS: dict[str, Model] = {
@@ -101,13 +103,26 @@ MODELS: dict[str, Model] = {
         Model("omni-moderation-latest", Vendor.OPENAI, Use.MODERATIONS),
         Model("text-moderation-latest", Vendor.OPENAI, Use.MODERATIONS),
         *(Model(name, Vendor.ANTHROPIC, max_output=most) for name, most in _ANTHROPIC.items()),
+        *(Model(name, Vendor.OPENROUTER) for name in _OPENROUTER),
         *(Model(name, Vendor.GOOGLE, max_output=most) for name, most in _GOOGLE.items()),
+        *(Model(name, Vendor.XAI) for name in _XAI),
     )
 }
 _DATED = re.compile(r"-(?:\d{4}-\d{2}-\d{2}|\d{8}|latest|0)$")
 
 
+_HOSTED = {Vendor.AZURE: Vendor.OPENAI, Vendor.BEDROCK: Vendor.ANTHROPIC}  # clouds, and whose models they serve here
+_ON_BEDROCK = re.compile(r"(?:(?:us|eu|apac|jp|au|global)\.)?anthropic\.(.+?)(?:-v\d+(?::\d+)?)?")
+
+
 def find(models: dict[str, Model], vendor: Vendor, name: str) -> Model | None:
-    """The model of this name, or of the name without its date or `-latest`, that the vendor has."""
+    """The model of this name, or of the name without its date or `-latest`, that the vendor has. Bedrock names it
+    `us.anthropic.claude-…-20250929-v1:0`."""
+    if vendor is Vendor.BEDROCK:
+        found = _ON_BEDROCK.fullmatch(name)
+        if found is None:
+            return None
+        name = found[1]
+    vendor = _HOSTED.get(vendor, vendor)
     model = models.get(name) or models.get(_DATED.sub("", name))
     return model if model is not None and model.vendor is vendor else None

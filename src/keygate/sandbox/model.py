@@ -24,6 +24,9 @@ class Vendor(StrEnum):
     ANTHROPIC = "anthropic"
     OPENROUTER = "openrouter"
     GOOGLE = "google"
+    XAI = "xai"
+    AZURE = "azure"
+    BEDROCK = "bedrock"
 
 
 class KeyStatus(StrEnum):

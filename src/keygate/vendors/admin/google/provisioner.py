@@ -1,6 +1,7 @@
-"""Google: keys of the Gemini API, each bound to a service account of its own.
+"""Google: keys of the Gemini API (or of Vertex AI), each bound to a service account of its own.
 
     service account  kg-…@project        made first; disabling it is the kill switch: Google rejects it immediately
+    role             roles/…             given to the account where the service asks for one: Vertex AI does, the Gemini API does not
     API key          kg-…-1              bound to the account, restricted to one service; `keyString` tells it again
     project          kg-…                only with the settings `parent` and `billing_account`: what Google caps is a project's spend
 
@@ -11,11 +12,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from secrets import token_hex
 from typing import Any
 
 from keygate.kit.secret import Secret
 from keygate.vendors.admin.errors import MissingRight, NotFound, Rejected, Unavailable
-from keygate.vendors.admin.google import limits
+from keygate.vendors.admin.google import bindings, limits
 from keygate.vendors.admin.google.calls import (
     account_of,
     billing_account,
@@ -28,10 +30,12 @@ from keygate.vendors.admin.google.calls import (
     last_of,
     moment_ns,
     own_projects,
+    role_of,
+    service_of,
     shared_project,
     targets_of,
 )
-from keygate.vendors.admin.google.facts import BILLING_RIGHTS, FACTS, GEMINI, NO_BOUND_KEYS, PROJECT_RIGHTS, RIGHTS
+from keygate.vendors.admin.google.facts import BILLING_RIGHTS, FACTS, GEMINI, NO_BOUND_KEYS, PROJECT_RIGHTS, RIGHTS, ROLE_RIGHTS, VERTEX
 from keygate.vendors.admin.interface import (
     Desk,
     Footprint,
@@ -63,23 +67,19 @@ class GoogleProvisioner:
     async def verify(self, desk: Desk) -> Verification:
         project = shared_project(desk)
         account = str(credentials_of(desk.admin)["client_email"])
-        rights = await self._held(desk, "cloudresourcemanager", f"v3/projects/{project}", RIGHTS)
+        service = service_of(desk)
+        wanted = {**RIGHTS, **ROLE_RIGHTS} if role_of(desk) else RIGHTS
+        rights = await self._held(desk, "cloudresourcemanager", f"v3/projects/{project}", wanted)
         if parent := desk.settings.get("parent"):
             rights += await self._held(desk, "cloudresourcemanager", f"v3/{parent}", PROJECT_RIGHTS)
         if billing := billing_account(desk):
             rights += await self._held(desk, "cloudbilling", f"v1/billingAccounts/{billing}", BILLING_RIGHTS)
         notes = []
         rights.append(await self._policy_right(desk, project))
-        service = await call(
-            desk,
-            "serviceusage",
-            "GET",
-            f"v1/projects/{project}/services/{GEMINI}",
-            "see whether the Gemini API is enabled",
-            accept=(403, 404),
-        )
-        if service is not None and service.get("state") != "ENABLED":
-            rights.append(Right(f"{GEMINI} enabled in {project}", False, "use keys: enable the service in the project"))
+        path, what = f"v1/projects/{project}/services/{service}", f"see whether {service} is enabled"
+        shown = await call(desk, "serviceusage", "GET", path, what, accept=(403, 404))
+        if shown is not None and shown.get("state") != "ENABLED":
+            rights.append(Right(f"{service} enabled in {project}", False, "use keys: enable the service in the project"))
         if not desk.settings.get("parent"):
             notes.append(
                 "keys share one project: no budget and no rate limit can be set at Google; set `parent` and `billing_account` for that"
@@ -87,24 +87,21 @@ class GoogleProvisioner:
         return Verification(tuple(rights), account, tuple(notes))
 
     async def _held(self, desk: Desk, service: str, resource: str, wanted: Mapping[str, str]) -> list[Right]:
-        """Which of these rights the credential has on a resource: Google is asked for exactly that, and makes nothing."""
-        what = f"see which rights the admin credential has on {resource.partition('/')[2]}"
-        answer = await call(
-            desk,
-            service,
-            "POST",
-            f"{resource}:testIamPermissions",
-            what,
-            json={"permissions": list(wanted)},
-            accept=(403, 404),
-            changes=False,
-        )
-        has = set() if answer is None else set(answer.get("permissions", []))
+        """Which of these rights the credential has on a resource: Google is asked for exactly that, and makes nothing. Where Google
+        does not take the question (400), it is not told."""
+        what, body = f"see which rights the admin credential has on {resource.partition('/')[2]}", {"permissions": list(wanted)}
+        options: dict[str, Any] = {"json": body, "changes": False}
+        try:
+            told = await call(desk, service, "POST", f"{resource}:testIamPermissions", what, accept=(403, 404), **options)
+        except Rejected:
+            return [Right(name, None, purpose) for name, purpose in wanted.items()]
+        has = set() if told is None else set(told.get("permissions", []))
         return [Right(name, name in has, purpose) for name, purpose in wanted.items()]
 
     async def _policy_right(self, desk: Desk, project: str) -> Right:
         """The organisation policy that forbids bound keys: told beforehand, as only the organisation's administrators can change it."""
-        name = f"organisation policy {NO_BOUND_KEYS}: not in force for {GEMINI}"
+        service = service_of(desk)
+        name = f"organisation policy {NO_BOUND_KEYS}: not in force for {service}"
         path = f"v2/projects/{project}/policies/{NO_BOUND_KEYS}:getEffectivePolicy"
         policy = await call(
             desk, "orgpolicy", "GET", path, "see the organisation's policies", right="orgpolicy.policy.get", accept=(403, 404)
@@ -113,26 +110,36 @@ class GoogleProvisioner:
         if policy is None:
             return Right(name, None, needed_for)
         rules = [rule for rule in policy.get("spec", {}).get("rules", []) if rule.get("enforce")]
-        allowed = all(GEMINI in rule.get("parameters", {}).get("allowedServices", []) for rule in rules)
+        allowed = all(service in rule.get("parameters", {}).get("allowedServices", []) for rule in rules)
         return Right(name, allowed, needed_for)
 
     async def create(self, desk: Desk, order: Order) -> Made:
         terms, own = order.terms, own_projects(desk)
-        if not own and (terms.budget_nano is not None or terms.requests_per_minute is not None):
+        limited = terms.budget_nano is not None or terms.requests_per_minute is not None
+        if limited and service_of(desk) == VERTEX:
+            raise Rejected(f"KeyGate sets budgets and rate limits of the Gemini API only, not of {VERTEX}: order the key without them")
+        if limited and not own:
             raise Rejected(
                 "Google sets budgets and rate limits on projects: enter `parent` and `billing_account` in the vendor's settings, "
                 "or order the key without them"
             )
         project = await self._own_project(desk, order) if own else shared_project(desk)
         email = await self._account(desk, project, order)
+        if role := role_of(desk):
+            await bindings.grant(desk, project, email, role)
         place = {"project": project, "service_account": email}
         if own:
             container = Footprint(place)
-            await self.set_budget(desk, container, terms.budget_nano, terms.budget_period)
+            if service_of(desk) == GEMINI:
+                await self.set_budget(desk, container, terms.budget_nano, terms.budget_period)
             if terms.requests_per_minute is not None:
                 await self.set_limits(desk, container, terms)
         key_id, secret = await self._key(desk, project, email, order)
-        return Made(Footprint(place, key_id), secret, "GEMINI_API_KEY")
+        at_google = "base_url" not in desk.settings
+        if service_of(desk) == VERTEX:
+            address = {} if at_google else {"GOOGLE_VERTEX_BASE_URL": desk.base()}
+            return Made(Footprint(place, key_id), secret, "GOOGLE_API_KEY", {"GOOGLE_GENAI_USE_VERTEXAI": "true", **address})
+        return Made(Footprint(place, key_id), secret, "GEMINI_API_KEY", {} if at_google else {"GOOGLE_GEMINI_BASE_URL": desk.base()})
 
     async def _own_project(self, desk: Desk, order: Order) -> str:
         project, parent, billing = order.mark.tag, desk.settings["parent"], billing_account(desk)
@@ -147,7 +154,7 @@ class GoogleProvisioner:
         path, what = f"v1/projects/{project}/billingInfo", "have the project paid for"
         body = {"billingAccountName": f"billingAccounts/{billing}"}
         await call(desk, "cloudbilling", "PUT", path, what, right="resourcemanager.projects.createBillingAssignment", json=body)
-        for service in (GEMINI, "apikeys.googleapis.com", "iam.googleapis.com"):
+        for service in (service_of(desk), "apikeys.googleapis.com", "iam.googleapis.com"):
             path, what = f"v1/projects/{project}/services/{service}:enable", f"enable {service}"
             started = await call(desk, "serviceusage", "POST", path, what, right="serviceusage.services.enable", json={}, repeatable=True)
             await finish(desk, "serviceusage", "v1", started or {}, what)
@@ -155,7 +162,7 @@ class GoogleProvisioner:
 
     async def _account(self, desk: Desk, project: str, order: Order) -> str:
         """The owner's service account, found or made, and enabled."""
-        account = await account_of(desk, project, order.mark.tag)
+        account = None if order.fresh else await account_of(desk, project, order.mark.tag)
         if account is None:
             body = {
                 "accountId": order.mark.tag,
@@ -171,43 +178,45 @@ class GoogleProvisioner:
         return email_of(project, order.mark.tag)
 
     async def _key(self, desk: Desk, project: str, email: str, order: Order) -> tuple[str, Secret]:
-        """The key and its id. A key's id stays taken for 30 days after it was deleted; a live key of this generation is
-        taken over, as Google tells its string again."""
+        """The key and its id. A key's id stays taken for 30 days after it was deleted; a live key of this generation is taken over, as
+        Google tells its string again."""
         name = order.mark.key_name(order.generation)
-        restrictions: dict[str, Any] = {"apiTargets": [{"service": GEMINI}]}
+        restrictions: dict[str, Any] = {"apiTargets": [{"service": service_of(desk)}]}
         if addresses := [each.strip() for each in order.options.get("allowed_ips", "").split(",") if each.strip()]:
             restrictions["serverKeyRestrictions"] = {"allowedIps": addresses}
         body = {"displayName": name, "serviceAccountEmail": email, "restrictions": restrictions, "annotations": {"keygate": order.mark.id}}
-        for key_id in (name, *(f"{name}-{again}" for again in range(2, 6))):
-            await self._make_key(desk, project, key_id, body)
+        key_id = name
+        if not await self._make_key(desk, project, key_id, body):
             key = await key_of(desk, project, key_id)
-            if key is not None and "deleteTime" not in key and key.get("serviceAccountEmail") == email:
-                what = "read the key"
-                told = await call(
-                    desk, "apikeys", "GET", f"{keys_path(project)}/{key_id}/keyString", what, right="apikeys.keys.getKeyString"
-                )
-                secret = (told or {}).get("keyString")
-                if not isinstance(secret, str) or not secret:
-                    raise Unavailable("read the key: Google gave no key string")
-                return key_id, Secret(secret)
-        raise Rejected("make the key: every id of this generation is taken by a key that was deleted within 30 days; rotate once more")
+            if key is None or "deleteTime" in key or key.get("serviceAccountEmail") != email:
+                key_id = f"{name}-{token_hex(4)}"
+                if not await self._make_key(desk, project, key_id, body):
+                    raise Unavailable("make the key: the id that was drawn for it is taken; try again")
+        what, right = "read the key's string", "apikeys.keys.getKeyString"
+        told = await call(desk, "apikeys", "GET", f"{keys_path(project)}/{key_id}/keyString", what, right=right)
+        secret = (told or {}).get("keyString")
+        if not isinstance(secret, str) or not secret:
+            raise Unavailable("read the key's string: Google gave none")
+        return key_id, Secret(secret)
 
-    async def _make_key(self, desk: Desk, project: str, key_id: str, body: Mapping[str, Any]) -> None:
-        """Makes the key unless its id is taken. A service account that was just made may not be known yet: that is waited for."""
+    async def _make_key(self, desk: Desk, project: str, key_id: str, body: Mapping[str, Any]) -> bool:
+        """Makes the key; False: its id is taken. A service account that was just made may not be known yet: that is waited for."""
+        what, right, params = "make the key", "apikeys.keys.create", {"keyId": key_id}
         for attempt in range(1, _KEYS_RETRIED + 1):
-            what, right = "make the key", "apikeys.keys.create"
             try:
                 started = await call(
-                    desk, "apikeys", "POST", keys_path(project), what, right=right, json=body, params={"keyId": key_id}, accept=(409,)
+                    desk, "apikeys", "POST", keys_path(project), what, right=right, json=body, params=params, accept=(409,)
                 )
             except (NotFound, MissingRight) as error:
                 if attempt == _KEYS_RETRIED or (isinstance(error, MissingRight) and await self._really_missing(desk, project, error.right)):
                     raise
                 await asyncio.sleep(min(8.0, 0.25 * 2**attempt))
                 continue
-            if started is not None:
-                await finish(desk, "apikeys", "v2", started, what)
-            return
+            if started is None:
+                return False
+            await finish(desk, "apikeys", "v2", started, what)
+            return True
+        return False  # not come to: the last attempt ends above
 
     async def _really_missing(self, desk: Desk, project: str, right: str) -> bool:
         """Google refuses with the same words where the service account is not known yet."""
@@ -217,15 +226,14 @@ class GoogleProvisioner:
         return not held[0].held
 
     async def find(self, desk: Desk, mark: Mark) -> tuple[Found, ...]:
-        project, found = shared_project(desk), []
-        if own_projects(desk):
-            project = mark.tag
-            what = "find the project"
-            shown = await call(desk, "cloudresourcemanager", "GET", f"v3/projects/{project}", what, accept=(403, 404))
-            if shown is None or shown.get("state") != "ACTIVE":
-                return ()
-            found.append(Found(Footprint({"project": project}), project, Presence.LIVE))
-        email = email_of(project, mark.tag)
+        """In the shared project and, where there are such, in the key's own: the settings may have changed since it was made."""
+        found = await self._find_in(desk, shared_project(desk), mark)
+        if own_projects(desk) and not await self._project_is_gone(desk, mark.tag):
+            found = [Found(Footprint({"project": mark.tag}), mark.tag, Presence.LIVE), *found, *await self._find_in(desk, mark.tag, mark)]
+        return tuple(found)
+
+    async def _find_in(self, desk: Desk, project: str, mark: Mark) -> list[Found]:
+        found, email = [], email_of(project, mark.tag)
         account = await account_of(desk, project, mark.tag)
         place = {"project": project, "service_account": email}
         state = Presence.DISABLED if account is not None and account.get("disabled") else Presence.LIVE
@@ -235,7 +243,7 @@ class GoogleProvisioner:
             name = str(key.get("displayName", ""))
             if key.get("serviceAccountEmail") == email or generation_of(name, mark) is not None:
                 found.append(Found(Footprint(place, last_of(key)), name, state, generation_of(name, mark), owner=email))
-        return tuple(found)
+        return found
 
     async def _keys_in(self, desk: Desk, project: str) -> list[dict[str, Any]]:
         keys: list[dict[str, Any]] = []
@@ -269,7 +277,7 @@ class GoogleProvisioner:
             return Reading(Presence.GONE)  # a key whose service account was deleted is refused for good
         presence = Presence.DISABLED if account is not None and account.get("disabled") else Presence.LIVE
         terms = Terms(scopes=None if key is None else targets_of(key))
-        if project != desk.settings.get("project"):
+        if project != desk.settings.get("project") and service_of(desk) == GEMINI:
             budget = await limits.read_cap(desk, project) if billing_account(desk) else None
             terms = Terms(budget_nano=budget, requests_per_minute=await limits.read_requests_per_minute(desk, project), scopes=terms.scopes)
         name = str((key or account or {}).get("displayName", ""))
@@ -312,10 +320,13 @@ class GoogleProvisioner:
             for key in await self._keys_in(desk, project):
                 if key.get("serviceAccountEmail") == email:
                     await self._delete_key(desk, project, last_of(key))
+            if role := role_of(desk):
+                await bindings.withdraw(desk, project, email, role)
             what, right = "delete the service account", "iam.serviceAccounts.delete"
             await call(desk, "iam", "DELETE", f"v1/projects/{project}/serviceAccounts/{email}", what, right=right, accept=(404,))
         if project != desk.settings.get("project"):
-            await self.set_budget(desk, footprint, None, Period.MONTH)
+            if billing_account(desk):
+                await limits.set_cap(desk, project, None)
             what, right = "delete the project", "resourcemanager.projects.delete"
             started = await call(desk, "cloudresourcemanager", "DELETE", f"v3/projects/{project}", what, right=right, accept=(404,))
             await finish(desk, "cloudresourcemanager", "v3", started or {}, what)
