@@ -46,6 +46,16 @@ def former_from_json(value: Mapping[str, Any] | None) -> Former | None:
     return Former(**{**value, "footprint": footprint_from_json(value["footprint"]) or Footprint()})
 
 
+def places_of(key: IssuedKey) -> set[tuple[str, str]]:
+    """`(name, value)` of everything by which the vendor's bills may name this key: the parts of its place, and its id as `key`."""
+    found: set[tuple[str, str]] = set()
+    for footprint in (key.footprint, None if key.former is None else key.former.footprint):
+        if footprint is not None:
+            found |= {(name[:40], value[:500]) for name, value in footprint.place.items() if name != "key" and value}
+            found |= {("key", footprint.key[:500])} if footprint.key else set()
+    return found
+
+
 def rights_to_json(rights: tuple[Right, ...]) -> list[dict[str, Any]]:
     return [{"name": right.name, "held": right.held, "needed_for": right.needed_for} for right in rights]
 

@@ -120,3 +120,15 @@ receipts = sa.Table(
     sa.Column("created_by", sa.String(200), nullable=False),
     sa.Index(None, "organization_id", "id"),
 )
+
+# Every place that a key ever had at its vendor, former keys of rotations included: by what the vendor's bills and lists name. `name` is
+# `key` for the key's id, else the name of a part of its place (`project`).
+issued_key_places = sa.Table(
+    "issued_key_places",
+    metadata,
+    sa.Column("account_id", sa.String(40), primary_key=True),
+    sa.Column("name", sa.String(40), primary_key=True),
+    sa.Column("value", sa.String(500), primary_key=True),
+    sa.Column("key_id", sa.String(40), primary_key=True),
+    sa.Column("organization_id", sa.String(40), nullable=False),
+)
