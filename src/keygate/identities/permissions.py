@@ -27,6 +27,7 @@ _READ = frozenset(
         "policies",
         "prices",
         "receipts",
+        "reconciliation",
         "teams",
         "usage",
         "users",

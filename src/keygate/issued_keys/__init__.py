@@ -6,12 +6,14 @@ from keygate.issued_keys.bench import worker_actor
 from keygate.issued_keys.life import ENDED, LIVE, State
 from keygate.issued_keys.model import SEALED, Enforcement, IssuedFilter, IssuedKey, IssueDraft, VendorAccount
 from keygate.issued_keys.operations import Operations
+from keygate.issued_keys.receipts import MAX_BYTES as MAX_RECEIPT_BYTES
 from keygate.issued_keys.receipts import Verdict, verify
 from keygate.issued_keys.service import IssuedKeyService, Told
 
 __all__ = [
     "ENDED",
     "LIVE",
+    "MAX_RECEIPT_BYTES",
     "SEALED",
     "Enforcement",
     "IssueDraft",

@@ -169,9 +169,7 @@ class UsageReports:
             return 0
         filters = {"vendor": (vendor,), "credential_id": tuple(credential_ids)}
         async with self._database.read() as connection:
-            found = await self._queries.sums(
-                connection, Selection(organization_id, since_ns, until_ns, filters), (), step=None, limit=1
-            )
+            found = await self._queries.sums(connection, Selection(organization_id, since_ns, until_ns, filters), (), step=None, limit=1)
         return int(found[0].cost_nano or 0) if found else 0
 
     async def key_totals(self, organization_id: str, key_id: str) -> Mapping[str, int]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from keygate.events import EventOutbox
 from keygate.identities import Actor
 from keygate.identities.directory import OwnerDirectory
-from keygate.issued_keys import IssuedKeyService, Operations, VendorAccountService
+from keygate.issued_keys import IssuedKeyAccess, IssuedKeyService, Operations, VendorAccountService
 from keygate.issued_keys.account_repository import VendorAccountRepository
 from keygate.issued_keys.bench import AtStep, Tools, nothing
 from keygate.issued_keys.desks import Desks
@@ -31,6 +31,7 @@ class Issuing:
     keys: IssuedKeyService
     accounts: VendorAccountService
     operations: Operations
+    access: IssuedKeyAccess
     outbound: Outbound
 
     def schedule(self, worker: Worker) -> None:
@@ -96,7 +97,8 @@ async def issuing(
         provisioners=provisioners,
         clock=base.clock,
     )
-    return Issuing(keys, accounts, operations, outbound)
+    access = IssuedKeyAccess(accounts=account_rows, keys=rows, desks=desks, provisioners=provisioners)
+    return Issuing(keys, accounts, operations, access, outbound)
 
 
 class Holders:

@@ -1,4 +1,4 @@
-"""Vendors' bills: imported late and restated as they come, attributed to issued keys and their owners, watched, and held against our ledger."""
+"""Vendors' bills: imported late and restated as they come, attributed to issued keys, watched, and held against our ledger."""
 
 from keygate.vendor_spend.importer import SpendImporter
 from keygate.vendor_spend.reconciliation import BillReconciliation

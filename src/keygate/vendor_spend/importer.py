@@ -1,5 +1,5 @@
-"""Reads vendors' bills, account by account, page by page. Late and restated numbers never count twice: a window's pages wait apart until the
-last one is there, then they replace what the window held, in one transaction. A process that ends in between goes on at the page it was."""
+"""Reads vendors' bills, account by account, page by page. Late and restated numbers never count twice: a window's pages wait apart until
+the last one is there, then they replace what the window held, in one transaction. A process that ends in between goes on at its page."""
 
 from __future__ import annotations
 
@@ -185,9 +185,7 @@ class SpendImporter:
         reports = self._reports(account)
         if reports is None:
             raise Rejected("The vendor reports no spend by API")
-        return first_window(
-            state, reports.spend_facts, created_ns=account.created_at_ns, now_ns=self._clock.now_ns(), since_ns=since_ns
-        )
+        return first_window(state, reports.spend_facts, created_ns=account.created_at_ns, now_ns=self._clock.now_ns(), since_ns=since_ns)
 
     def pause_ns(self, account: VendorAccount) -> int:
         reports = self._reports(account)

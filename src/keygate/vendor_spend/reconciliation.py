@@ -87,9 +87,7 @@ class BillReconciliation:
         self._default_hosts = default_hosts
         self._clock = clock
 
-    async def balance(
-        self, actor: Actor, *, from_ns: int | None = None, to_ns: int | None = None, account: str | None = None
-    ) -> Balance:
+    async def balance(self, actor: Actor, *, from_ns: int | None = None, to_ns: int | None = None, account: str | None = None) -> Balance:
         """Whole UTC days of `[from, to)`, thirty up to today unless told otherwise. Raises `InvalidInput`, `Forbidden`."""
         if actor.only_own:
             raise Forbidden("Bills are shown to those who see the whole organisation")
@@ -168,9 +166,7 @@ class BillReconciliation:
         provisioner = self._issued.provisioner(vendor)
         return provisioner.spend_facts if isinstance(provisioner, ReportsSpend) else None
 
-    def _home(
-        self, row: CredentialDay, accounts: Sequence[VendorAccount], credentials: Mapping[str, GatewayCredential]
-    ) -> str | None:
+    def _home(self, row: CredentialDay, accounts: Sequence[VendorAccount], credentials: Mapping[str, GatewayCredential]) -> str | None:
         """The vendor account that a credential belongs to: the one that it names; else the vendor's only one, if the credential leads to
         where that account is. None: none that we read the bill of."""
         theirs = [each for each in accounts if each.vendor == row.vendor]

@@ -71,9 +71,7 @@ class VendorUsageReports:
         async with self._database.read() as connection:
             accounts = await self._issued.accounts(connection, selection.organization_id)
             states = {state.account_id: state for state in await self._repository.states(connection, selection.organization_id)}
-            unknown = await self._queries.unknown(
-                connection, selection.organization_id, from_ns=selection.from_ns, to_ns=selection.to_ns
-            )
+            unknown = await self._queries.unknown(connection, selection.organization_id, from_ns=selection.from_ns, to_ns=selection.to_ns)
         sums: dict[str, int] = {}
         for row in unknown:
             sums[row.account_id] = sums.get(row.account_id, 0) + row.amount_nano

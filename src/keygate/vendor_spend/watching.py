@@ -1,5 +1,5 @@
-"""Watches budgets that vendors do not enforce: announces thresholds, lowers limits, disables or revokes. What it does at a vendor is recorded
-before, read back after, and taken back with the next period."""
+"""Watches budgets that vendors do not enforce: announces thresholds, lowers limits, disables or revokes. What it does at a vendor is
+recorded before, read back after, and taken back with the next period."""
 
 from __future__ import annotations
 
@@ -233,7 +233,9 @@ class BudgetWatch:
             raise Conflict("The vendor enforces this key's budget itself; there is nothing to watch")
         title = provisioner.facts.title
         if not isinstance(provisioner, ReportsSpend):
-            raise Conflict(f"{title} reports no spend by API, so KeyGate has nothing to watch; a virtual key's budget is enforced by KeyGate")
+            raise Conflict(
+                f"{title} reports no spend by API, so KeyGate has nothing to watch; a virtual key's budget is enforced by KeyGate"
+            )
         if rule.at_end is AtEnd.DISABLE and not isinstance(provisioner, Disables):
             raise InvalidInput(f"at_end: {title} can't disable a key and enable it again; choose warn or revoke", field="at_end")
         if rule.lower_at is not None:
