@@ -231,7 +231,8 @@ def _csv(view: UsageView | BilledUsageView, groups: Sequence[str]) -> Iterator[s
     fields = UsageRow.model_fields if isinstance(view, UsageView) else BilledUsageRow.model_fields
     measures = [name for name in fields if name != "group"]
     writer.writerow([*groups, *measures])
-    for number, row in enumerate(view.items):
+    rows: Sequence[UsageRow | BilledUsageRow] = view.items
+    for number, row in enumerate(rows):
         writer.writerow([*(_cell(row.group[name]) for name in groups), *(getattr(row, name) for name in measures)])
         if number % 200 == 199:
             yield buffer.getvalue()
