@@ -15,7 +15,7 @@ from keygate.issued_keys import IssuedKey, IssuedKeyAccess, VendorAccount
 from keygate.kit.clock import NANOSECONDS, Clock, rfc3339
 from keygate.policies import OwnerDirectory, Scope
 from keygate.vault import EnvelopeBroken
-from keygate.vendor_spend.model import Attribution, ImportState, Places, Window, first_window, next_window, pause_ns, place_of
+from keygate.vendor_spend.model import Attribution, ImportState, Places, Window, first_window, is_deep, next_window, pause_ns, place_of
 from keygate.vendors.admin import AdminDesk, AdminKeyRefused, ProvisionerError, RateLimited, Rejected, ReportsSpend, SpendRow, Unavailable
 
 if TYPE_CHECKING:
@@ -212,7 +212,9 @@ class _Turn:
     async def _windows(self, since_ns: int | None) -> None:
         now = self._importer.clock.now_ns()
         window = self._state.window
+        deep = self._state.deep_at_ns
         if window is None or since_ns is not None or now - self._state.window_began_ns > STALE_NS:
+            deep = now if is_deep(self._state, now) else deep
             window = self._importer.plan(self._account, self._state, since_ns)
             await self._begin(window)
         following: Window | None = window
@@ -222,8 +224,8 @@ class _Turn:
                 await self._begin(window)
             await self._read(window)
             following = next_window(window, now)
-        done = replace(self._state, next_at_ns=now + self._importer.pause_ns(self._account), attempts=0, error=None, error_code=None)
-        await self._save(done)
+        pause = self._importer.pause_ns(self._account)
+        await self._save(replace(self._state, deep_at_ns=deep, next_at_ns=now + pause, attempts=0, error=None, error_code=None))
 
     async def _begin(self, window: Window) -> None:
         """Whatever waits of another reading is forgotten."""

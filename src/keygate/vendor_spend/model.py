@@ -14,6 +14,7 @@ from keygate.vendors.admin import SpendFacts, SpendRow
 
 DAY_NS = 86_400 * NANOSECONDS
 HISTORY_DAYS = 31  # how far before its entry an account's bills are read
+RECENT_DAYS = 3  # read again with each import, where the vendor restates longer than that; all that it may restate, once a day
 WINDOW_DAYS = 7  # read, and put in place, at a time
 FASTEST_SECONDS = 900  # between two imports of an account
 SLOWEST_SECONDS = 14_400
@@ -49,6 +50,7 @@ class ImportState:
     window_began_ns: int = 0
     cursor: str | None = None
     pages: int = 0
+    deep_at_ns: int = 0  # when all that the vendor may restate was last read again
     next_at_ns: int = 0
     attempts: int = 0  # that failed in a row
     error_code: str | None = None
@@ -66,13 +68,18 @@ def first_window(state: ImportState, facts: SpendFacts, *, created_ns: int, now_
     elif state.read_until_ns is None:
         start = created_ns - HISTORY_DAYS * DAY_NS
     else:
-        start = min(state.read_until_ns, now_ns) - max(1, facts.restated_days) * DAY_NS
+        days = facts.restated_days if is_deep(state, now_ns) else min(RECENT_DAYS, facts.restated_days)
+        start = min(state.read_until_ns, now_ns) - max(1, days) * DAY_NS
     return _window(day_of(max(0, start)), now_ns)
+
+
+def is_deep(state: ImportState, now_ns: int) -> bool:
+    return now_ns - state.deep_at_ns >= DAY_NS
 
 
 def next_window(window: Window, now_ns: int) -> Window | None:
     """None: up to date."""
-    return _window(window.until_ns, now_ns) if window.until_ns < now_ns else None
+    return _window(day_of(window.until_ns), now_ns) if window.until_ns < now_ns else None
 
 
 def _window(start: int, now_ns: int) -> Window:

@@ -61,6 +61,7 @@ vendor_spend_imports = sa.Table(
     sa.Column("window_began_ns", sa.BigInteger, nullable=False),
     sa.Column("cursor", sa.Text),
     sa.Column("pages", sa.Integer, nullable=False),
+    sa.Column("deep_at_ns", sa.BigInteger, nullable=False),
     sa.Column("next_at_ns", sa.BigInteger, nullable=False),
     sa.Column("attempts", sa.Integer, nullable=False),
     sa.Column("error_code", sa.String(40)),
