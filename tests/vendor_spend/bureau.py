@@ -10,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import sqlalchemy as sa
 from tests.ledger.journal_files import settle, write
 
 from keygate.events import EventOutbox
@@ -34,6 +35,7 @@ from keygate.sandbox.admin.prices import price_of
 from keygate.sandbox.model import Usage
 from keygate.vault import SEALED_COLUMNS, LocalKeySource, Vault
 from keygate.vault.repository import VaultRepository
+from keygate.vault.tables import credentials
 from keygate.vendors.admin import PROVISIONERS, Provisioner, Terms
 
 DAY_S = 86_400
@@ -69,7 +71,7 @@ class Bureau:
     outbox: EventOutbox
     journal: Path
     provisioners: Mapping[str, Provisioner]
-    developers: list[str] = field(default_factory=list)
+    secrets: dict[str, Secret] = field(default_factory=dict)  # by issued key
 
     def books(self, vendor: str) -> Account:
         return self.sandbox.state.admin[Vendor(vendor)]
@@ -102,6 +104,8 @@ class Bureau:
         draft = IssueDraft(vendor, owner, Terms(**terms), allow_unenforced=True)
         told = await self.orders.keys.provision(self.owner, draft)
         assert told.key.state == "active", told.key.error
+        assert told.secret is not None
+        self.secrets[told.key.id] = told.secret
         return told.key
 
     async def developer(self, name: str, team_id: str | None = None) -> str:
@@ -125,7 +129,7 @@ class Bureau:
         if key is not None:
             assert key.footprint is not None
             place = key.footprint.place
-            container = place.get("project") or place.get("account")
+            container = place.get("project") or self._container(place.get("account"))
             vendor_key = vendor_key or key.footprint.key
         usage = Usage(input=0, output=tokens)
         with self.sandbox.state.admin.lock:
@@ -133,6 +137,11 @@ class Bureau:
             at_ns = account.now_ns() - round(days_ago * DAY_NS)
             pico = account.books.use(at_ns, key_id=vendor_key, container=container, model=model, usage=usage, price=price, request=True)
         return Decimal(pico) / 10**12
+
+    def _container(self, name: str | None) -> str | None:
+        """The whole id of a resource at Azure, as its books have it."""
+        found = (key.grant.container for key in self.sandbox.state.keys.values() if key.grant is not None and key.grant.container)
+        return next((each for each in found if name and each.endswith(f"/{name}")), None)
 
     def restate(self, key: IssuedKey, amount_usd: str, *, days_ago: float, vendor: str = "openai") -> None:
         account = self.books(vendor)
@@ -159,6 +168,26 @@ class Bureau:
         nano = int(Decimal(cost_usd) * 10**9)
         values = {"began_at_ns": at_ns, "at_ns": at_ns + 1, "cost_nano": nano, "hold_nano": nano, "credential_id": credential}
         write(self.journal, [settle(organization_id=self.owner.organization_id, **{**values, **changes})])
+
+    async def credential(self, id_: str, *, account: str | None = None, base_url: str | None = None, vendor: str = "openai") -> None:
+        """A credential of the gateway; its secret is never used here."""
+        row = {
+            "id": id_,
+            "organization_id": self.owner.organization_id,
+            "vendor": vendor,
+            "name": id_,
+            "secret": b"",
+            "secret_digest": id_,
+            "hint": "",
+            "base_url": base_url or self.sandbox.openai_base_url,
+            "account": account,
+            "weight": 1,
+            "status": "enabled",
+            "created_at_ns": 0,
+            "updated_at_ns": 0,
+        }
+        async with self.database.unit() as work:
+            await work.connection.execute(sa.insert(credentials).values(row))
 
     async def usage(self, *, source: str, group_by: Sequence[str] = (), actor: Actor | None = None, **filters: Any) -> Any:
         from keygate.ledger import Source, VendorUsage
