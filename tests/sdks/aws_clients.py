@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
+import pytest
 from tests.sdks.bridge import Bridge
 
 from keygate.sandbox import SandboxServer
@@ -21,16 +20,22 @@ TEXT = "This answer comes from the sandbox of KeyGate: no vendor was asked, noth
 
 
 class Boto:
-    def __init__(self, bridge: Bridge) -> None:
+    """With one access key."""
+
+    def __init__(self, bridge: Bridge, sandbox: SandboxServer, credential: Credential) -> None:
         self.bridge = bridge
+        self._as = [f"{sandbox.address}/aws", credential.name, credential.value]
+
+    def call(self, client: str, call: str, **request: Any) -> Any:
+        return self.bridge.call(client=client, call=call, **request, **{"as": self._as})["result"]
 
     def iam(self, call: str, **options: Any) -> Any:
-        return self.bridge.call(client="iam", call=call, options=options)["result"]
+        return self.call("iam", call, options=options)
 
     def converse(self, key: str, model: str = MODEL) -> str:
         messages = [{"role": "user", "content": [{"text": "Hi"}]}]
         options = {"modelId": model, "messages": messages}
-        found = self.bridge.call(client="bedrock", key=key, call="converse", options=options)["result"]
+        found = self.call("bedrock", "converse", key=key, options=options)
         return str(found["output"]["message"]["content"][0]["text"])
 
     def user(self, name: str = "one", **options: Any) -> Any:
@@ -47,13 +52,7 @@ class Boto:
         return made["ServiceSpecificCredential"]
 
 
-@contextmanager
-def boto3_client(sandbox: SandboxServer, credential: Credential, home: Path, *, secret: str | None = None) -> Iterator[Boto]:
-    environment = {
-        "AWS_BASE_URL": f"{sandbox.address}/aws",
-        "AWS_ACCESS_KEY_ID": credential.name,
-        "AWS_SECRET_ACCESS_KEY": secret or credential.value,
-        "AWS_EC2_METADATA_DISABLED": "true",
-    }
-    with Bridge("aws", "aws_client.py", environment, home=home) as bridge:
-        yield Boto(bridge)
+@pytest.fixture(scope="session")
+def aws_bridge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bridge]:
+    with Bridge("aws", "aws_client.py", {"AWS_EC2_METADATA_DISABLED": "true"}, home=tmp_path_factory.mktemp("aws")) as bridge:
+        yield bridge

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
+import pytest
 from tests.sdks.bridge import Bridge
 
 from keygate.sandbox import SandboxServer
@@ -19,11 +18,14 @@ TEXT = "This answer comes from the sandbox of KeyGate: no vendor was asked, noth
 
 
 class AzureSdk:
-    def __init__(self, bridge: Bridge) -> None:
+    """As one app registration."""
+
+    def __init__(self, bridge: Bridge, sandbox: SandboxServer, credential: Credential) -> None:
         self.bridge = bridge
+        self._as = [f"{sandbox.address}/azure", credential.name, credential.value, SUBSCRIPTION]
 
     def call(self, name: str, *args: Any, client: str = "cognitive", **options: Any) -> Any:
-        return self.bridge.call(client=client, call=name, args=args, options=options)["result"]
+        return self.bridge.call(client=client, call=name, args=args, options=options, **{"as": self._as})["result"]
 
     def chat(self, account: dict[str, Any], key: str, deployment: str = "gpt-4o-mini", *, text: str = "Hi", v1: bool = False) -> Any:
         endpoint = account["properties"]["endpoint"]
@@ -41,14 +43,7 @@ class AzureSdk:
         return made
 
 
-@contextmanager
-def azure_sdk(sandbox: SandboxServer, credential: Credential, home: Path) -> Iterator[AzureSdk]:
-    environment = {
-        "AZURE_BASE_URL": f"{sandbox.address}/azure",
-        "AZURE_TENANT_ID": TENANT,
-        "AZURE_CLIENT_ID": credential.name,
-        "AZURE_CLIENT_SECRET": credential.value,
-        "AZURE_SUBSCRIPTION_ID": SUBSCRIPTION,
-    }
-    with Bridge("azure", "azure_client.py", environment, home=home) as bridge:
-        yield AzureSdk(bridge)
+@pytest.fixture(scope="session")
+def azure_bridge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bridge]:
+    with Bridge("azure", "azure_client.py", home=tmp_path_factory.mktemp("azure")) as bridge:
+        yield bridge

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterator
-from pathlib import Path
 
 import httpx
 import pytest
-from tests.sdks.aws_clients import FOUNDATION, KEY_ID, MODEL, PROFILE, TEXT, Boto, boto3_client
-from tests.sdks.bridge import SdkError
+from tests.sdks.aws_clients import FOUNDATION, KEY_ID, MODEL, PROFILE, TEXT, Boto
+from tests.sdks.bridge import Bridge, SdkError
 
 from keygate.sandbox import SandboxServer, Vendor
-from keygate.sandbox.admin import Account
+from keygate.sandbox.admin import Account, Credential
 
 
 @pytest.fixture
@@ -22,9 +20,8 @@ def aws(sandbox: SandboxServer) -> Account:
 
 
 @pytest.fixture
-def boto(sandbox: SandboxServer, aws: Account, tmp_path: Path) -> Iterator[Boto]:
-    with boto3_client(sandbox, aws.create_credential(name=KEY_ID), tmp_path) as made:
-        yield made
+def boto(sandbox: SandboxServer, aws: Account, aws_bridge: Bridge) -> Boto:
+    return Boto(aws_bridge, sandbox, aws.create_credential(name=KEY_ID))
 
 
 def test_an_issued_key_calls_models_and_its_users_policy_decides_which(boto: Boto) -> None:
@@ -48,7 +45,7 @@ def test_anthropics_own_body_is_served_too(boto: Boto) -> None:
     body = {"anthropic_version": "bedrock-2023-05-31", "max_tokens": 50, "messages": [{"role": "user", "content": "Hi"}]}
     options = {"modelId": MODEL, "body": json.dumps(body)}
     key = boto.key()["ServiceCredentialSecret"]
-    found = boto.bridge.call(client="bedrock", key=key, call="invoke_model", options=options)["result"]["body"]
+    found = boto.call("bedrock", "invoke_model", key=key, options=options)["body"]
     assert found["content"][0]["text"] == TEXT
 
 
@@ -163,24 +160,23 @@ def test_lists_are_paged_and_tags_and_policies_are_read_back(boto: Boto) -> None
     assert boto.iam("list_users", PathPrefix="/keys/")["Users"][0]["UserName"] == "three"
 
 
-def test_a_wrong_secret_is_no_signature(sandbox: SandboxServer, aws: Account, tmp_path: Path) -> None:
-    credential = aws.create_credential(name=KEY_ID)
-    with boto3_client(sandbox, credential, tmp_path, secret="another") as boto, pytest.raises(SdkError) as error:
-        boto.iam("list_users")
+def test_a_wrong_secret_is_no_signature(sandbox: SandboxServer, aws: Account, aws_bridge: Bridge) -> None:
+    aws.create_credential(name=KEY_ID)
+    with pytest.raises(SdkError) as error:
+        Boto(aws_bridge, sandbox, Credential("another", KEY_ID)).iam("list_users")
     assert (error.value.status, error.value.code) == (403, "SignatureDoesNotMatch")
 
 
-def test_a_missing_right_is_named_and_can_be_simulated(sandbox: SandboxServer, aws: Account, tmp_path: Path) -> None:
-    credential = aws.create_credential(name=KEY_ID, without=["iam:CreateUser"])
-    with boto3_client(sandbox, credential, tmp_path) as boto:
-        with pytest.raises(SdkError) as error:
-            boto.user()
-        assert (error.value.status, error.value.code) == (403, "AccessDenied")
-        assert "not authorized to perform: iam:CreateUser" in str(error.value)
-        caller = boto.bridge.call(client="sts", call="get_caller_identity")["result"]
-        actions = ["iam:CreateUser", "iam:GetUser"]
-        results = boto.iam("simulate_principal_policy", PolicySourceArn=caller["Arn"], ActionNames=actions)["EvaluationResults"]
-        assert [each["EvalDecision"] for each in results] == ["implicitDeny", "allowed"]
+def test_a_missing_right_is_named_and_can_be_simulated(sandbox: SandboxServer, aws: Account, aws_bridge: Bridge) -> None:
+    boto = Boto(aws_bridge, sandbox, aws.create_credential(name=KEY_ID, without=["iam:CreateUser"]))
+    with pytest.raises(SdkError) as error:
+        boto.user()
+    assert (error.value.status, error.value.code) == (403, "AccessDenied")
+    assert "not authorized to perform: iam:CreateUser" in str(error.value)
+    caller = boto.call("sts", "get_caller_identity")
+    actions = ["iam:CreateUser", "iam:GetUser"]
+    results = boto.iam("simulate_principal_policy", PolicySourceArn=caller["Arn"], ActionNames=actions)["EvaluationResults"]
+    assert [each["EvalDecision"] for each in results] == ["implicitDeny", "allowed"]
 
 
 async def test_a_request_without_a_signature_is_refused(sandbox: SandboxServer) -> None:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.sdks.azure_clients import GROUP, SUBSCRIPTION, TEXT, AzureSdk, azure_sdk
-from tests.sdks.bridge import SdkError
+from tests.sdks.azure_clients import GROUP, SUBSCRIPTION, TEXT, AzureSdk
+from tests.sdks.bridge import Bridge, SdkError
 
 from keygate.sandbox import SandboxServer, Vendor
 from keygate.sandbox.admin import Account, AdminFault
@@ -20,9 +18,8 @@ def azure(sandbox: SandboxServer) -> Account:
 
 
 @pytest.fixture
-def sdk(sandbox: SandboxServer, azure: Account, tmp_path: Path) -> Iterator[AzureSdk]:
-    with azure_sdk(sandbox, azure.create_credential(name="the-client"), tmp_path) as made:
-        yield made
+def sdk(sandbox: SandboxServer, azure: Account, azure_bridge: Bridge) -> AzureSdk:
+    return AzureSdk(azure_bridge, sandbox, azure.create_credential(name="the-client"))
 
 
 def refused(error: pytest.ExceptionInfo[SdkError]) -> tuple[Any, Any]:
@@ -136,12 +133,9 @@ def test_models_share_the_regions_quota(sdk: AzureSdk, azure: Account) -> None:
 
 
 def test_a_missing_action_is_named(sdk: AzureSdk, azure: Account, sandbox: SandboxServer) -> None:
-    only = next(iter(azure.credentials.values()))
     right = "Microsoft.CognitiveServices/accounts/write"
-    azure.credentials.clear()
-    azure.create_credential(value=only.value, name=only.name, without=[right])
     with pytest.raises(SdkError) as error:
-        sdk.create()
+        AzureSdk(sdk.bridge, sandbox, azure.create_credential(name="narrow", without=[right])).create()
     assert refused(error) == (403, "AuthorizationFailed")
     assert right in str(error.value)
 

@@ -4,6 +4,7 @@
 {"client": "bedrock", "key", "call": "converse" | "invoke_model", "options"}      → {"result": …}
 """
 
+import functools
 import json
 import os
 import sys
@@ -13,11 +14,13 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 
 QUICK = Config(retries={"total_max_attempts": 1}, connect_timeout=5, read_timeout=10)
-BASE = os.environ["AWS_BASE_URL"]
-CLIENTS = {
-    "iam": boto3.client("iam", region_name="us-east-1", endpoint_url=f"{BASE}/iam", config=QUICK),
-    "sts": boto3.client("sts", region_name="us-east-1", endpoint_url=f"{BASE}/iam/sts", config=QUICK),
-}
+PATHS = {"iam": "/iam", "sts": "/iam/sts"}
+
+
+@functools.lru_cache(maxsize=16)
+def signed(service, base, key_id, secret):
+    keys = {"aws_access_key_id": key_id, "aws_secret_access_key": secret}
+    return boto3.client(service, region_name="us-east-1", endpoint_url=base + PATHS[service], config=QUICK, **keys)
 
 
 def plainly(request, **_):
@@ -28,11 +31,11 @@ def plainly(request, **_):
 def called(request):
     if request["client"] == "bedrock":  # as a developer has it: nothing but the variable, which is read when the call is made
         os.environ["AWS_BEARER_TOKEN_BEDROCK"] = request["key"]
-        secure = BASE.replace("http:", "https:", 1)
+        secure = request["as"][0].replace("http:", "https:", 1)
         client = boto3.client("bedrock-runtime", region_name="us-east-1", endpoint_url=f"{secure}/bedrock-runtime", config=QUICK)
         client.meta.events.register("before-send.bedrock-runtime", plainly)
     else:
-        client = CLIENTS[request["client"]]
+        client = signed(request["client"], *request["as"])
     found = getattr(client, request["call"])(**request.get("options", {}))
     if request["call"] == "invoke_model":
         found["body"] = json.loads(found["body"].read())

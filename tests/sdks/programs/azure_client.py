@@ -1,11 +1,12 @@
 """Microsoft's own clients of Azure's administration, and OpenAI's of its inference side: one JSON request a line, one JSON answer a line.
 
-{"client": "cognitive" | "costs", "call": "accounts.begin_create", "args": […], "options": {…}}   → {"result": …}
+{"client": "cognitive" | "costs", "call": "accounts.begin_create", "args": […], "options": {…},
+     "as": [base URL, client id, secret, subscription]}                                      → {"result": …}
 {"client": "chat", "endpoint", "key", "deployment", "text", "v1"?}                                → {"text", "model"}
 """
 
+import functools
 import json
-import os
 import sys
 import urllib.parse
 import urllib.request
@@ -16,24 +17,23 @@ from azure.mgmt.cognitiveservices import CognitiveServicesManagementClient
 from azure.mgmt.costmanagement import CostManagementClient
 from openai import APIStatusError, AzureOpenAI, OpenAI
 
-BASE = os.environ["AZURE_BASE_URL"]
-
 
 class Bearer(SansIOHTTPPolicy):
     """The SDK's own policy refuses plain HTTP. The token is asked for as azure-identity asks for it."""
 
-    def __init__(self):
+    def __init__(self, base, client_id, secret):
+        self.base, self.client_id, self.secret = base, client_id, secret
         self.token = None
 
     def on_request(self, request):
         if self.token is None:
             form = {
                 "grant_type": "client_credentials",
-                "client_id": os.environ["AZURE_CLIENT_ID"],
-                "client_secret": os.environ["AZURE_CLIENT_SECRET"],
+                "client_id": self.client_id,
+                "client_secret": self.secret,
                 "scope": "https://management.azure.com/.default",
             }
-            url = f"{BASE}/login/{os.environ['AZURE_TENANT_ID']}/oauth2/v2.0/token"
+            url = f"{self.base}/login/the-tenant/oauth2/v2.0/token"
             with urllib.request.urlopen(url, urllib.parse.urlencode(form).encode(), timeout=10) as answer:
                 self.token = json.load(answer)["access_token"]
         request.http_request.headers["Authorization"] = f"Bearer {self.token}"
@@ -44,12 +44,11 @@ class Nobody:
         raise AssertionError("the policy brings the token")
 
 
-policy = Bearer()
-options = {"base_url": BASE, "authentication_policy": policy, "retry_total": 0}
-CLIENTS = {
-    "cognitive": CognitiveServicesManagementClient(Nobody(), os.environ["AZURE_SUBSCRIPTION_ID"], **options),
-    "costs": CostManagementClient(Nobody(), **options),
-}
+@functools.lru_cache(maxsize=8)
+def clients(base, client_id, secret, subscription):
+    options = {"base_url": base, "authentication_policy": Bearer(base, client_id, secret), "retry_total": 0}
+    cognitive = CognitiveServicesManagementClient(Nobody(), subscription, **options)
+    return {"cognitive": cognitive, "costs": CostManagementClient(Nobody(), **options)}
 
 
 def plain(value):
@@ -63,7 +62,7 @@ def plain(value):
 
 
 def manage(request):
-    target = CLIENTS[request["client"]]
+    target = clients(*request["as"])[request["client"]]
     for part in request["call"].split("."):
         target = getattr(target, part)
     given = dict(request.get("options", {}))

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import pytest
-from tests.sdks.azure_clients import GROUP, SUBSCRIPTION, TENANT, TEXT, AzureSdk, azure_sdk
-from tests.sdks.bridge import SdkError
+from tests.sdks.azure_clients import GROUP, SUBSCRIPTION, TENANT, TEXT, AzureSdk
+from tests.sdks.bridge import Bridge, SdkError
 from tests.vendors.admin.desks import Steps, desk
 
 from keygate.kit.clock import SystemClock
@@ -46,27 +45,13 @@ TERMS = Terms(models=MODELS, tokens_per_minute=20_000)
 
 
 @pytest.fixture
-def sandbox() -> Iterator[SandboxServer]:
-    with SandboxServer() as server:
-        yield server
-
-
-@pytest.fixture
 def account(sandbox: SandboxServer) -> Account:
     return sandbox.state.admin[Vendor.AZURE]
 
 
 @pytest.fixture
-def sdk(sandbox: SandboxServer, account: Account, tmp_path: Path) -> Iterator[AzureSdk]:
-    with azure_sdk(sandbox, account.create_credential(name="who-looks"), tmp_path) as made:
-        yield made
-
-
-@pytest.fixture
-async def outbound() -> AsyncIterator[Outbound]:
-    made = Outbound(timeout=5)
-    yield made
-    await made.close()
+def sdk(sandbox: SandboxServer, account: Account, azure_bridge: Bridge) -> AzureSdk:
+    return AzureSdk(azure_bridge, sandbox, account.create_credential(name="who-looks"))
 
 
 def seat(sandbox: SandboxServer, outbound: Outbound, credential: Credential, **changes: Any) -> AdminDesk:
@@ -111,7 +96,7 @@ def opens(sdk: AzureSdk, made: Made, model: str = "gpt-4o-mini") -> str | int:
 
 async def test_a_key_works_at_the_vendor_with_the_limits_asked_for_until_it_is_revoked_there(at: AdminDesk, sdk: AzureSdk) -> None:
     mark = fresh()
-    first = await AZURE.create(at, order(mark))
+    first = await AZURE.create(at, replace(order(mark), fresh=True))
     assert first.secret_env == "AZURE_OPENAI_API_KEY"
     assert opens(sdk, first) == opens(sdk, first, "gpt-4.1-mini") == TEXT
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.sdks.aws_clients import KEY_ID, MODEL, PROFILE, TEXT, Boto, boto3_client
-from tests.sdks.bridge import SdkError
+from tests.sdks.aws_clients import KEY_ID, MODEL, PROFILE, TEXT, Boto
+from tests.sdks.bridge import Bridge, SdkError
 from tests.vendors.admin.desks import Steps, answer, desk
 
 from keygate.kit.clock import SystemClock
@@ -51,27 +50,13 @@ OTHER = "anthropic.claude-opus-4-5-20251101-v1:0"
 
 
 @pytest.fixture
-def sandbox() -> Iterator[SandboxServer]:
-    with SandboxServer() as server:
-        yield server
-
-
-@pytest.fixture
 def account(sandbox: SandboxServer) -> Account:
     return sandbox.state.admin[Vendor.BEDROCK]
 
 
 @pytest.fixture
-def boto(sandbox: SandboxServer, account: Account, tmp_path: Path) -> Iterator[Boto]:
-    with boto3_client(sandbox, account.create_credential(name=KEY_ID), tmp_path) as made:
-        yield made
-
-
-@pytest.fixture
-async def outbound() -> AsyncIterator[Outbound]:
-    made = Outbound(timeout=5)
-    yield made
-    await made.close()
+def boto(sandbox: SandboxServer, account: Account, aws_bridge: Bridge) -> Boto:
+    return Boto(aws_bridge, sandbox, account.create_credential(name=KEY_ID))
 
 
 def seat(sandbox: SandboxServer, outbound: Outbound, credential: Credential, **changes: Any) -> AdminDesk:
@@ -117,7 +102,7 @@ def keys_of(boto: Boto, mark: Mark) -> list[str]:
 
 async def test_a_key_works_at_the_vendor_within_its_policy_until_it_is_revoked_there(at: AdminDesk, account: Account, boto: Boto) -> None:
     mark, wanted = fresh(), terms(account, MODEL, PROFILE)
-    first = await BEDROCK.create(at, order(mark, wanted))
+    first = await BEDROCK.create(at, replace(order(mark, wanted), fresh=True))
     assert first.secret_env == "AWS_BEARER_TOKEN_BEDROCK"
     assert first.env["AWS_REGION"] == "us-east-1"
     assert opens(boto, first) == opens(boto, first, PROFILE) == TEXT

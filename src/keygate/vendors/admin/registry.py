@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from keygate.vendors.admin.adopted import ADOPTED
+from keygate.vendors.admin.anthropic import ANTHROPIC_ADMIN
 from keygate.vendors.admin.azure import AZURE_ADMIN
 from keygate.vendors.admin.bedrock import BEDROCK_ADMIN
 from keygate.vendors.admin.google import GoogleProvisioner
@@ -13,6 +14,7 @@ from keygate.vendors.admin.xai import XaiProvisioner
 
 _ALL: tuple[Provisioner, ...] = (
     OPENAI_ADMIN,
+    ANTHROPIC_ADMIN,
     OPENROUTER_ADMIN,
     GoogleProvisioner(),
     XaiProvisioner(),

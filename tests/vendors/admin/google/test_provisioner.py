@@ -344,10 +344,17 @@ async def test_inventory_shows_keys_made_by_hand_and_ours_in_every_project(open_
         shown += page
         if cursor is None:
             break
-    assert sorted(str(each.footprint) for each in shown if each.owner) == sorted(str(made.footprint) for made in ours)
+    keys = [each for each in shown if each.owner and each.footprint.key]
+    assert sorted(str(each.footprint) for each in keys) == sorted(str(made.footprint) for made in ours)
+    assert {each.presence for each in keys} == {Presence.LIVE}
+    assert len([each for each in shown if each.footprint.key is None]) == 2, "and their containers"
     [found] = [each for each in shown if each.owner is None]
     assert (found.name, found.presence, found.terms) == ("by hand", Presence.LIVE, Terms(scopes=(GEMINI,)))
     assert found.created_at_ns is not None
+    await provisioner.set_enabled(own, ours[0].footprint, enabled=False)
+    page, _ = await provisioner.list_page(own, "1")
+    more, _ = await provisioner.list_page(own, "2")
+    assert sorted(str(each.presence) for each in (*page, *more) if each.footprint.key) == ["disabled", "live"]
     await provisioner.rename(own, found.footprint, "adopted")
     assert (await provisioner.read(own, found.footprint)).name == "adopted"
     await provisioner.revoke(own, found.footprint)

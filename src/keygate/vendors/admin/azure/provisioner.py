@@ -68,7 +68,7 @@ class AzureProvisioner:
         name = order.mark.tag
         wanted = wanted_of(order.terms)
         slot = slot_of(order.generation)
-        account = await call.account(name)
+        account = None if order.fresh else await call.account(name)
         if account is None:
             account = await call.create_account(order)
         account = await call.settled(name, account)

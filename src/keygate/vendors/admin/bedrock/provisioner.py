@@ -57,7 +57,7 @@ class BedrockProvisioner:
         if age is not None and not (age.isdecimal() and 1 <= int(age) <= 36_600):
             raise Rejected("age_days must be a whole number of days, 1 to 36600")
         policy = document(order.terms.models, whole_second(order.terms.expires_at_ns), partition=iam.partition)
-        user = await iam.user(name)
+        user = None if order.fresh else await iam.user(name)
         if user is None:
             left, quota = await iam.users_left()
             if left < 1:
@@ -65,7 +65,7 @@ class BedrockProvisioner:
             title = {"keygate-id": order.mark.id, "keygate-title": order.title[:80]}
             user = await iam.create_user(name, {**title, _GENERATION: generation})
         await iam.put_policy(name, policy)
-        standing = await iam.credentials(name)
+        standing = [] if order.fresh else await iam.credentials(name)
         if len(standing) >= 2:
             detail = "IAM allows two Bedrock keys a user, and both stand: revoke one before the next rotation"
             raise CeilingReached("keys of this user", detail, ceiling=2)

@@ -14,6 +14,7 @@ RIGHTS = {
     "serviceusage.services.get": "see that the Gemini API is enabled",
     "iam.serviceAccounts.create": "make an owner's service account",
     "iam.serviceAccounts.get": "find and read it",
+    "iam.serviceAccounts.list": "the inventory",
     "iam.serviceAccounts.update": "rename it",
     "iam.serviceAccounts.disable": "the kill switch",
     "iam.serviceAccounts.enable": "take the kill switch back",

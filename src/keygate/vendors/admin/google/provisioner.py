@@ -379,15 +379,23 @@ class GoogleProvisioner:
         index = int(cursor or 0)
         if index >= len(projects):
             return (), None
-        project, found = projects[index], []
-        for key in await self._keys_in(desk, project):
-            email = str(key.get("serviceAccountEmail", ""))
-            place = {"project": project, **({"service_account": email} if email else {})}
-            made = moment_ns(str(key.get("createTime", "")))
-            terms = Terms(scopes=targets_of(key))
-            name = str(key.get("displayName", ""))
-            found.append(Found(Footprint(place, last_of(key)), name, Presence.LIVE, created_at_ns=made, owner=email or None, terms=terms))
+        project = projects[index]
+        accounts = {str(each.get("email", "")): each for each in await self._accounts_in(desk, project)}
+        found = [_container(project, each) for each in accounts.values() if str(each.get("email", "")).startswith("kg-")]
+        found += [_listed(project, key, accounts) for key in await self._keys_in(desk, project)]
         return tuple(found), str(index + 1) if index + 1 < len(projects) else None
+
+    async def _accounts_in(self, desk: Desk, project: str) -> list[dict[str, Any]]:
+        accounts: list[dict[str, Any]] = []
+        token: str | None = None
+        for _ in range(_LISTED_PAGES):
+            what, right, params = "list the service accounts", "iam.serviceAccounts.list", {"pageSize": 100, "pageToken": token}
+            page = await call(desk, "iam", "GET", f"v1/projects/{project}/serviceAccounts", what, right=right, params=params) or {}
+            accounts += page.get("accounts", [])
+            token = page.get("nextPageToken")
+            if not token:
+                break
+        return accounts
 
     async def _projects(self, desk: Desk) -> list[str]:
         parent, projects, token = desk.settings.get("parent"), [], None
@@ -400,3 +408,27 @@ class GoogleProvisioner:
             if not token:
                 break
         return [project for project in projects if project != desk.settings.get("project")]
+
+
+def _presence(account: Mapping[str, Any] | None) -> Presence:
+    """Of a key, by its service account: a key whose account was deleted is refused for good."""
+    if account is None:
+        return Presence.GONE
+    return Presence.DISABLED if account.get("disabled") else Presence.LIVE
+
+
+def _container(project: str, account: Mapping[str, Any]) -> Found:
+    email = str(account.get("email", ""))
+    return Found(Footprint({"project": project, "service_account": email}), email.partition("@")[0], _presence(account), owner=email)
+
+
+def _listed(project: str, key: Mapping[str, Any], accounts: Mapping[str, Mapping[str, Any]]) -> Found:
+    email = str(key.get("serviceAccountEmail", ""))
+    return Found(
+        Footprint({"project": project, **({"service_account": email} if email else {})}, last_of(key)),
+        str(key.get("displayName", "")),
+        _presence(accounts.get(email)) if email else Presence.LIVE,
+        created_at_ns=moment_ns(str(key.get("createTime", ""))),
+        owner=email or None,
+        terms=Terms(scopes=targets_of(key)),
+    )
