@@ -207,7 +207,14 @@ class Bureau:
 
 @asynccontextmanager
 async def bureau(
-    database: Database, sandbox: SandboxServer, clock: VendorTime, people: Any, owner: Actor, audit: Any, folder: Path, **others: Provisioner
+    database: Database,
+    sandbox: SandboxServer,
+    clock: VendorTime,
+    people: Any,
+    owner: Actor,
+    audit: Any,
+    folder: Path,
+    **others: Provisioner,
 ) -> Any:
     provisioners = {**PROVISIONERS, **others}
     vault = Vault(database, VaultRepository(), source=LocalKeySource(folder / "keys"), clock=clock, columns=SEALED_COLUMNS)
