@@ -46,6 +46,7 @@ _WRITE = frozenset(
         "credentials",
         "developers",
         "issued_keys",
+        "issued_tokens",  # fresh tokens of a key that one holds or administers
         "limits",
         "models",
         "organization",
@@ -77,6 +78,7 @@ _ROLES: dict[Role, frozenset[str]] = {
             "dashboard.read",
             "developers.read",
             "issued_keys.read",
+            "issued_tokens.write",
             "models.read",
             "organization.read",
             "policies.explain",

@@ -4,6 +4,7 @@ from keygate.issued_keys.access import IssuedKeyAccess
 from keygate.issued_keys.accounts import VendorAccountService
 from keygate.issued_keys.bench import worker_actor
 from keygate.issued_keys.life import ENDED, LIVE, State
+from keygate.issued_keys.minting import MintingService
 from keygate.issued_keys.model import SEALED, Enforcement, IssuedFilter, IssuedKey, IssueDraft, VendorAccount
 from keygate.issued_keys.operations import Operations
 from keygate.issued_keys.receipts import MAX_BYTES as MAX_RECEIPT_BYTES
@@ -21,6 +22,7 @@ __all__ = [
     "IssuedKey",
     "IssuedKeyAccess",
     "IssuedKeyService",
+    "MintingService",
     "Operations",
     "State",
     "Told",

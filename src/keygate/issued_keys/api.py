@@ -9,6 +9,7 @@ from fastapi import Depends, Path, Query, Request, Response
 from keygate.identities import Actor
 from keygate.issued_keys.accounts import VendorAccountService
 from keygate.issued_keys.life import State
+from keygate.issued_keys.minting import MintingService
 from keygate.issued_keys.model import IssuedFilter
 from keygate.issued_keys.schemas import (
     AccountList,
@@ -17,6 +18,7 @@ from keygate.issued_keys.schemas import (
     Extend,
     IssuedDetail,
     IssuedOut,
+    IssuerOut,
     LeakedKey,
     LinkIn,
     LinkOut,
@@ -28,6 +30,7 @@ from keygate.issued_keys.schemas import (
     RoomOut,
     RotateIssued,
     StepOut,
+    TokenOut,
     end_ns,
 )
 from keygate.issued_keys.service import IssuedKeyService, Told
@@ -43,6 +46,7 @@ ALL = (vendor_routes, routes, receipt_routes)
 _Actor = Annotated[Actor, Depends(current_actor)]
 _Keys = Annotated[IssuedKeyService, service(IssuedKeyService)]
 _Accounts = Annotated[VendorAccountService, service(VendorAccountService)]
+_Minting = Annotated[MintingService, service(MintingService)]
 _Clock = Annotated[Clock, service(Clock)]
 _Id = Annotated[str, Path(max_length=100)]
 _IdQuery = Annotated[str | None, Query(max_length=40, pattern=r"^[A-Za-z0-9_]+$")]
@@ -64,6 +68,12 @@ async def configure_vendor(body: Configure, actor: _Actor, accounts: _Accounts) 
     return AccountOut.of(
         await accounts.configure(actor, vendor=body.vendor, name=body.name, admin_key=body.secret(), settings=body.settings)
     )
+
+
+@vendor_routes.get("/issuer", permission="vendors.read")
+async def show_issuer(_actor: _Actor, minting: _Minting) -> IssuerOut:
+    """KeyGate as an issuer of identity tokens: what an admin enters at a vendor that trades them for tokens of its own (Anthropic)."""
+    return IssuerOut(**minting.identity())
 
 
 @vendor_routes.get("/accounts", permission="vendors.read")
@@ -218,6 +228,14 @@ async def extend_issued_key(issued_key_id: _Id, body: Extend, actor: _Actor, key
     """Another end, at the vendor too where it keeps one."""
     until = end_ns(clock.now_ns(), body.expires_in_days, body.expires_at)
     return IssuedOut.of(await keys.extend(actor, issued_key_id, expires_at_ns=until), clock.now_ns())
+
+
+@routes.post("/{issued_key_id}/token", permission="issued_tokens.write", responses=_ABSENT | _STATE | _VENDOR)
+async def mint_issued_token(issued_key_id: _Id, actor: _Actor, minting: _Minting) -> TokenOut:
+    """A fresh token for a key of a vendor that has no lasting secrets (Anthropic). It is kept nowhere."""
+    made = await minting.mint(actor, issued_key_id)
+    env = {**made.env, made.secret_env: made.secret.open()}
+    return TokenOut(key=made.secret.open(), env=env, expires_at=rfc3339(made.expires_at_ns))
 
 
 @routes.post("/{issued_key_id}/link", permission="issued_keys.write", status_code=201, responses=_ABSENT | _STATE)

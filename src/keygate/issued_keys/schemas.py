@@ -228,6 +228,17 @@ class LinkOut(Schema):
     expires_at: _Moment
 
 
+class TokenOut(Schema):
+    key: str = Field(description="A fresh token, this once")
+    env: dict[str, str] = Field(description="What to export so that the vendor's own SDK uses it")
+    expires_at: _Moment | None
+
+
+class IssuerOut(Schema):
+    issuer: str = Field(description="`iss` of the identity tokens that KeyGate signs for vendors")
+    jwks: dict[str, Any] = Field(description="Its public keys (RFC 7517), to be entered at the vendor inline")
+
+
 class Open(Schema):
     token: Annotated[str, StringConstraints(min_length=1, max_length=100)]
 

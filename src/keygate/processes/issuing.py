@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from keygate.events import EventOutbox
 from keygate.identities import Actor
 from keygate.identities.directory import OwnerDirectory
-from keygate.issued_keys import IssuedKeyAccess, IssuedKeyService, Operations, VendorAccountService
+from keygate.issued_keys import IssuedKeyAccess, IssuedKeyService, MintingService, Operations, VendorAccountService
 from keygate.issued_keys.account_repository import VendorAccountRepository
 from keygate.issued_keys.bench import AtStep, Tools, nothing
 from keygate.issued_keys.desks import Desks
@@ -30,6 +30,7 @@ ISSUER = "token-issuer"  # seed of the key that signs identity tokens for vendor
 class Issuing:
     keys: IssuedKeyService
     accounts: VendorAccountService
+    minting: MintingService
     operations: Operations
     access: IssuedKeyAccess
     outbound: Outbound
@@ -44,7 +45,7 @@ class Issuing:
 
     @property
     def services(self) -> dict[type, object]:
-        return {IssuedKeyService: self.keys, VendorAccountService: self.accounts}
+        return {IssuedKeyService: self.keys, VendorAccountService: self.accounts, MintingService: self.minting}
 
 
 async def issuing(
@@ -98,7 +99,16 @@ async def issuing(
         clock=base.clock,
     )
     access = IssuedKeyAccess(accounts=account_rows, keys=rows, desks=desks, provisioners=provisioners)
-    return Issuing(keys, accounts, operations, access, outbound)
+    minting = MintingService(
+        database=base.database,
+        account_rows=account_rows,
+        keys=keys,
+        desks=desks,
+        issuer=issuer,
+        audit=base.audit,
+        provisioners=provisioners,
+    )
+    return Issuing(keys, accounts, minting, operations, access, outbound)
 
 
 class Holders:
