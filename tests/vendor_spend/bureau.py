@@ -94,6 +94,15 @@ class Bureau:
                 "resource_group": GROUP,
                 "region": "eastus",
             }
+        if vendor == "anthropic":
+            from keygate.sandbox.admin.anthropic import AnthropicAdmin
+
+            identity = self.orders.minting.identity()
+            jwks = {"type": "inline", "keys": identity["jwks"]["keys"]}
+            rule = {"issuer_url": identity["issuer"], "jwks": jwks, "subject": "keygate:admin", "audience": "https://api.anthropic.com"}
+            made = AnthropicAdmin().console(account, "admin_rule", rule)
+            federation = {name: made[name] for name in ("organization_id", "federation_rule_id", "service_account_id")}
+            known["anthropic"] = {"base_url": self.sandbox.anthropic_base_url, **federation}
         wanted = {**known[vendor], "calls_per_minute": "100000", **settings}
         return await self.orders.accounts.configure(
             self.owner, vendor=vendor, name="default", admin_key=Secret(credential.value), settings=wanted
@@ -129,8 +138,8 @@ class Bureau:
         if key is not None:
             assert key.footprint is not None
             place = key.footprint.place
-            container = place.get("project") or self._container(place.get("account"))
-            vendor_key = vendor_key or key.footprint.key
+            container = place.get("project") or place.get("workspace") or self._container(place.get("account"))
+            vendor_key = vendor_key or place.get("service_account" if vendor == "anthropic" else "") or key.footprint.key
         usage = Usage(input=0, output=tokens)
         with self.sandbox.state.admin.lock:
             price = price_of(self.sandbox.state.models, Vendor(vendor), model)

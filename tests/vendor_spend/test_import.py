@@ -292,13 +292,13 @@ async def test_other_organisations_accounts_are_not_there(desk: Bureau) -> None:
         await desk.bills.importer.run(replace(desk.owner, organization_id="org_other"), account.id)
 
 
-@pytest.mark.parametrize("vendor", ["openrouter", "azure"])
+@pytest.mark.parametrize("vendor", ["anthropic", "openrouter", "azure"])
 async def test_other_vendors_bills_equal_their_books(desk: Bureau, vendor: str) -> None:
     account = await desk.configure(vendor)
     key = await desk.issue(vendor, models=("gpt-4.1-mini",)) if vendor == "azure" else await desk.issue(vendor)
-    desk.spend(key, vendor=vendor, model="gpt-4.1-mini")
-    desk.spend(key, vendor=vendor, model="gpt-4.1-mini", days_ago=1)
-    desk.spend(key, vendor=vendor, model="gpt-4.1-mini", days_ago=3)
+    model = "claude-sonnet-4-5" if vendor == "anthropic" else "gpt-4.1-mini"
+    for days in (0, 1, 3):
+        desk.spend(key, vendor=vendor, model=model, days_ago=days)
     desk.clock.advance(2 * DAY_S)
     await imported(desk, account)
     assert await desk.billed(key_id=(key.id,)) == desk.books(vendor).books.total_usd()

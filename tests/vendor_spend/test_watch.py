@@ -26,7 +26,7 @@ PER_DOLLAR = 625_000  # output tokens of the model: 1.60 dollars a million
 ORDER = [Stage.NONE, Stage.LOWERED, Stage.DISABLED, Stage.REVOKED]
 
 
-class Azure:
+class Watched:
     """A key with a budget of ten dollars a month at a vendor that caps no spend."""
 
     def __init__(self, desk: Bureau, account: VendorAccount, key: IssuedKey) -> None:
@@ -35,7 +35,7 @@ class Azure:
         self.key = key
 
     @classmethod
-    async def open(cls, desk: Bureau, **terms: object) -> Azure:
+    async def open(cls, desk: Bureau, **terms: object) -> Watched:
         account = await desk.configure("azure")
         wanted = {"budget_nano": 10 * 10**9, "models": (MODEL,), "tokens_per_minute": 20_000, **terms}
         return cls(desk, account, await desk.issue("azure", **wanted))
@@ -76,7 +76,7 @@ class Azure:
 
 
 async def test_thresholds_are_announced_once_each_with_the_age_of_the_number(desk: Bureau) -> None:
-    azure = await Azure.open(desk)
+    azure = await Watched.open(desk)
     await azure.spend("4.99")
     await azure.look()
     assert await azure.told() == []
@@ -95,7 +95,7 @@ async def test_thresholds_are_announced_once_each_with_the_age_of_the_number(des
 
 
 async def test_at_the_end_the_key_is_disabled_at_the_vendor_and_works_again_next_month(desk: Bureau) -> None:
-    azure = await Azure.open(desk)
+    azure = await Watched.open(desk)
     await azure.spend("9.99")
     assert await azure.look() is Stage.NONE
     assert await azure.works()
@@ -116,7 +116,7 @@ async def test_at_the_end_the_key_is_disabled_at_the_vendor_and_works_again_next
 
 async def test_what_arrives_late_ends_the_key_late_and_the_standing_says_how_late(desk: Bureau) -> None:
     desk.behave("azure", costs_late_s=8 * 3_600)
-    azure = await Azure.open(desk)
+    azure = await Watched.open(desk)
     await azure.spend("12.00")
     assert await azure.look() is Stage.NONE
     assert await azure.works()
@@ -129,7 +129,7 @@ async def test_what_arrives_late_ends_the_key_late_and_the_standing_says_how_lat
 
 async def test_restated_spend_is_counted_once(desk: Bureau) -> None:
     desk.behave("azure", costs_first_share=0.5, costs_restated_s=4 * 3_600)
-    azure = await Azure.open(desk)
+    azure = await Watched.open(desk)
     await azure.spend("9.00")
     for hours in range(6):
         assert await azure.look() is Stage.NONE
@@ -138,7 +138,7 @@ async def test_restated_spend_is_counted_once(desk: Bureau) -> None:
 
 
 async def test_limits_are_lowered_on_the_way_and_come_back(desk: Bureau) -> None:
-    azure = await Azure.open(desk)
+    azure = await Watched.open(desk)
     await azure.rule(lower_at=80, lower_to=25)
     await azure.spend("7.90")
     assert await azure.look() is Stage.NONE
@@ -160,7 +160,7 @@ async def test_limits_are_lowered_on_the_way_and_come_back(desk: Bureau) -> None
 
 
 async def test_revoked_at_the_end_where_that_was_asked_for_through_the_keys_own_life(desk: Bureau) -> None:
-    azure = await Azure.open(desk)
+    azure = await Watched.open(desk)
     await azure.rule(at_end=AtEnd.REVOKE)
     await azure.spend("10.00")
     await azure.look()
@@ -173,7 +173,7 @@ async def test_revoked_at_the_end_where_that_was_asked_for_through_the_keys_own_
 
 
 async def test_only_announced_where_that_was_asked_for_and_lifted_where_it_is_asked_for_later(desk: Bureau) -> None:
-    azure = await Azure.open(desk)
+    azure = await Watched.open(desk)
     await azure.spend("11.00")
     assert await azure.look() is Stage.DISABLED
     await azure.rule(at_end=AtEnd.WARN)
@@ -182,7 +182,7 @@ async def test_only_announced_where_that_was_asked_for_and_lifted_where_it_is_as
 
 
 async def test_disabled_is_said_only_once_the_vendor_shows_it_and_is_tried_again(desk: Bureau) -> None:
-    azure = await Azure.open(desk)
+    azure = await Watched.open(desk)
     await azure.spend("10.01")
     with desk.sandbox.state.admin.lock:
         desk.books("azure").faults.append(AdminFault(operation="accounts.update", status=403, calls=None))
@@ -191,6 +191,10 @@ async def test_disabled_is_said_only_once_the_vendor_shows_it_and_is_tried_again
     assert (standing.watch.wanted, standing.watch.stage) == (Stage.DISABLED, Stage.NONE)
     assert standing.watch.error_code == "missing_right"
     assert await azure.works()
+    desk.clock.advance(60)
+    assert await azure.look() is Stage.NONE
+    failures = [event for event in await desk.events() if event.type == EventType.ISSUED_KEY_RESTRAINT_FAILED]
+    assert len(failures) == 1
     with desk.sandbox.state.admin.lock:
         desk.books("azure").faults.clear()
     desk.clock.advance(60)
@@ -199,7 +203,7 @@ async def test_disabled_is_said_only_once_the_vendor_shows_it_and_is_tried_again
 
 
 async def test_what_is_done_is_recorded_before_it_is_done(desk: Bureau, audit) -> None:
-    azure = await Azure.open(desk)
+    azure = await Watched.open(desk)
     await azure.spend("10.01")
     with desk.sandbox.state.admin.lock:
         desk.books("azure").faults.append(AdminFault(operation="accounts.update", status=403, calls=None))
@@ -209,7 +213,7 @@ async def test_what_is_done_is_recorded_before_it_is_done(desk: Bureau, audit) -
 
 
 async def test_a_rotation_does_not_lift_what_the_budget_ended(desk: Bureau) -> None:
-    azure = await Azure.open(desk)
+    azure = await Watched.open(desk)
     await azure.spend("10.01")
     assert await azure.look() is Stage.DISABLED
     await desk.orders.keys.rotate(desk.owner, azure.key.id, overlap_seconds=600, quiet_seconds=0, patience=5)
@@ -219,7 +223,7 @@ async def test_a_rotation_does_not_lift_what_the_budget_ended(desk: Bureau) -> N
 
 
 async def test_rules_that_the_vendor_can_not_keep_are_refused(desk: Bureau) -> None:
-    azure = await Azure.open(desk, tokens_per_minute=None)
+    azure = await Watched.open(desk, tokens_per_minute=None)
     with pytest.raises(InvalidInput, match="lower_at_percent"):
         await azure.rule(lower_at=80)
     await desk.configure("openai")
@@ -231,15 +235,31 @@ async def test_rules_that_the_vendor_can_not_keep_are_refused(desk: Bureau) -> N
         await desk.bills.watch.set_rule(desk.owner, without.id, WatchRule())
 
 
+async def test_a_vendor_that_can_not_switch_a_key_off_is_told_of_and_revoked_where_that_is_asked_for(desk: Bureau) -> None:
+    account = await desk.configure("anthropic")
+    key = await desk.issue("anthropic", budget_nano=10 * 10**9)
+    desk.spend(key, vendor="anthropic", model="claude-sonnet-4-5")  # 15 dollars
+    anthropic = Watched(desk, account, key)
+    assert await anthropic.look() is Stage.NONE
+    assert [event.type for event in await desk.events()][-2:] == [
+        EventType.ISSUED_KEY_BUDGET_SPENT,
+        EventType.ISSUED_KEY_RESTRAINT_FAILED,
+    ]
+    await anthropic.rule(at_end=AtEnd.REVOKE)
+    await anthropic.look()
+    await desk.orders.operations.tick()
+    assert (await desk.orders.keys.get(desk.owner, key.id)).state == "revoked"
+
+
 async def test_others_keys_look_absent_to_a_developer(desk: Bureau) -> None:
-    azure = await Azure.open(desk)
+    azure = await Watched.open(desk)
     stranger = Actor(ActorKind.USER, "usr_x", desk.owner.organization_id, Role.DEVELOPER, developer_id="dev_x")
     with pytest.raises(NotFound):
         await desk.bills.watch.standing(stranger, azure.key.id)
 
 
 async def test_a_day_begins_anew_at_midnight(desk: Bureau) -> None:
-    azure = await Azure.open(desk, budget_period=Period.DAY)
+    azure = await Watched.open(desk, budget_period=Period.DAY)
     await azure.spend("10.50")
     assert await azure.look() is Stage.DISABLED
     desk.clock.advance(DAY_S)

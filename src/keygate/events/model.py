@@ -19,6 +19,7 @@ class EventType(StrEnum):
     ISSUED_KEY_BUDGET_SPENT = "issued_key.budget_spent"
     ISSUED_KEY_RESTRICTED = "issued_key.restricted"  # limits lowered, or disabled: the vendor has confirmed
     ISSUED_KEY_RESTORED = "issued_key.restored"
+    ISSUED_KEY_RESTRAINT_FAILED = "issued_key.restraint_failed"  # its budget calls for it, and the vendor did not do it: tried again
 
 
 @dataclass(frozen=True, slots=True)

@@ -175,6 +175,9 @@ class BudgetWatch:
             failed = replace(watch, attempts=watch.attempts + 1, error_code=error.code, error=error.detail)
             async with self._database.unit() as work:
                 await self._repository.save(work.connection, replace(failed, next_at_ns=self._clock.now_ns() + pause))
+                if watch.attempts == 0:
+                    said = {**await self._figures(work.connection, key, spent_nano), "stage": wanted, "detail": error.detail}
+                    await self._outbox.raise_event(work, key.organization_id, EventType.ISSUED_KEY_RESTRAINT_FAILED, key.id, said)
             return
         at_vendor = None if key.footprint is None else key.footprint.key
         confirmed = replace(
