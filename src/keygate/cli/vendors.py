@@ -34,7 +34,7 @@ def list_vendors(*, as_json: output.JsonOption = False) -> None:
 
 def _summary(row: dict[str, Any]) -> dict[str, Any]:
     issuing = row.get("issuing") or {}
-    makes = "–" if not issuing else ("by hand, entered here" if issuing["adopt_only"] else "yes")
+    makes = "–" if not issuing else ("no: by hand there" if issuing["adopt_only"] else "yes")
     return {
         "name": row["name"],
         "gateway": row["mount"] is not None,
@@ -100,6 +100,13 @@ def _pair(text: str) -> tuple[str, str]:
     if not equals or not name:
         fail(f"{text}: write NAME=VALUE", Exit.USAGE)
     return name, value
+
+
+@commands.command("issuer")
+def issuer() -> None:
+    """KeyGate as an issuer of identity tokens, as JSON: what an admin enters in Anthropic's Console."""
+    with api() as client:
+        output.as_json(client.request("GET", "/api/v1/vendors/issuer"))
 
 
 @commands.command("accounts")
