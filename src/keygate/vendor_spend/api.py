@@ -20,7 +20,7 @@ key_routes = Routes("/keys", tag="issued keys")
 ALL = (reconciliation_routes, account_routes, key_routes)
 
 _Actor = Annotated[Actor, Depends(current_actor)]
-_Id = Annotated[str, Path(max_length=40, pattern=r"^[A-Za-z0-9_]+$")]
+_Id = Annotated[str, Path(max_length=100)]
 _Day = Annotated[Instant | None, Query(description="RFC 3339; whole UTC days are reported")]
 Responses = dict[int | str, dict[str, Any]]
 _ABSENT: Responses = {404: {"description": "Absent, or not visible to this actor"}}
@@ -58,13 +58,15 @@ async def import_vendor_spend(
     return ImportOut.of(await importer.run(actor, account_id, since_ns=since))
 
 
-@key_routes.get("/{key_id}/watch", permission="issued_keys.read", responses=_ABSENT)
-async def get_budget_watch(key_id: _Id, actor: _Actor, watch: Annotated[BudgetWatch, service(BudgetWatch)]) -> WatchOut:
+@key_routes.get("/{issued_key_id}/watch", permission="issued_keys.read", responses=_ABSENT)
+async def get_budget_watch(issued_key_id: _Id, actor: _Actor, watch: Annotated[BudgetWatch, service(BudgetWatch)]) -> WatchOut:
     """A key's budget by the vendor's bill, and who stands behind it."""
-    return WatchOut.of(await watch.standing(actor, key_id))
+    return WatchOut.of(await watch.standing(actor, issued_key_id))
 
 
-@key_routes.put("/{key_id}/watch", permission="issued_keys.write", responses=_ABSENT | _CONFLICT)
-async def set_budget_watch(key_id: _Id, body: WatchIn, actor: _Actor, watch: Annotated[BudgetWatch, service(BudgetWatch)]) -> WatchOut:
+@key_routes.put("/{issued_key_id}/watch", permission="issued_keys.write", responses=_ABSENT | _CONFLICT)
+async def set_budget_watch(
+    issued_key_id: _Id, body: WatchIn, actor: _Actor, watch: Annotated[BudgetWatch, service(BudgetWatch)]
+) -> WatchOut:
     """What KeyGate does as the budget is used up, where the vendor does nothing: warn, lower the key's limits, disable or revoke it."""
-    return WatchOut.of(await watch.set_rule(actor, key_id, body.rule()))
+    return WatchOut.of(await watch.set_rule(actor, issued_key_id, body.rule()))

@@ -81,7 +81,7 @@ class SpendImporter:
         now = self._clock.now_ns()
         if since_ns is not None and not now - 366 * 86_400 * NANOSECONDS <= since_ns < now:
             raise InvalidInput("from: must lie within the last 366 days", field="from")
-        async with self._database.unit() as work:
+        async with self._database.unit(actor.organization_id) as work:
             account = await self._issued.account(work.connection, actor.organization_id, account_id)
             if self._reports(account) is None:
                 raise Conflict(f"{account.vendor} reports no spend by API, or this version of KeyGate does not read it")

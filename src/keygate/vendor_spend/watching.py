@@ -161,7 +161,7 @@ class BudgetWatch:
         former = watch
         if watch.wanted is not wanted:
             watch = replace(watch, wanted=wanted, attempts=0, error=None, error_code=None)
-            async with self._database.unit() as work:
+            async with self._database.unit(key.organization_id) as work:
                 said = {**await self._figures(work.connection, key, spent_nano), "stage": wanted}
                 await self._audit.record(work, actor, "issued_key.restrain", key.id, before={"stage": watch.stage}, after=said)
                 await self._repository.save(work.connection, watch)
