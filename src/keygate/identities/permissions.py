@@ -20,6 +20,7 @@ _READ = frozenset(
         "dashboard",
         "developers",
         "events",
+        "inventory",
         "issued_keys",
         "limits",
         "models",
@@ -45,6 +46,7 @@ _WRITE = frozenset(
         "budgets",
         "credentials",
         "developers",
+        "inventory",
         "issued_keys",
         "issued_tokens",  # fresh tokens of a key that one holds or administers
         "limits",

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
+from keygate.issued_keys.inspection import InspectionService
 from keygate.issued_keys.operations import Operations
 
 TICK_SECONDS = 2.0
 FORGET_SECONDS = 60.0
+INSPECT_SECONDS = 300.0  # looks for keys that were not read for hours
 
 
 class Job(NamedTuple):
@@ -17,8 +19,9 @@ class Job(NamedTuple):
     tick: Callable[[], Awaitable[object]]
 
 
-def jobs(operations: Operations) -> tuple[Job, ...]:
+def jobs(operations: Operations, inspection: InspectionService) -> tuple[Job, ...]:
     return (
         Job("issued-keys", TICK_SECONDS, operations.tick),
         Job("issued-keys.forget", FORGET_SECONDS, operations.forget),
+        Job("issued-keys.inspect", INSPECT_SECONDS, inspection.tick),
     )

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Self
 from pydantic import AfterValidator, Field, SecretStr, StringConstraints, model_validator
 
 from keygate.issued_keys.accounts import MAX_ADMIN_KEY
+from keygate.issued_keys.inspection import Item, Whose
 from keygate.issued_keys.life import State
 from keygate.issued_keys.model import (
     DEFAULT_OVERLAP_SECONDS,
@@ -28,7 +29,7 @@ from keygate.kit.money import MAX_NANO, NANO, format_usd, parse_usd
 from keygate.kit.routes import Id, Instant, Name, Schema
 from keygate.kit.secret import Secret
 from keygate.policies import Place, Scope
-from keygate.vendors.admin import Period, Right, Terms
+from keygate.vendors.admin import Period, Presence, Right, Terms
 
 MAX_DAYS = 3_650
 
@@ -388,6 +389,62 @@ class StepOut(Schema):
 
 class IssuedDetail(IssuedOut):
     steps: list[StepOut] = Field(description="Every call that changed something at the vendor for this key")
+
+
+class InventoryItemOut(Schema):
+    vendor_id: str = Field(description="What `accept` and `disable` take")
+    kind: str = Field(description="`key`, or the vendor's word for a container")
+    name: str
+    place: dict[str, str]
+    presence: Presence
+    whose: Whose
+    issued_key_id: str | None
+    owner: str | None = Field(description="As the vendor names it")
+    hint: str | None
+    stale: bool | None = Field(description="Unused for `stale_days`; null: the vendor does not tell")
+    without_limit: bool | None
+    owner_left: bool
+    accepted: str | None = Field(description="The reason, where somebody accepted it")
+    last_used_at: _Moment
+    created_at: _Moment
+
+    @classmethod
+    def of(cls, item: Item) -> InventoryItemOut:
+        found = item.found
+        return cls(
+            vendor_id=item.vendor_id,
+            kind="key" if found.footprint.key is not None else "container",
+            name=found.name,
+            place=dict(found.footprint.place),
+            presence=found.presence,
+            whose=item.whose,
+            issued_key_id=None if item.key is None else item.key.id,
+            owner=found.owner,
+            hint=found.hint,
+            stale=item.stale,
+            without_limit=item.without_limit,
+            owner_left=item.owner_left,
+            accepted=item.accepted,
+            last_used_at=rfc3339(found.last_used_at_ns),
+            created_at=rfc3339(found.created_at_ns),
+        )
+
+
+class InventoryPage(Schema):
+    items: list[InventoryItemOut]
+    next_cursor: str | None = Field(description="The vendor's own; null on the last page")
+
+
+class Thing(Schema):
+    vendor_id: Annotated[str, StringConstraints(min_length=1, max_length=300, pattern=r"^[ -~]+$")]
+
+
+class AcceptThing(Thing):
+    reason: Annotated[str, StringConstraints(min_length=1, max_length=500), AfterValidator(_storable)]
+
+
+class Check(Schema):
+    repair: bool = Field(False, description="Set terms that differ again, and read them back")
 
 
 class ReceiptOut(Schema):

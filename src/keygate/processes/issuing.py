@@ -12,6 +12,8 @@ from keygate.issued_keys import IssuedKeyAccess, IssuedKeyService, MintingServic
 from keygate.issued_keys.account_repository import VendorAccountRepository
 from keygate.issued_keys.bench import AtStep, Tools, nothing
 from keygate.issued_keys.desks import Desks
+from keygate.issued_keys.inspection import InspectionService
+from keygate.issued_keys.inspection_repository import InspectionRepository
 from keygate.issued_keys.issuer import TokenIssuer
 from keygate.issued_keys.jobs import jobs
 from keygate.issued_keys.repository import IssuedKeyRepository
@@ -31,13 +33,14 @@ class Issuing:
     keys: IssuedKeyService
     accounts: VendorAccountService
     minting: MintingService
+    inspection: InspectionService
     operations: Operations
     access: IssuedKeyAccess
     outbound: Outbound
 
     def schedule(self, worker: Worker) -> None:
-        for job in jobs(self.operations):
-            worker.every(job.every_seconds, job.name, job.tick, first=min(job.every_seconds, 0.5))
+        for job in jobs(self.operations, self.inspection):
+            worker.every(job.every_seconds, job.name, job.tick, first=min(job.every_seconds, 0.5 if job.every_seconds < 60 else 30.0))
 
     async def close(self) -> None:
         await self.operations.stop()
@@ -45,7 +48,12 @@ class Issuing:
 
     @property
     def services(self) -> dict[type, object]:
-        return {IssuedKeyService: self.keys, VendorAccountService: self.accounts, MintingService: self.minting}
+        return {
+            IssuedKeyService: self.keys,
+            VendorAccountService: self.accounts,
+            MintingService: self.minting,
+            InspectionService: self.inspection,
+        }
 
 
 async def issuing(
@@ -108,7 +116,19 @@ async def issuing(
         audit=base.audit,
         provisioners=provisioners,
     )
-    return Issuing(keys, accounts, minting, operations, access, outbound)
+    inspection = InspectionService(
+        database=base.database,
+        repository=InspectionRepository(),
+        keys=rows,
+        accounts=account_rows,
+        owners=owners,
+        desks=desks,
+        audit=base.audit,
+        outbox=outbox,
+        provisioners=provisioners,
+        clock=base.clock,
+    )
+    return Issuing(keys, accounts, minting, inspection, operations, access, outbound)
 
 
 class Holders:

@@ -161,6 +161,9 @@ def run(host: str = "127.0.0.1", port: int = 8001, *, say: Callable[[str], None]
     say(f"ANTHROPIC_ADMIN_KEY={state.admin[Vendor.ANTHROPIC].create_credential().value}")
     say(f"OPENROUTER_BASE_URL={address}/openrouter/api/v1")
     say(f"OPENROUTER_MANAGEMENT_KEY={state.admin[Vendor.OPENROUTER].create_credential().value}")
+    say(f"GOOGLE_GEMINI_BASE_URL={address}/google")
+    say(f"GEMINI_API_KEY={state.create_key(Vendor.GOOGLE).value}")
+    say(f"XAI_MANAGEMENT_KEY={state.admin[Vendor.XAI].create_credential().value}")
     with contextlib.suppress(KeyboardInterrupt):
         uvicorn.Server(_config(create_app(state))).run(sockets=[listener])
     listener.close()
