@@ -62,6 +62,7 @@ BODIES: dict[str, Body] = {
     "disable_in_inventory": lambda made: {"vendor_id": "key_1"},
     "import_vendor_spend": lambda made: {},
     "set_budget_watch": lambda made: {"at_end": "warn"},
+    "adopt_from_inventory": lambda made: {"vendor_id": "key_1", "key": made["another credential"]},
     "rotate_issued_key": lambda made: {"overlap_seconds": 0, "deliver": "later"},
     "revoke_issued_key": lambda made: {"reason": "silent"},
     "extend_issued_key": lambda made: {"expires_in_days": 30},

@@ -8,6 +8,7 @@ from fastapi import Depends, Path, Query, Request, Response
 
 from keygate.identities import Actor
 from keygate.issued_keys.accounts import VendorAccountService
+from keygate.issued_keys.adopting import AdoptionService
 from keygate.issued_keys.inspection import InspectionService
 from keygate.issued_keys.life import State
 from keygate.issued_keys.minting import MintingService
@@ -16,6 +17,7 @@ from keygate.issued_keys.schemas import (
     AcceptThing,
     AccountList,
     AccountOut,
+    AdoptThing,
     Check,
     Configure,
     Extend,
@@ -53,6 +55,7 @@ ALL = (vendor_routes, routes, receipt_routes, inventory_routes)
 _Actor = Annotated[Actor, Depends(current_actor)]
 _Keys = Annotated[IssuedKeyService, service(IssuedKeyService)]
 _Accounts = Annotated[VendorAccountService, service(VendorAccountService)]
+_Adoption = Annotated[AdoptionService, service(AdoptionService)]
 _Minting = Annotated[MintingService, service(MintingService)]
 _Inspection = Annotated[InspectionService, service(InspectionService)]
 _Clock = Annotated[Clock, service(Clock)]
@@ -272,6 +275,12 @@ async def list_inventory(
 async def accept_in_inventory(account_id: _Id, body: AcceptThing, actor: _Actor, inspection: _Inspection) -> None:
     """Notes why something that KeyGate did not make may stand."""
     await inspection.accept(actor, account_id, body.vendor_id, reason=body.reason)
+
+
+@inventory_routes.post("/{account_id}/adopt", permission="issued_keys.write", status_code=201, responses=_ABSENT | _STATE | _VENDOR)
+async def adopt_from_inventory(account_id: _Id, body: AdoptThing, actor: _Actor, adoption: _Adoption, clock: _Clock) -> IssuedOut:
+    """Enters a key that somebody made by hand: it gets an owner and an end, is watched, and is ended at the vendor when it must be."""
+    return IssuedOut.of(await adoption.adopt(actor, account_id, body.adoption(clock.now_ns())), clock.now_ns())
 
 
 @inventory_routes.post("/{account_id}/disable", permission="inventory.write", status_code=204, responses=_ABSENT | _STATE | _VENDOR)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from keygate.issued_keys.model import Former, IssuedKey, VendorAccount
+from keygate.issued_keys.model import ADOPTED, Former, IssuedKey, VendorAccount
 from keygate.kit.clock import rfc3339
 from keygate.kit.money import format_usd
 from keygate.vendors.admin import Footprint, Period, Right, Terms
@@ -51,7 +51,8 @@ def places_of(key: IssuedKey) -> set[tuple[str, str]]:
     found: set[tuple[str, str]] = set()
     for footprint in (key.footprint, None if key.former is None else key.former.footprint):
         if footprint is not None:
-            found |= {(name[:40], value[:500]) for name, value in footprint.place.items() if name != "key" and value}
+            if ADOPTED not in key.options:  # the container of a key that was made by hand is not its own
+                found |= {(name[:40], value[:500]) for name, value in footprint.place.items() if name != "key" and value}
             found |= {("key", footprint.key[:500])} if footprint.key else set()
     return found
 

@@ -135,8 +135,9 @@ class IssuedKeyRepository:
         await connection.execute(sa.insert(links).values({name: getattr(link, name) for name in KeyLink.__dataclass_fields__}))
 
     async def link(self, connection: AsyncConnection, digest: bytes) -> KeyLink | None:
-        # Across organisations: whoever opens a link shows nothing but the link.
-        row = (await connection.execute(sa.select(*_LINK).where(links.c.digest == digest).with_for_update())).first()
+        # Across organisations: whoever opens a link shows nothing but the link. Units of its organisation run one after another, and it is
+        # also read where nothing may be locked.
+        row = (await connection.execute(sa.select(*_LINK).where(links.c.digest == digest))).first()
         return None if row is None else KeyLink(*row)
 
     async def burn_link(self, connection: AsyncConnection, organization_id: str, link_id: str, *, at_ns: int) -> None:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Self
 from pydantic import AfterValidator, Field, SecretStr, StringConstraints, model_validator
 
 from keygate.issued_keys.accounts import MAX_ADMIN_KEY
+from keygate.issued_keys.adopting import Adoption
 from keygate.issued_keys.inspection import Item, Whose
 from keygate.issued_keys.life import State
 from keygate.issued_keys.model import (
@@ -441,6 +442,38 @@ class Thing(Schema):
 
 class AcceptThing(Thing):
     reason: Annotated[str, StringConstraints(min_length=1, max_length=500), AfterValidator(_storable)]
+
+
+class AdoptThing(Thing):
+    """A key that somebody made by hand."""
+
+    developer_id: Id | None = None
+    team_id: Id | None = None
+    app_id: Id | None = None
+    name: Annotated[Name, AfterValidator(_storable)] | None = None
+    expires_in_days: Annotated[int, Field(ge=1, le=MAX_DAYS)] | None = None
+    expires_at: Instant | None = Field(None, description="KeyGate revokes it then")
+    key: Annotated[SecretStr, Field(min_length=8, max_length=4_096)] | None = Field(
+        None, description="The key itself, so that a leak report finds it; compared with what the vendor shows, and kept as a digest only"
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if sum(value is not None for value in (self.developer_id, self.team_id, self.app_id)) > 1:
+            raise ValueError("name one of developer_id, team_id and app_id")
+        if self.expires_in_days is not None and self.expires_at is not None:
+            raise ValueError("send expires_in_days or expires_at, not both")
+        return self
+
+    def adoption(self, now_ns: int) -> Adoption:
+        owners = ((Scope.TEAM, self.team_id), (Scope.DEVELOPER, self.developer_id), (Scope.APP, self.app_id))
+        return Adoption(
+            vendor_id=self.vendor_id,
+            owner=next((Place(scope, owner_id) for scope, owner_id in owners if owner_id is not None), None),
+            name=self.name,
+            expires_at_ns=end_ns(now_ns, self.expires_in_days, self.expires_at),
+            secret=None if self.key is None else Secret(self.key.get_secret_value()),
+        )
 
 
 class Check(Schema):

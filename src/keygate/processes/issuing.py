@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from keygate.events import EventOutbox
 from keygate.identities import Actor
 from keygate.identities.directory import OwnerDirectory
-from keygate.issued_keys import IssuedKeyAccess, IssuedKeyService, MintingService, Operations, VendorAccountService
+from keygate.issued_keys import AdoptionService, IssuedKeyAccess, IssuedKeyService, MintingService, Operations, VendorAccountService
 from keygate.issued_keys.account_repository import VendorAccountRepository
 from keygate.issued_keys.bench import AtStep, Tools, nothing
 from keygate.issued_keys.desks import Desks
@@ -34,6 +34,7 @@ class Issuing:
     accounts: VendorAccountService
     minting: MintingService
     inspection: InspectionService
+    adoption: AdoptionService
     operations: Operations
     access: IssuedKeyAccess
     outbound: Outbound
@@ -53,6 +54,7 @@ class Issuing:
             VendorAccountService: self.accounts,
             MintingService: self.minting,
             InspectionService: self.inspection,
+            AdoptionService: self.adoption,
         }
 
 
@@ -128,7 +130,19 @@ async def issuing(
         provisioners=provisioners,
         clock=base.clock,
     )
-    return Issuing(keys, accounts, minting, inspection, operations, access, outbound)
+    adoption = AdoptionService(
+        database=base.database,
+        repository=rows,
+        inspection=inspection,
+        owners=owners,
+        desks=desks,
+        audit=base.audit,
+        outbox=outbox,
+        digest_key=base.digest_key,
+        provisioners=provisioners,
+        clock=base.clock,
+    )
+    return Issuing(keys, accounts, minting, inspection, adoption, operations, access, outbound)
 
 
 class Holders:
