@@ -181,6 +181,32 @@ async def test_only_announced_where_that_was_asked_for_and_lifted_where_it_is_as
     assert await azure.works()
 
 
+async def test_a_disabled_key_may_go_on_until_the_next_period(desk: Bureau) -> None:
+    azure = await Watched.open(desk, budget_period=Period.DAY)
+    with pytest.raises(Conflict, match="not disabled"):
+        await desk.bills.watch.resume(desk.owner, azure.key.id)
+    await azure.spend("10.50")
+    assert await azure.look() is Stage.DISABLED
+    resumed = await desk.bills.watch.resume(desk.owner, azure.key.id)
+    assert resumed.watch.stage is Stage.NONE
+    assert await azure.works()
+    await azure.spend("1.00")
+    assert await azure.look() is Stage.NONE
+    desk.clock.advance(DAY_S)
+    await azure.spend("10.50")
+    assert await azure.look() is Stage.DISABLED
+
+
+async def test_a_budget_that_the_vendor_enforces_is_announced_and_left_to_it(desk: Bureau) -> None:
+    account = await desk.configure("openai")
+    key = await desk.issue("openai", budget_nano=10 * 10**9)
+    desk.spend(key, tokens=1_250_000)  # ten dollars
+    openai = Watched(desk, account, key)
+    assert await openai.look() is Stage.NONE
+    assert await openai.told() == [EventType.ISSUED_KEY_BUDGET_SPENT]
+    assert openai.desk.books("openai").shelves["keys"].get(key.footprint.key) is not None
+
+
 async def test_disabled_is_said_only_once_the_vendor_shows_it_and_is_tried_again(desk: Bureau) -> None:
     azure = await Watched.open(desk)
     await azure.spend("10.01")

@@ -61,6 +61,6 @@ class IssuedKeyAccess:
     async def keys(self, connection: AsyncConnection, organization_id: str, ids: Sequence[str]) -> list[IssuedKey]:
         return await self._keys.by_ids(connection, organization_id, ids)
 
-    async def with_own_budget(self, connection: AsyncConnection) -> list[IssuedKey]:
-        """Of every organisation: live keys with a budget that their vendor does not enforce."""
-        return await self._keys.with_own_budget(connection)
+    async def with_budget(self, connection: AsyncConnection) -> list[IssuedKey]:
+        """Of every organisation: live keys with a budget, enforced by their vendor or not."""
+        return await self._keys.with_budget(connection)

@@ -77,6 +77,8 @@ class AdoptionService:
     async def adopt(self, actor: Actor, account_id: str, wanted: Adoption) -> IssuedKey:
         """The key as it stands at the vendor becomes one of ours. Raises `NotFound` where the vendor has none, `Conflict` where it is
         ours already, carries a mark of KeyGate's or is gone, `InvalidInput` for an owner or a secret that does not fit."""
+        if wanted.expires_at_ns is not None and wanted.expires_at_ns <= self._clock.now_ns():
+            raise InvalidInput("expires_at: must lie in the future", field="expires_at")
         account, item = await self._inspection.look(actor, account_id, wanted.vendor_id)
         provisioner = self._provisioners[account.vendor]
         if not provisioner.facts.adopts:
@@ -91,10 +93,8 @@ class AdoptionService:
         kept = Footprint({name: value for name, value in footprint.place.items() if name == container}, footprint.key)
         reading = await self._read(provisioner, account, kept)
         now = self._clock.now_ns()
-        if wanted.expires_at_ns is not None and wanted.expires_at_ns <= now:
-            raise InvalidInput("expires_at: must lie in the future", field="expires_at")
         hint = item.found.hint
-        if wanted.secret is not None and hint and not hmac.compare_digest(wanted.secret.open()[-_SHOWN:].encode(), hint[-_SHOWN:].encode()):
+        if wanted.secret is not None and not _fits(wanted.secret, hint):
             raise InvalidInput("key: its end is not what the vendor shows of this key", field="key")
         own = replace(reading.terms, expires_at_ns=wanted.expires_at_ns or reading.terms.expires_at_ns)
         terms = Terms(expires_at_ns=own.expires_at_ns) if container else own
@@ -104,7 +104,7 @@ class AdoptionService:
                 organization_id=actor.organization_id,
                 vendor=account.vendor,
                 account_id=account.id,
-                name=wanted.name or item.found.name or "adopted key",
+                name=wanted.name or item.found.name.strip()[:100] or "adopted key",
                 owner=await self._owner(work.connection, actor, wanted.owner),
                 state=State.ACTIVE,
                 generation=1,
@@ -117,7 +117,7 @@ class AdoptionService:
                 secret_digest=None if wanted.secret is None else digest_secret(wanted.secret, self._digest_key),
                 secret_generation=1,
                 delivered_at_ns=now,
-                hint=hint,
+                hint=None if hint is None else f"…{hint[-_SHOWN:]}",
                 activated_at_ns=now,
                 last_used_at_ns=reading.last_used_at_ns,
                 read_at_ns=now,
@@ -146,3 +146,9 @@ class AdoptionService:
         if holder is None or holder.scope is not owner.scope or not holder.active:
             raise InvalidInput(f"{owner.scope}_id: there is no active {owner.scope} with this id", field=f"{owner.scope}_id")
         return owner
+
+
+def _fits(secret: Secret, hint: str | None) -> bool:
+    """Whether the end of the secret is what the vendor shows of it; where it shows nothing, any."""
+    text = secret.open()
+    return text.isascii() and (hint is None or not hint.isascii() or hmac.compare_digest(text[-_SHOWN:], hint[-_SHOWN:]))

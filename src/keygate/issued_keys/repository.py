@@ -103,9 +103,9 @@ class IssuedKeyRepository:
         )
         return int((await connection.execute(query)).scalar_one())
 
-    async def with_own_budget(self, connection: AsyncConnection) -> list[IssuedKey]:
-        # Across organisations, for the worker: live keys with a budget that their vendor does not enforce.
-        query = sa.select(t).where(t.c.state.in_(list(LIVE)), t.c.enforcement["budget"].as_string() == Enforcement.NOT_ENFORCED.value)
+    async def with_budget(self, connection: AsyncConnection) -> list[IssuedKey]:
+        # Across organisations, for the worker: live keys with a budget, enforced by their vendor or not.
+        query = sa.select(t).where(t.c.state.in_(list(LIVE)), t.c.enforcement["budget"].as_string().is_not(None))
         return [key_of_row(row) for row in await connection.execute(query.order_by(t.c.id))]
 
     # Steps: what was called at the vendor

@@ -64,6 +64,12 @@ async def get_budget_watch(issued_key_id: _Id, actor: _Actor, watch: Annotated[B
     return WatchOut.of(await watch.standing(actor, issued_key_id))
 
 
+@key_routes.post("/{issued_key_id}/resume", permission="issued_keys.write", responses=_ABSENT | _CONFLICT)
+async def resume_issued_key(issued_key_id: _Id, actor: _Actor, watch: Annotated[BudgetWatch, service(BudgetWatch)]) -> WatchOut:
+    """Lets a key that was disabled for its budget go on until the next period."""
+    return WatchOut.of(await watch.resume(actor, issued_key_id))
+
+
 @key_routes.put("/{issued_key_id}/watch", permission="issued_keys.write", responses=_ABSENT | _CONFLICT)
 async def set_budget_watch(
     issued_key_id: _Id, body: WatchIn, actor: _Actor, watch: Annotated[BudgetWatch, service(BudgetWatch)]

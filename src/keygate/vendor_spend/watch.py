@@ -51,6 +51,7 @@ class Watch:
     rule: WatchRule = WatchRule()
     window_start_ns: int = 0
     warned: int = 0
+    waived_ns: int | None = None  # the period in which somebody let the key go on past its budget
     wanted: Stage = Stage.NONE
     stage: Stage = Stage.NONE
     stage_key: str | None = None  # of which key at the vendor: a rotation brings another
@@ -71,9 +72,9 @@ def announced_at(rule: WatchRule, percent: int) -> int:
     return max((each for each in (*rule.warn_at, 100) if percent >= each), default=0)
 
 
-def wanted_stage(rule: WatchRule, percent: int, *, can_disable: bool) -> Stage:
-    """What is to be done at this percent of the budget."""
-    if percent >= 100:
+def wanted_stage(rule: WatchRule, percent: int, *, can_disable: bool, waived: bool = False) -> Stage:
+    """What is to be done at this percent of the budget. `waived`: the end of it does not count in this period."""
+    if percent >= 100 and not waived:
         if rule.at_end is AtEnd.REVOKE:
             return Stage.REVOKED
         if rule.at_end is AtEnd.DISABLE or (rule.at_end is AtEnd.DEFAULT and can_disable):

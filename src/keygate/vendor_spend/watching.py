@@ -102,11 +102,32 @@ class BudgetWatch:
             await self._repository.save(work.connection, replace(watch, rule=rule, next_at_ns=0, stage_key=None))
         return await self.standing(actor, key_id)
 
+    async def resume(self, actor: Actor, key_id: str) -> Standing:
+        """Lets a key that its budget ended go on until the next period; the vendor is told at once. Raises `Conflict` for a key that was
+        not disabled, or that the vendor does not enable."""
+        key = await self._keys.get(actor, key_id)
+        begin, _ = window_of(key.terms.budget_period, self._clock.now_ns())
+        async with change(self._database, self._audit, actor, "issued_key.resume", key_id) as work:
+            watch = await self._repository.get(work.connection, key.organization_id, key_id, lock=True)
+            if watch is None or watch.stage is not Stage.DISABLED or key.state not in LIVE:
+                raise Conflict("The key was not disabled for its budget")
+            await self._audit.record(
+                work, actor, "issued_key.resume", key_id, before={"stage": watch.stage}, after={"until": "next period"}
+            )
+            watch = replace(watch, waived_ns=begin)
+            await self._repository.save(work.connection, watch)
+            spent = await self._repository.spent(work.connection, key.organization_id, [key_id], since_ns=begin)
+        await self._look(key, watch, spent.get(key_id, 0))
+        found = await self.standing(actor, key_id)
+        if found.watch.stage is Stage.DISABLED:
+            raise Conflict(f"The vendor has not enabled the key yet; it is tried again. {found.watch.error or ''}".strip())
+        return found
+
     async def tick(self) -> None:
         """Looks at every watched budget, and acts where its stage is not the one that its spend calls for. For the worker."""
         now = self._clock.now_ns()
         async with self._database.read() as connection:
-            keys = [key for key in await self._issued.with_own_budget(connection) if self._facts(key) is not None]
+            keys = [key for key in await self._issued.with_budget(connection) if self._facts(key) is not None]
             watches = await self._repository.all(connection)
             spent: dict[str, int] = {}
             groups: defaultdict[tuple[str, int], list[str]] = defaultdict(list)
@@ -137,8 +158,10 @@ class BudgetWatch:
         reached = announced_at(watch.rule, percent)
         if reached > watch.warned:
             watch = await self._announce(key, watch, spent_nano, reached)
+        if not _is_ours(key):
+            return  # the vendor refuses by itself
         can_disable = isinstance(self._issued.provisioner(key.vendor), Disables)
-        wanted = wanted_stage(watch.rule, percent, can_disable=can_disable)
+        wanted = wanted_stage(watch.rule, percent, can_disable=can_disable, waived=watch.waived_ns == begin)
         at_vendor = None if key.footprint is None else key.footprint.key
         settled = watch.stage is wanted and (wanted is Stage.NONE or watch.stage_key == at_vendor)
         if settled and watch.wanted is wanted:
@@ -218,6 +241,7 @@ class BudgetWatch:
             "spent_usd": format_usd(spent_nano),
             "budget_usd": format_usd(key.terms.budget_nano or 0),
             "budget_period": key.terms.budget_period,
+            "enforced_by_vendor": not _is_ours(key),
             "billed_until": rfc3339(None if imported is None else imported.as_of_ns),
             "delay_seconds": None if facts is None else facts.delay_seconds,
         }
@@ -232,7 +256,7 @@ class BudgetWatch:
             raise Conflict(f"The key is {key.state}; only live ones are watched")
         if key.terms.budget_nano is None:
             raise Conflict("The key has no budget")
-        if key.enforcement.get(str(Term.BUDGET)) is not Enforcement.NOT_ENFORCED:
+        if not _is_ours(key):
             raise Conflict("The vendor enforces this key's budget itself; there is nothing to watch")
         title = provisioner.facts.title
         if not isinstance(provisioner, ReportsSpend):
@@ -249,6 +273,11 @@ class BudgetWatch:
                     "lower_at_percent: the key has no requests or tokens a minute that the vendor enforces and that could be lowered",
                     field="lower_at_percent",
                 )
+
+
+def _is_ours(key: IssuedKey) -> bool:
+    """Whether KeyGate has to act on the budget."""
+    return key.enforcement.get(str(Term.BUDGET)) is Enforcement.NOT_ENFORCED
 
 
 def _reason(key: IssuedKey, spent_nano: int) -> str:
