@@ -60,6 +60,8 @@ BODIES: dict[str, Body] = {
     "check_issued_key": lambda made: {"repair": True},
     "accept_in_inventory": lambda made: {"vendor_id": "proj_1", "reason": "silent"},
     "disable_in_inventory": lambda made: {"vendor_id": "key_1"},
+    "import_vendor_spend": lambda made: {},
+    "set_budget_watch": lambda made: {"at_end": "warn"},
     "adopt_from_inventory": lambda made: {"vendor_id": "key_1", "key": made["another credential"]},
     "rotate_issued_key": lambda made: {"overlap_seconds": 0, "deliver": "later"},
     "revoke_issued_key": lambda made: {"reason": "silent"},
