@@ -9,6 +9,7 @@ import keygate.issued_keys.api
 import keygate.ledger.api
 import keygate.policies.api
 import keygate.vault.api
+import keygate.vendor_spend.api
 import keygate.vendors.api
 import keygate.virtual_keys.api
 from keygate.kit.routes import Routes
@@ -21,6 +22,7 @@ ALL: tuple[Routes, ...] = (
     *keygate.virtual_keys.api.ALL,
     *keygate.issued_keys.api.ALL,
     *keygate.ledger.api.ALL,
+    *keygate.vendor_spend.api.ALL,
     keygate.vault.api.routes,
     keygate.vendors.api.routes,
     keygate.audit.api.routes,

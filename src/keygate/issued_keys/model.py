@@ -48,6 +48,9 @@ class VendorAccount:
     updated_at_ns: int
 
 
+ADOPTED = "adopted"  # among the options of keys that were made by hand
+
+
 class Enforcement(StrEnum):
     """What stands behind a term that was asked for."""
 
@@ -134,6 +137,11 @@ class IssuedKey:
         return Mark(self.id)
 
     @property
+    def adopted(self) -> bool:
+        """Made by hand at the vendor and entered here: the container that it stands in is not ours."""
+        return ADOPTED in self.options
+
+    @property
     def expires_at_ns(self) -> int | None:
         return self.terms.expires_at_ns
 
@@ -200,8 +208,9 @@ def asked(terms: Terms) -> frozenset[Term]:
 _EXPIRY_SLACK_NS = 60 * NANOSECONDS  # vendors take an end as seconds from now
 
 
-def compare(wanted: Terms, told: Terms, facts: ProvisionerFacts) -> dict[str, Enforcement]:
-    """What stands behind each term that was asked for, by what the vendor has just shown. An end counts as the same within a minute."""
+def compare(wanted: Terms, told: Terms, facts: ProvisionerFacts, *, own_end: bool = False) -> dict[str, Enforcement]:
+    """What stands behind each term that was asked for, by what the vendor has just shown. An end counts as the same within a minute;
+    with `own_end` it is KeyGate's own, which the vendor was not told."""
     same = {
         Term.BUDGET: wanted.budget_nano == told.budget_nano and wanted.budget_period is told.budget_period,
         Term.MODELS: told.models is not None and set(wanted.models or ()) == set(told.models),
@@ -212,7 +221,9 @@ def compare(wanted: Terms, told: Terms, facts: ProvisionerFacts) -> dict[str, En
     }
     standing = {}
     for term in sorted(asked(wanted)):
-        if term in facts.confirms:
+        if own_end and term is Term.EXPIRY and not same[term]:
+            standing[str(term)] = Enforcement.NOT_ENFORCED
+        elif term in facts.confirms:
             standing[str(term)] = Enforcement.CONFIRMED if same[term] else Enforcement.DIFFERS
         else:
             standing[str(term)] = Enforcement.TAKEN if term in facts.takes else Enforcement.NOT_ENFORCED

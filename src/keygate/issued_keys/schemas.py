@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, Field, SecretStr, StringConstraints, model_validator
 
 from keygate.issued_keys.accounts import MAX_ADMIN_KEY
+from keygate.issued_keys.adopting import Adoption
 from keygate.issued_keys.inspection import Item, Whose
 from keygate.issued_keys.life import State
 from keygate.issued_keys.model import (
@@ -392,42 +392,6 @@ class IssuedDetail(IssuedOut):
     steps: list[StepOut] = Field(description="Every call that changed something at the vendor for this key")
 
 
-class SpendGroup(StrEnum):
-    KEY = "key"
-    OWNER = "owner"
-    VENDOR = "vendor"
-    ACCOUNT = "account"
-    DAY = "day"
-    ITEM = "item"
-
-
-class SpendLineOut(Schema):
-    group: str | None = Field(description="null: what no key of ours made: traffic that bypasses KeyGate")
-    amount_usd: str
-    requests: int | None
-
-
-class FreshnessOut(Schema):
-    """How current the numbers of an account are."""
-
-    account_id: str
-    vendor: str
-    reports_costs: bool
-    read_at: _Moment
-    delay_seconds: int | None = Field(description="How late the vendor's numbers come; null: it does not say")
-    restated_days: int | None = Field(description="How far back they may still change")
-    error: str | None
-
-
-class VendorSpendOut(Schema):
-    """What vendors bill, by their own cost APIs: late by nature, restated, and never called a hard limit."""
-
-    items: list[SpendLineOut]
-    total_usd: str
-    unattributed_usd: str
-    accounts: list[FreshnessOut]
-
-
 class InventoryItemOut(Schema):
     vendor_id: str = Field(description="What `accept` and `disable` take")
     kind: str = Field(description="`key`, or the vendor's word for a container")
@@ -478,6 +442,38 @@ class Thing(Schema):
 
 class AcceptThing(Thing):
     reason: Annotated[str, StringConstraints(min_length=1, max_length=500), AfterValidator(_storable)]
+
+
+class AdoptThing(Thing):
+    """A key that somebody made by hand."""
+
+    developer_id: Id | None = None
+    team_id: Id | None = None
+    app_id: Id | None = None
+    name: Annotated[Name, AfterValidator(_storable)] | None = None
+    expires_in_days: Annotated[int, Field(ge=1, le=MAX_DAYS)] | None = None
+    expires_at: Instant | None = Field(None, description="KeyGate revokes it then")
+    key: Annotated[SecretStr, Field(min_length=8, max_length=4_096)] | None = Field(
+        None, description="The key itself, so that a leak report finds it; compared with what the vendor shows, and kept as a digest only"
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if sum(value is not None for value in (self.developer_id, self.team_id, self.app_id)) > 1:
+            raise ValueError("name one of developer_id, team_id and app_id")
+        if self.expires_in_days is not None and self.expires_at is not None:
+            raise ValueError("send expires_in_days or expires_at, not both")
+        return self
+
+    def adoption(self, now_ns: int) -> Adoption:
+        owners = ((Scope.TEAM, self.team_id), (Scope.DEVELOPER, self.developer_id), (Scope.APP, self.app_id))
+        return Adoption(
+            vendor_id=self.vendor_id,
+            owner=next((Place(scope, owner_id) for scope, owner_id in owners if owner_id is not None), None),
+            name=self.name,
+            expires_at_ns=end_ns(now_ns, self.expires_in_days, self.expires_at),
+            secret=None if self.key is None else Secret(self.key.get_secret_value()),
+        )
 
 
 class Check(Schema):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from keygate.events import EventOutbox
 from keygate.identities import Actor
 from keygate.identities.directory import OwnerDirectory
-from keygate.issued_keys import IssuedKeyService, MintingService, Operations, VendorAccountService
+from keygate.issued_keys import AdoptionService, IssuedKeyAccess, IssuedKeyService, MintingService, Operations, VendorAccountService
 from keygate.issued_keys.account_repository import VendorAccountRepository
 from keygate.issued_keys.bench import AtStep, Tools, nothing
 from keygate.issued_keys.desks import Desks
@@ -17,8 +17,6 @@ from keygate.issued_keys.inspection_repository import InspectionRepository
 from keygate.issued_keys.issuer import TokenIssuer
 from keygate.issued_keys.jobs import jobs
 from keygate.issued_keys.repository import IssuedKeyRepository
-from keygate.issued_keys.spend import VendorSpend
-from keygate.issued_keys.spend_repository import SpendRepository
 from keygate.kit.database import UnitOfWork
 from keygate.kit.outbound import Outbound
 from keygate.processes.foundation import Foundation, raw_secret
@@ -35,13 +33,14 @@ class Issuing:
     keys: IssuedKeyService
     accounts: VendorAccountService
     minting: MintingService
-    spend: VendorSpend
     inspection: InspectionService
+    adoption: AdoptionService
     operations: Operations
+    access: IssuedKeyAccess
     outbound: Outbound
 
     def schedule(self, worker: Worker) -> None:
-        for job in jobs(self.operations, self.spend, self.inspection):
+        for job in jobs(self.operations, self.inspection):
             worker.every(job.every_seconds, job.name, job.tick, first=min(job.every_seconds, 0.5 if job.every_seconds < 60 else 30.0))
 
     async def close(self) -> None:
@@ -54,8 +53,8 @@ class Issuing:
             IssuedKeyService: self.keys,
             VendorAccountService: self.accounts,
             MintingService: self.minting,
-            VendorSpend: self.spend,
             InspectionService: self.inspection,
+            AdoptionService: self.adoption,
         }
 
 
@@ -109,6 +108,7 @@ async def issuing(
         provisioners=provisioners,
         clock=base.clock,
     )
+    access = IssuedKeyAccess(accounts=account_rows, keys=rows, desks=desks, provisioners=provisioners)
     minting = MintingService(
         database=base.database,
         account_rows=account_rows,
@@ -117,14 +117,6 @@ async def issuing(
         issuer=issuer,
         audit=base.audit,
         provisioners=provisioners,
-    )
-    spend = VendorSpend(
-        database=base.database,
-        repository=SpendRepository(),
-        accounts=account_rows,
-        desks=desks,
-        provisioners=provisioners,
-        clock=base.clock,
     )
     inspection = InspectionService(
         database=base.database,
@@ -138,7 +130,19 @@ async def issuing(
         provisioners=provisioners,
         clock=base.clock,
     )
-    return Issuing(keys, accounts, minting, spend, inspection, operations, outbound)
+    adoption = AdoptionService(
+        database=base.database,
+        repository=rows,
+        inspection=inspection,
+        owners=owners,
+        desks=desks,
+        audit=base.audit,
+        outbox=outbox,
+        digest_key=base.digest_key,
+        provisioners=provisioners,
+        clock=base.clock,
+    )
+    return Issuing(keys, accounts, minting, inspection, adoption, operations, access, outbound)
 
 
 class Holders:
