@@ -6,6 +6,7 @@ import keygate.audit.api
 import keygate.events.api
 import keygate.identities.api
 import keygate.issued_keys.api
+import keygate.issued_keys.bulk.api
 import keygate.ledger.api
 import keygate.policies.api
 import keygate.vault.api
@@ -20,6 +21,7 @@ ALL: tuple[Routes, ...] = (
     *keygate.policies.api.ALL,
     *keygate.virtual_keys.api.ALL,
     *keygate.issued_keys.api.ALL,
+    keygate.issued_keys.bulk.api.routes,
     *keygate.ledger.api.ALL,
     keygate.vault.api.routes,
     keygate.vendors.api.routes,

@@ -14,6 +14,8 @@ class EventType(StrEnum):
     ISSUED_KEY_ACTIVE = "issued_key.active"
     ISSUED_KEY_FAILED = "issued_key.failed"
     ISSUED_KEY_ENDED = "issued_key.ended"  # the vendor has confirmed
+    BULK_DONE = "bulk_order.done"
+    BULK_HALTED = "bulk_order.halted"  # it goes on once somebody has mended what its note says
     ISSUED_KEY_IRREVOCABLE = "issued_key.irrevocable"  # the vendor does not end it: somebody must look
 
 

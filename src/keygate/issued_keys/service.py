@@ -454,6 +454,13 @@ class IssuedKeyService:
             raise UpstreamFailed("The vendor took the new end, but shows another one; try again in a moment")
         return {} if told is None else {str(Term.EXPIRY): told}
 
+    def check(self, draft: IssueDraft) -> None:
+        """Raises `InvalidInput` for terms or options that this vendor can't have; asks nobody."""
+        provisioner = self._provisioners.get(draft.vendor)
+        if provisioner is None:
+            raise InvalidInput("vendor: KeyGate makes no keys there", field="vendor")
+        self._check_terms(provisioner, draft, self._clock.now_ns())
+
     def _check_terms(self, provisioner: Provisioner, draft: IssueDraft, now: int) -> None:
         facts, terms = provisioner.facts, draft.terms
         if facts.adopt_only:

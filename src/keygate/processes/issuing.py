@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 from keygate.events import EventOutbox
@@ -32,6 +33,10 @@ class Issuing:
     accounts: VendorAccountService
     operations: Operations
     outbound: Outbound
+    rows: IssuedKeyRepository
+    account_rows: VendorAccountRepository
+    desks: Desks
+    provisioners: Mapping[str, Provisioner]
 
     def schedule(self, worker: Worker) -> None:
         for job in jobs(self.operations):
@@ -54,11 +59,12 @@ async def issuing(
     node_id: str,
     provisioners: Mapping[str, Provisioner] = PROVISIONERS,
     at_step: AtStep = nothing,
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> Issuing:
     """Everything of issued keys; what a former process of this node was working on is free again."""
     rows, account_rows, outbound = IssuedKeyRepository(), VendorAccountRepository(), Outbound()
     issuer = TokenIssuer(await raw_secret(base.vault, ISSUER), url=base.settings.address, clock=base.clock)
-    desks = Desks(sender=outbound, vault=base.vault, issuer=issuer, clock=base.clock, provisioners=provisioners)
+    desks = Desks(sender=outbound, vault=base.vault, issuer=issuer, clock=base.clock, provisioners=provisioners, sleep=sleep)
     tools = Tools(
         database=base.database,
         repository=rows,
@@ -68,6 +74,7 @@ async def issuing(
         clock=base.clock,
         digest_key=base.digest_key,
         at_step=at_step,
+        sleep=sleep,
     )
     operations = Operations(tools, accounts=account_rows, desks=desks, provisioners=provisioners, node_id=node_id)
     await operations.recover()
@@ -96,7 +103,7 @@ async def issuing(
         provisioners=provisioners,
         clock=base.clock,
     )
-    return Issuing(keys, accounts, operations, outbound)
+    return Issuing(keys, accounts, operations, outbound, rows, account_rows, desks, provisioners)
 
 
 class Holders:

@@ -38,6 +38,7 @@ from keygate.processes.ledgering import Ledger, ledger
 from keygate.processes.listening import Server, configuration, listen
 from keygate.processes.metrics import exposition
 from keygate.processes.node import DataDirectory
+from keygate.processes.stocktaking import stocktaking
 from keygate.processes.tracing import tracing
 from keygate.processes.worker import Worker
 from keygate.sandbox import SandboxState, start_sandbox
@@ -138,6 +139,7 @@ async def _serve(settings: Settings, *, with_sandbox: bool, at_step: AtStep = no
         stack.push_async_callback(orders.close)
         services |= orders.services
         plane = control(base, source, publisher=news, usage=books.usage, prices=books.estimates, issued=orders.keys, services=services)
+        stock = await stocktaking(base, orders, events, plane.identities.developers, node_id=books.node_id)
         sandbox = None
         if with_sandbox:
             address, state, stop_sandbox = await start_sandbox(state=SandboxState(keep_calls=_SANDBOX_CALLS))
@@ -148,12 +150,13 @@ async def _serve(settings: Settings, *, with_sandbox: bool, at_step: AtStep = no
         worker = Worker()
         books.schedule(worker)
         orders.schedule(worker)
+        stock.schedule(worker)
         worker.every(LAST_USE_SECONDS, "last-use", last_use.write)
         worker.start()
         stack.push_async_callback(worker.stop)
         stack.push_async_callback(gateway.stop)
         app = create_app(
-            services=plane.services,
+            services=plane.services | stock.services,
             sessions=plane.identities.sessions,
             audit=base.audit,
             public_url=settings.address,
