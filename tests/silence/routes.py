@@ -44,6 +44,25 @@ BODIES: dict[str, Body] = {
         "secret": made["another credential"],
         "base_url": "http://127.0.0.1:1",
     },
+    "configure_vendor": lambda made: {
+        "vendor": "openai",
+        "name": "another",
+        "admin_key": made["openai admin key"],
+        "settings": {"base_url": made["vendor_url"]},
+    },
+    "provision_key": lambda made: {
+        "vendor": "openai",
+        "account": "default",
+        "developer_id": made["developer_id"],
+        "deliver": "later",
+        "wait_seconds": 0,
+    },
+    "rotate_issued_key": lambda made: {"overlap_seconds": 0, "deliver": "later"},
+    "revoke_issued_key": lambda made: {"reason": "silent"},
+    "extend_issued_key": lambda made: {"expires_in_days": 30},
+    "link_issued_key": lambda made: {"expires_in_seconds": 600},
+    "open_delivery": lambda made: {"token": made["opened link"]},
+    "report_leaked_vendor_key": lambda made: {"key": made["another credential"]},
     "update_credential": lambda made: {"secret": made["another credential"], "status": "disabled"},
 }
 """By operation id."""

@@ -25,6 +25,7 @@ from tests.silence.calls import (
     suffer_faults,
 )
 from tests.silence.canaries import Evidence, marked
+from tests.silence.issuing import issue_keys
 from tests.silence.observed import Mode, Run
 from tests.silence.operator import collect, operate, start_wrongly
 from tests.silence.routes import BODIES
@@ -81,7 +82,7 @@ def run(request, mode: Mode, tmp_path: Path) -> Iterator[Run]:
 @pytest.mark.timeout(420)
 @pytest.mark.parametrize("mode", MODES, ids=lambda mode: mode.name)
 def test_no_marked_secret_comes_out_anywhere(run: Run) -> None:
-    for step in (furnish, call_vendors, suffer_faults, be_refused, read_recorded):
+    for step in (furnish, call_vendors, suffer_faults, be_refused, read_recorded, issue_keys):
         step(run)
     if run.mode.debug:
         operate(run)

@@ -1,6 +1,6 @@
 """The command line, a file a noun.
 
-All but `serve`, `sandbox`, `db`, `vault` and `audit verify` speak the REST API and nothing else.
+All but `serve`, `sandbox`, `db`, `vault` `audit verify` and `receipts verify` speak the REST API and nothing else.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import typer
 
 import keygate
-from keygate.cli import credentials, keys, login, operator, people, reports, rules, shell
+from keygate.cli import credentials, issuing, keys, login, operator, people, receipts, reports, rules, shell, vendors
 
 app = typer.Typer(
     name="keygate",
@@ -24,11 +24,18 @@ app.command()(login.logout)
 app.command()(login.status)
 app.command()(shell.env)
 app.command()(reports.usage)
+app.command()(issuing.provision)
+app.command()(issuing.rotate)
+app.command()(issuing.revoke)
+app.command()(issuing.receive)
+app.add_typer(vendors.commands, name="vendors")
 app.add_typer(credentials.commands, name="credentials")
 app.add_typer(people.teams, name="teams")
 app.add_typer(people.developers, name="developers")
 app.add_typer(people.apps, name="apps")
 app.add_typer(keys.commands, name="keys")
+app.add_typer(issuing.commands, name="issued-keys")
+app.add_typer(receipts.commands, name="receipts")
 app.add_typer(rules.policies, name="policies")
 app.add_typer(rules.budgets, name="budgets")
 app.add_typer(rules.limits, name="limits")

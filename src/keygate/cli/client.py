@@ -107,6 +107,20 @@ class Api:
         except ValueError:
             fail(f"{self.url} does not answer as KeyGate does; is the address right?", Exit.UNREACHABLE)
 
+    def attempt(self, method: str, path: str, *, body: Any = None) -> tuple[Any, str]:
+        """As `request`, for one of many: what the server refuses is returned as its message. No answer, or no sign-in, ends the command."""
+        try:
+            answer = self._http.request(method, path, json=body)
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            self._unreachable(error)
+        if answer.status_code == httpx.codes.UNAUTHORIZED:
+            self._refuse(answer)
+        try:
+            told = answer.json()
+        except ValueError:
+            return None, f"{self.url} answered {answer.status_code}"
+        return (None, str(told.get("detail") or answer.status_code)) if answer.is_error else (told, "")
+
     def text(self, path: str, *, query: Mapping[str, Any] | None = None) -> Iterator[str]:
         """The lines' text of a long answer (an export), piece by piece."""
         try:

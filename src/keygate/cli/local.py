@@ -64,6 +64,18 @@ def rotate_master_key(new_key_file: Path | None) -> str:
     return _guarded(lambda: operating.rotate(new_key_file))
 
 
+def verify_receipt(file: Path, public_key: str | None) -> dict[str, Any]:
+    from keygate.processes import operating  # noqa: PLC0415  (only here)
+
+    return _guarded(lambda: operating.verify_receipt(file, public_key))
+
+
+def receipt_key() -> str:
+    from keygate.processes import operating  # noqa: PLC0415  (only here)
+
+    return _guarded(operating.receipt_key)
+
+
 def verify_audit(file: Path | None) -> list[dict[str, Any]]:
     from keygate.processes import operating  # noqa: PLC0415  (only here)
 

@@ -4,11 +4,13 @@ from keygate.issued_keys.accounts import VendorAccountService
 from keygate.issued_keys.life import ENDED, State
 from keygate.issued_keys.model import SEALED, IssuedFilter, IssuedKey, IssueDraft, VendorAccount
 from keygate.issued_keys.operations import Operations
+from keygate.issued_keys.receipts import MAX_BYTES as MAX_RECEIPT_BYTES
 from keygate.issued_keys.receipts import Verdict, verify
 from keygate.issued_keys.service import IssuedKeyService, Told
 
 __all__ = [
     "ENDED",
+    "MAX_RECEIPT_BYTES",
     "SEALED",
     "IssueDraft",
     "IssuedFilter",

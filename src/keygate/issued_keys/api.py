@@ -170,32 +170,32 @@ async def report_leaked_vendor_key(body: LeakedKey, request: Request, keys: _Key
     await keys.report_leak(Secret(body.key), address=request.client.host if request.client else None)
 
 
-@routes.get("/{key_id}", permission="issued_keys.read", responses=_ABSENT)
-async def get_issued_key(key_id: _Id, actor: _Actor, keys: _Keys, clock: _Clock) -> IssuedDetail:
+@routes.get("/{issued_key_id}", permission="issued_keys.read", responses=_ABSENT)
+async def get_issued_key(issued_key_id: _Id, actor: _Actor, keys: _Keys, clock: _Clock) -> IssuedDetail:
     """One key, and every call that was made at the vendor for it."""
-    key = await keys.get(actor, key_id)
-    steps = await keys.steps(actor, key_id)
+    key = await keys.get(actor, issued_key_id)
+    steps = await keys.steps(actor, issued_key_id)
     return IssuedDetail(**IssuedOut.fields(key, clock.now_ns()), steps=[StepOut.of(step) for step in steps])
 
 
-@routes.post("/{key_id}/revoke", permission="issued_keys.write", responses=_ABSENT | _STATE)
-async def revoke_issued_key(key_id: _Id, actor: _Actor, keys: _Keys, clock: _Clock, body: RevokeIssued | None = None) -> IssuedOut:
+@routes.post("/{issued_key_id}/revoke", permission="issued_keys.write", responses=_ABSENT | _STATE)
+async def revoke_issued_key(issued_key_id: _Id, actor: _Actor, keys: _Keys, clock: _Clock, body: RevokeIssued | None = None) -> IssuedOut:
     """Ends a key at the vendor. `revoked` in the answer means that the vendor has shown it gone; `revoking` and `irrevocable` are tried
     again by themselves, and at once where this is called again."""
     wanted = body or RevokeIssued()
-    key = await keys.revoke(actor, key_id, reason=wanted.reason, patience=float(wanted.wait_seconds))
+    key = await keys.revoke(actor, issued_key_id, reason=wanted.reason, patience=float(wanted.wait_seconds))
     return IssuedOut.of(key, clock.now_ns())
 
 
-@routes.post("/{key_id}/rotate", permission="issued_keys.write", responses=_ABSENT | _STATE | _VENDOR)
+@routes.post("/{issued_key_id}/rotate", permission="issued_keys.write", responses=_ABSENT | _STATE | _VENDOR)
 async def rotate_issued_key(
-    key_id: _Id, request: Request, actor: _Actor, keys: _Keys, clock: _Clock, body: RotateIssued | None = None
+    issued_key_id: _Id, request: Request, actor: _Actor, keys: _Keys, clock: _Clock, body: RotateIssued | None = None
 ) -> ProvisionedOut:
     """A second key with the same terms in the same container; the former one is cut after the overlap, once the vendor shows it unused."""
     wanted = body or RotateIssued()
     told = await keys.rotate(
         actor,
-        key_id,
+        issued_key_id,
         overlap_seconds=wanted.overlap_seconds,
         quiet_seconds=wanted.quiet_seconds,
         insist=wanted.insist,
@@ -207,23 +207,23 @@ async def rotate_issued_key(
     )
 
 
-@routes.post("/{key_id}/cut", permission="issued_keys.write", responses=_ABSENT | _STATE)
-async def cut_former_key(key_id: _Id, actor: _Actor, keys: _Keys, clock: _Clock) -> IssuedOut:
+@routes.post("/{issued_key_id}/cut", permission="issued_keys.write", responses=_ABSENT | _STATE)
+async def cut_former_key(issued_key_id: _Id, actor: _Actor, keys: _Keys, clock: _Clock) -> IssuedOut:
     """During a rotation: the former key ends now, used or not."""
-    return IssuedOut.of(await keys.cut(actor, key_id), clock.now_ns())
+    return IssuedOut.of(await keys.cut(actor, issued_key_id), clock.now_ns())
 
 
-@routes.post("/{key_id}/extend", permission="issued_keys.write", responses=_ABSENT | _STATE | _VENDOR)
-async def extend_issued_key(key_id: _Id, body: Extend, actor: _Actor, keys: _Keys, clock: _Clock) -> IssuedOut:
+@routes.post("/{issued_key_id}/extend", permission="issued_keys.write", responses=_ABSENT | _STATE | _VENDOR)
+async def extend_issued_key(issued_key_id: _Id, body: Extend, actor: _Actor, keys: _Keys, clock: _Clock) -> IssuedOut:
     """Another end, at the vendor too where it keeps one."""
     until = end_ns(clock.now_ns(), body.expires_in_days, body.expires_at)
-    return IssuedOut.of(await keys.extend(actor, key_id, expires_at_ns=until), clock.now_ns())
+    return IssuedOut.of(await keys.extend(actor, issued_key_id, expires_at_ns=until), clock.now_ns())
 
 
-@routes.post("/{key_id}/link", permission="issued_keys.write", status_code=201, responses=_ABSENT | _STATE)
-async def link_issued_key(key_id: _Id, body: LinkIn, request: Request, actor: _Actor, keys: _Keys) -> LinkOut:
+@routes.post("/{issued_key_id}/link", permission="issued_keys.write", status_code=201, responses=_ABSENT | _STATE)
+async def link_issued_key(issued_key_id: _Id, body: LinkIn, request: Request, actor: _Actor, keys: _Keys) -> LinkOut:
     """A one-time link to a secret that waits. It burns when it is opened, and ends by itself."""
-    return _link(request, *await keys.make_link(actor, key_id, expires_in_seconds=body.expires_in_seconds))
+    return _link(request, *await keys.make_link(actor, issued_key_id, expires_in_seconds=body.expires_in_seconds))
 
 
 @receipt_routes.get("", permission="receipts.read")

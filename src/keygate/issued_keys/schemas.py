@@ -148,8 +148,9 @@ class Provision(Schema):
     request_id: Annotated[str, StringConstraints(min_length=1, max_length=100, pattern=r"^[!-~]+$")] | None = Field(
         None, description="Yours; the same order under the same id is made once, and its answer can be had again for ten minutes"
     )
-    deliver: Annotated[str, StringConstraints(max_length=6, pattern=r"^(answer|link)$")] = Field(
-        "answer", description="`link`: the secret is not in the answer, but behind a one-time link"
+    deliver: Annotated[str, StringConstraints(max_length=6, pattern=r"^(answer|link|later)$")] = Field(
+        "answer",
+        description="`link`: the secret is not in the answer, but behind a one-time link; `later`: it waits for `POST /keys/{id}/link`",
     )
     link_expires_in_seconds: Annotated[int, Field(ge=60, le=MAX_LINK_SECONDS)] = 86_400
     wait_seconds: _Wait = 60
@@ -205,7 +206,7 @@ class RotateIssued(Schema):
         int, Field(ge=0, le=MAX_OVERLAP_SECONDS, description="The former key is cut once the vendor shows it unused for so long")
     ] = DEFAULT_QUIET_SECONDS
     insist: bool = Field(False, description="Cut the former key at the end of the overlap, used or not")
-    deliver: Annotated[str, StringConstraints(max_length=6, pattern=r"^(answer|link)$")] = "answer"
+    deliver: Annotated[str, StringConstraints(max_length=6, pattern=r"^(answer|link|later)$")] = "answer"
     link_expires_in_seconds: Annotated[int, Field(ge=60, le=MAX_LINK_SECONDS)] = 86_400
     wait_seconds: _Wait = 60
 
@@ -281,6 +282,7 @@ class IssuedOut(Schema):
     activated_at: Moment
     created_at: Moment
     created_by: str
+    request_id: str | None
 
     @classmethod
     def fields(cls, key: IssuedKey, now_ns: int) -> dict[str, Any]:
@@ -335,6 +337,7 @@ class IssuedOut(Schema):
             "activated_at": rfc3339(key.activated_at_ns),
             "created_at": rfc3339(key.created_at_ns),
             "created_by": key.created_by,
+            "request_id": key.request_id,
         }
 
     @classmethod

@@ -104,10 +104,11 @@ class IssuedKeyService:
         The same `request_id` again gives the same key, and within ten minutes its secret again: an answer may get lost.
 
         Raises `InvalidInput` for an owner, term or option that can't be, `Conflict` where the account is not ready or full."""
+        known = None
         if draft.request_id is not None:
             async with self._database.read() as connection:
                 known = await self._repository.requested(connection, actor.organization_id, draft.request_id)
-            if known is not None:
+            if known is not None and known.state is not State.FAILED:
                 return await self._again(actor, draft, known, tell=tell, patience=patience)
         account = await self._accounts.choose(actor, vendor=draft.vendor, account=draft.account)
         if account.status is not AccountStatus.READY:
@@ -126,6 +127,8 @@ class IssuedKeyService:
             )
         async with change(self._database, self._audit, actor, "issued_key.provision", "issued_key") as work:
             owner, name = await self._owner(work.connection, actor, draft)
+            if known is not None:  # an order that failed gives its id to the next
+                await self._repository.save(work.connection, replace(known, request_id=None, version=known.version + 1))
             key = IssuedKey(
                 id=new_id("ik"),
                 organization_id=actor.organization_id,

@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from keygate import schema
-from keygate.audit import Verification, verify_export_file
+from keygate.audit import Checker, Verification, verify_export_file
 from keygate.config import Settings
 from keygate.errors import StartRefused
 from keygate.identities.model import operator_actor
 from keygate.identities.repository import OwnerRepository
+from keygate.issued_keys import MAX_RECEIPT_BYTES
+from keygate.issued_keys import verify as verify_signed
 from keygate.kit.database import Database
 from keygate.processes.foundation import Foundation, lay, open_store
 from keygate.processes.node import DataDirectory
@@ -129,6 +131,31 @@ def _report(found: Verification) -> dict[str, Any]:
         "first_bad_id": None if fault is None else fault.entry_id,
         "fault": None if fault is None else f"{fault.kind.value}: {fault.detail}",
     }
+
+
+def verify_receipt(file: Path, public_key: str | None) -> dict[str, Any]:
+    """Checked against the key that is named, or this data directory's, where there is one."""
+
+    async def work() -> dict[str, Any]:
+        trusted = None if public_key is None else Checker.from_text(public_key)
+        if trusted is None and Settings().data_dir.expanduser().is_dir():
+            async with _foundation() as base:
+                trusted = base.audit.checker()
+        with file.open("rb") as opened:
+            text = opened.read(MAX_RECEIPT_BYTES + 1)
+        return asdict(verify_signed(text, trusted=trusted))
+
+    return _run(work)
+
+
+def receipt_key() -> str:
+    """What receipts and audit exports are verified with."""
+
+    async def work() -> str:
+        async with _foundation() as base:
+            return base.audit.public_key()
+
+    return _run(work)
 
 
 def verify_audit(file: Path | None) -> list[dict[str, Any]]:

@@ -1,7 +1,7 @@
 """The sandbox as an ASGI application.
 
-OpenAI under `/openai/v1`, Anthropic under `/anthropic`, Google's Gemini API under `/google`, itself under `/_sandbox`. The vendors'
-admin APIs stand where the vendors have them (`admin/`).
+OpenAI under `/openai/v1`, Anthropic under `/anthropic`, OpenRouter under `/openrouter/api/v1`, Google's Gemini API under `/google`, itself
+under `/_sandbox`. The vendors' admin APIs stand where the vendors have them (`admin/`).
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from keygate.sandbox import anthropic, control, gemini, openai_inputs
+from keygate.sandbox.admin import xai
 from keygate.sandbox.answer import Dialect, encode
 from keygate.sandbox.catalogue import Use
 from keygate.sandbox.errors import VendorError, no_model, no_path
@@ -28,13 +29,21 @@ _ENDPOINTS: dict[str, tuple[Vendor, Dialect | Plain]] = {
     "/openai/v1/responses": (Vendor.OPENAI, Responses()),
     "/openai/v1/embeddings": (Vendor.OPENAI, Plain(Use.EMBEDDINGS, openai_inputs.read_embeddings, billed=True)),
     "/openai/v1/moderations": (Vendor.OPENAI, Plain(Use.MODERATIONS, openai_inputs.read_moderation, billed=False)),
+    "/xai/v1/chat/completions": (Vendor.XAI, Chat()),
+    "/xai/v1/responses": (Vendor.XAI, Responses()),
     "/anthropic/v1/chat/completions": (Vendor.ANTHROPIC, Chat()),  # its endpoint for OpenAI's SDKs
     "/anthropic/v1/messages": (Vendor.ANTHROPIC, anthropic.Messages()),
     "/anthropic/v1/messages/count_tokens": (Vendor.ANTHROPIC, anthropic.CountTokens()),
+    "/openrouter/api/v1/chat/completions": (Vendor.OPENROUTER, Chat()),
 }
-_WIRES: dict[Vendor, Any] = {Vendor.OPENAI: openai_inputs, Vendor.ANTHROPIC: anthropic, Vendor.GOOGLE: gemini}
-_VENDORS = (("/anthropic", Vendor.ANTHROPIC), ("/google", Vendor.GOOGLE))
-_MODELS = {Vendor.OPENAI: "/openai/v1/models", Vendor.ANTHROPIC: "/anthropic/v1/models"}
+_WIRES: dict[Vendor, Any] = {Vendor.OPENAI: openai_inputs, Vendor.ANTHROPIC: anthropic, Vendor.GOOGLE: gemini, Vendor.XAI: openai_inputs}
+_VENDORS = (
+    ("/anthropic", Vendor.ANTHROPIC),
+    ("/openrouter", Vendor.OPENROUTER),
+    ("/google", Vendor.GOOGLE),
+    ("/xai", Vendor.XAI),
+)
+_MODELS = {Vendor.OPENAI: "/openai/v1/models", Vendor.ANTHROPIC: "/anthropic/v1/models", Vendor.XAI: "/xai/v1/models"}
 
 
 class Sandbox:
@@ -79,8 +88,11 @@ class Sandbox:
         if call.vendor is Vendor.GOOGLE:
             await self._gemini(connection, call)
             return
-        models = _MODELS[call.vendor]
-        if method == "GET" and (path == models or path.startswith(models + "/")):
+        if (method, path) == ("GET", "/xai/v1/api-key"):
+            await self._xai_key(connection, call)
+            return
+        models = _MODELS.get(call.vendor)
+        if models is not None and method == "GET" and (path == models or path.startswith(models + "/")):
             authenticate(self.state, connection, call)
             await self._models(connection, call, unquote(path[len(models) + 1 :]))
             return
@@ -99,6 +111,14 @@ class Sandbox:
             await self._models(connection, call, name or "")
         else:
             raise no_path(call.vendor, method, path)
+
+    async def _xai_key(self, connection: Connection, call: Call) -> None:
+        key = authenticate(self.state, connection, call)
+        if key.grant is None:
+            raise no_path(call.vendor, "GET", call.path)
+        call.status = 200
+        await connection.answer(200, [JSON, *identity(call)], encode(xai.key_info(key.grant)))
+        call.finished = True
 
     async def _models(self, connection: Connection, call: Call, name: str) -> None:
         wire = _WIRES[call.vendor]

@@ -86,6 +86,8 @@ _GOOGLE: dict[str, int | None] = {
     "gemini-2.5-pro": 65_536,
     "gemini-3.5-flash": None,
 }
+_OPENROUTER = ("openai/gpt-4.1-mini", "openai/gpt-5-mini", "anthropic/claude-sonnet-4.5", "anthropic/claude-haiku-4.5")
+_XAI = ("grok-3", "grok-3-mini", "grok-4-0709", "grok-4-fast-reasoning")
 _REASONS = re.compile(r"o\d|gpt-[5-9]")
 
 MODELS: dict[str, Model] = {
@@ -101,7 +103,9 @@ MODELS: dict[str, Model] = {
         Model("omni-moderation-latest", Vendor.OPENAI, Use.MODERATIONS),
         Model("text-moderation-latest", Vendor.OPENAI, Use.MODERATIONS),
         *(Model(name, Vendor.ANTHROPIC, max_output=most) for name, most in _ANTHROPIC.items()),
+        *(Model(name, Vendor.OPENROUTER) for name in _OPENROUTER),
         *(Model(name, Vendor.GOOGLE, max_output=most) for name, most in _GOOGLE.items()),
+        *(Model(name, Vendor.XAI) for name in _XAI),
     )
 }
 _DATED = re.compile(r"-(?:\d{4}-\d{2}-\d{2}|\d{8}|latest|0)$")

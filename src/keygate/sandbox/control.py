@@ -101,7 +101,12 @@ def _dispatch(state: SandboxState, scope: Any, body: dict[str, Any]) -> tuple[in
 def base_urls(scope: Any) -> dict[str, str]:
     host, port = scope["server"][:2]
     address = f"http://{host}:{port}"
-    return {"openai_base_url": f"{address}/openai/v1", "anthropic_base_url": f"{address}/anthropic"}
+    return {
+        "openai_base_url": f"{address}/openai/v1",
+        "anthropic_base_url": f"{address}/anthropic",
+        "openrouter_base_url": f"{address}/openrouter/api/v1",
+        "google_base_url": f"{address}/google",
+    }
 
 
 def _text(body: dict[str, Any], name: str) -> str:

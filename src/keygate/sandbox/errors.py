@@ -36,6 +36,10 @@ class VendorError(Exception):
         if vendor is Vendor.OPENAI:
             kind = self.kind or _OPENAI_KINDS.get(self.status, "invalid_request_error" if self.status < 500 else "server_error")
             return {"error": {"message": self.message, "type": kind, "param": self.param, "code": self.code}}
+        if vendor is Vendor.OPENROUTER:
+            return {"error": {"code": self.status, "message": self.message}}
+        if vendor is Vendor.XAI:
+            return {"code": self.code or _XAI_KINDS.get(self.status, "The request is invalid"), "error": self.message}
         if vendor is Vendor.GOOGLE:
             rpc = _GOOGLE_KINDS.get(self.status, "INVALID_ARGUMENT" if self.status < 500 else "INTERNAL")
             return {"error": {"code": self.status, "message": self.message, "status": rpc}}
@@ -56,6 +60,7 @@ _ANTHROPIC_KINDS = {
     529: "overloaded_error",
 }
 
+_XAI_KINDS = {401: "unauthenticated", 403: "permission_denied", 404: "not_found", 429: "resource_exhausted"}
 _GOOGLE_KINDS = {
     401: "UNAUTHENTICATED",
     403: "PERMISSION_DENIED",
@@ -75,7 +80,7 @@ def no_key(vendor: Vendor) -> VendorError:
         return VendorError(
             401, "You didn't provide an API key. You need to provide your API key in an Authorization header using Bearer auth."
         )
-    return VendorError(401, "x-api-key header is required")
+    return VendorError(401, "No auth credentials found" if vendor is Vendor.OPENROUTER else "x-api-key header is required")
 
 
 def bad_key(vendor: Vendor) -> VendorError:
@@ -83,12 +88,14 @@ def bad_key(vendor: Vendor) -> VendorError:
         return VendorError(400, "API key not valid. Please pass a valid API key.")
     if vendor is Vendor.OPENAI:
         return VendorError(401, "Incorrect API key provided.", code="invalid_api_key")
-    return VendorError(401, "invalid x-api-key")
+    return VendorError(401, "User not found." if vendor is Vendor.OPENROUTER else "invalid x-api-key")
 
 
 def key_refused(vendor: Vendor, status: KeyStatus) -> VendorError | None:
     """Why a key of this status isn't served; None: it is."""
     openai = vendor is Vendor.OPENAI
+    if vendor is Vendor.OPENROUTER and status is KeyStatus.OUT_OF_QUOTA:
+        return VendorError(402, "Insufficient credits.")
     if vendor is Vendor.GOOGLE and status in {KeyStatus.OUT_OF_QUOTA, KeyStatus.RATE_LIMITED}:
         return VendorError(429, "You exceeded your current quota, please check your plan and billing details.")
     match status:

@@ -216,7 +216,7 @@ def authenticate(state: SandboxState, connection: Connection, call: Call) -> Key
 
 def identity(call: Call) -> Headers:
     """The headers that name this call, as the vendor has them."""
-    name = b"x-request-id" if call.vendor is Vendor.OPENAI else b"request-id"
+    name = b"request-id" if call.vendor is Vendor.ANTHROPIC else b"x-request-id"
     return [(name, call.id.encode())]
 
 

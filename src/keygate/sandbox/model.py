@@ -24,6 +24,7 @@ class Vendor(StrEnum):
     ANTHROPIC = "anthropic"
     OPENROUTER = "openrouter"
     GOOGLE = "google"
+    XAI = "xai"
 
 
 class KeyStatus(StrEnum):

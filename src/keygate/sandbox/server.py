@@ -113,8 +113,16 @@ class SandboxServer:
         return f"{self.address}/anthropic"
 
     @property
+    def openrouter_base_url(self) -> str:
+        return f"{self.address}/openrouter/api/v1"
+
+    @property
     def google_base_url(self) -> str:
         return f"{self.address}/google"
+
+    @property
+    def xai_base_url(self) -> str:
+        return f"{self.address}/xai/v1"
 
     def _run(self) -> None:
         with asyncio.Runner(loop_factory=self._server.config.get_loop_factory()) as runner:

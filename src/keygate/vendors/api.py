@@ -1,11 +1,13 @@
-"""`GET /vendors`: which vendors the gateway serves, and what a client exports for them."""
+"""`GET /vendors`: which vendors the gateway serves, what a client exports for them, and at which ones keys can be made."""
 
 from __future__ import annotations
 
 from fastapi import Request
+from pydantic import Field
 
 from keygate.kit.routes import Routes, Schema
 from keygate.vendors import VENDORS, Vendor
+from keygate.vendors.admin import PROVISIONERS, AddsKey, ProvisionerFacts, ReportsSpend
 
 routes = Routes("/vendors", tag="vendors")
 
@@ -17,12 +19,33 @@ class EndpointView(Schema):
     billed: bool
 
 
+class IssuingView(Schema):
+    """What KeyGate can do with keys at this vendor."""
+
+    admin_key: str = Field(description="What to enter as the admin credential")
+    container: str = Field(description="What holds a key there: project, workspace …; empty: nothing")
+    ceiling: int | None
+    confirms: list[str] = Field(description="Terms that the vendor enforces and its API shows")
+    takes: list[str] = Field(description="Terms that the vendor enforces and its API does not show again")
+    cannot: dict[str, str] = Field(description="What the vendor can't do, and what KeyGate does instead")
+    rights: dict[str, str] = Field(description="Least privilege: each right, and what it is needed for")
+    settings: dict[str, str]
+    options: dict[str, str]
+    adopt_only: bool = Field(description="The vendor's API makes no keys: those made by hand are entered")
+    rotates: bool
+    reports_spend: bool
+    tells_last_use: bool
+    revoke_delay_seconds: int | None = Field(description="How long a revoked key may still work; null: the vendor does not say")
+    sources: dict[str, str]
+
+
 class VendorView(Schema):
     name: str
     title: str
-    mount: str
+    mount: str | None = Field(description="Below KeyGate's address; null: the gateway does not serve this vendor")
     endpoints: list[EndpointView]
     client_env: dict[str, str]  # `{key}` stands for the virtual key
+    issuing: IssuingView | None = Field(description="null: KeyGate makes no keys there")
 
 
 class VendorList(Schema):
@@ -37,10 +60,40 @@ def _view(vendor: Vendor, public_url: str) -> VendorView:
         mount=f"/{vendor.name}",
         endpoints=[EndpointView(method=e.method, path=e.path, group=e.group, billed=e.billed) for e in vendor.endpoints],
         client_env={name: value.replace("{public_url}", public_url) for name, value in vendor.client_env},
+        issuing=_issuing(vendor.name),
     )
+
+
+def _issuing(vendor: str) -> IssuingView | None:
+    provisioner = PROVISIONERS.get(vendor)
+    if provisioner is None:
+        return None
+    facts = provisioner.facts
+    return IssuingView(
+        admin_key=facts.admin_key_form,
+        container=facts.container,
+        ceiling=facts.ceiling,
+        confirms=sorted(facts.confirms),
+        takes=sorted(facts.takes),
+        cannot=dict(facts.cannot),
+        rights=dict(facts.rights),
+        settings=dict(facts.settings),
+        options=dict(facts.options),
+        adopt_only=facts.adopt_only,
+        rotates=isinstance(provisioner, AddsKey),
+        reports_spend=isinstance(provisioner, ReportsSpend),
+        tells_last_use=facts.tells_last_use,
+        revoke_delay_seconds=facts.revoke_delay_seconds,
+        sources=dict(facts.sources),
+    )
+
+
+def _not_served(facts: ProvisionerFacts) -> VendorView:
+    return VendorView(name=facts.vendor, title=facts.title, mount=None, endpoints=[], client_env={}, issuing=_issuing(facts.vendor))
 
 
 @routes.get(permission="vendors.read")
 async def list_vendors(request: Request) -> VendorList:
-    """Vendors that this KeyGate serves."""
-    return VendorList(items=[_view(vendor, request.app.state.public_url) for vendor in VENDORS.values()])
+    """Vendors that this KeyGate serves, and those at which it makes keys."""
+    served = [_view(vendor, request.app.state.public_url) for vendor in VENDORS.values()]
+    return VendorList(items=[*served, *(_not_served(each.facts) for name, each in PROVISIONERS.items() if name not in VENDORS)])

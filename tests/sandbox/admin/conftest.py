@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 import httpx
 import pytest
+from tests.sdks.admin_clients import anthropic_bridge, anthropic_sdk, openai_bridge, openai_sdk, openrouter_bridge, openrouter_sdk, sandbox
 
 from keygate.sandbox import SandboxServer, Vendor
 from keygate.sandbox.admin import Account
 
-
-@pytest.fixture
-def sandbox() -> Iterator[SandboxServer]:
-    with SandboxServer() as server:
-        yield server
+__all__ = ["anthropic_bridge", "anthropic_sdk", "openai_bridge", "openai_sdk", "openrouter_bridge", "openrouter_sdk", "sandbox"]
 
 
 @pytest.fixture

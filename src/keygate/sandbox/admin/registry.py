@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from keygate.sandbox.admin.anthropic import AnthropicAdmin
 from keygate.sandbox.admin.api import AdminApi
 from keygate.sandbox.admin.google import GoogleAdmin
 from keygate.sandbox.admin.openai import OpenAIAdmin
+from keygate.sandbox.admin.openrouter import OpenRouterAdmin
+from keygate.sandbox.admin.xai import XaiAdmin
 
-APIS: tuple[AdminApi, ...] = (OpenAIAdmin(), GoogleAdmin())
+APIS: tuple[AdminApi, ...] = (OpenAIAdmin(), AnthropicAdmin(), OpenRouterAdmin(), GoogleAdmin(), XaiAdmin())

@@ -89,6 +89,7 @@ async def test_key_is_made_used_rotated_and_revoked(open_desk: Callable[..., Adm
     first = order()
     made = await provisioner.create(at, first)
     assert (made.secret_env, use(made.secret)) == ("GEMINI_API_KEY", TEXT)
+    assert made.env == {"GOOGLE_GEMINI_BASE_URL": at.base()}
 
     name = f"projects/{PROJECT}/locations/global/keys/{made.footprint.key}"
     key = google("apikeys", "v2", "projects.locations.keys.get", name=name)

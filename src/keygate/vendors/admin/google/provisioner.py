@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from secrets import token_hex
 from typing import Any
 
 from keygate.kit.secret import Secret
@@ -87,19 +88,15 @@ class GoogleProvisioner:
         return Verification(tuple(rights), account, tuple(notes))
 
     async def _held(self, desk: Desk, service: str, resource: str, wanted: Mapping[str, str]) -> list[Right]:
-        """Which of these rights the credential has on a resource: Google is asked for exactly that, and makes nothing."""
-        what = f"see which rights the admin credential has on {resource.partition('/')[2]}"
-        answer = await call(
-            desk,
-            service,
-            "POST",
-            f"{resource}:testIamPermissions",
-            what,
-            json={"permissions": list(wanted)},
-            accept=(403, 404),
-            changes=False,
-        )
-        has = set() if answer is None else set(answer.get("permissions", []))
+        """Which of these rights the credential has on a resource: Google is asked for exactly that, and makes nothing. Where Google
+        does not take the question (400), it is not told."""
+        what, body = f"see which rights the admin credential has on {resource.partition('/')[2]}", {"permissions": list(wanted)}
+        options: dict[str, Any] = {"json": body, "changes": False}
+        try:
+            told = await call(desk, service, "POST", f"{resource}:testIamPermissions", what, accept=(403, 404), **options)
+        except Rejected:
+            return [Right(name, None, purpose) for name, purpose in wanted.items()]
+        has = set() if told is None else set(told.get("permissions", []))
         return [Right(name, name in has, purpose) for name, purpose in wanted.items()]
 
     async def _policy_right(self, desk: Desk, project: str) -> Right:
@@ -132,7 +129,8 @@ class GoogleProvisioner:
             if terms.requests_per_minute is not None:
                 await self.set_limits(desk, container, terms)
         key_id, secret = await self._key(desk, project, email, order)
-        return Made(Footprint(place, key_id), secret, "GEMINI_API_KEY")
+        env = {"GOOGLE_GEMINI_BASE_URL": desk.base()} if "base_url" in desk.settings else {}
+        return Made(Footprint(place, key_id), secret, "GEMINI_API_KEY", env)
 
     async def _own_project(self, desk: Desk, order: Order) -> str:
         project, parent, billing = order.mark.tag, desk.settings["parent"], billing_account(desk)
@@ -155,7 +153,7 @@ class GoogleProvisioner:
 
     async def _account(self, desk: Desk, project: str, order: Order) -> str:
         """The owner's service account, found or made, and enabled."""
-        account = await account_of(desk, project, order.mark.tag)
+        account = None if order.fresh else await account_of(desk, project, order.mark.tag)
         if account is None:
             body = {
                 "accountId": order.mark.tag,
@@ -171,43 +169,45 @@ class GoogleProvisioner:
         return email_of(project, order.mark.tag)
 
     async def _key(self, desk: Desk, project: str, email: str, order: Order) -> tuple[str, Secret]:
-        """The key and its id. A key's id stays taken for 30 days after it was deleted; a live key of this generation is
-        taken over, as Google tells its string again."""
+        """The key and its id. A key's id stays taken for 30 days after it was deleted; a live key of this generation is taken over, as
+        Google tells its string again."""
         name = order.mark.key_name(order.generation)
         restrictions: dict[str, Any] = {"apiTargets": [{"service": GEMINI}]}
         if addresses := [each.strip() for each in order.options.get("allowed_ips", "").split(",") if each.strip()]:
             restrictions["serverKeyRestrictions"] = {"allowedIps": addresses}
         body = {"displayName": name, "serviceAccountEmail": email, "restrictions": restrictions, "annotations": {"keygate": order.mark.id}}
-        for key_id in (name, *(f"{name}-{again}" for again in range(2, 6))):
-            await self._make_key(desk, project, key_id, body)
+        key_id = name
+        if not await self._make_key(desk, project, key_id, body):
             key = await key_of(desk, project, key_id)
-            if key is not None and "deleteTime" not in key and key.get("serviceAccountEmail") == email:
-                what = "read the key"
-                told = await call(
-                    desk, "apikeys", "GET", f"{keys_path(project)}/{key_id}/keyString", what, right="apikeys.keys.getKeyString"
-                )
-                secret = (told or {}).get("keyString")
-                if not isinstance(secret, str) or not secret:
-                    raise Unavailable("read the key: Google gave no key string")
-                return key_id, Secret(secret)
-        raise Rejected("make the key: every id of this generation is taken by a key that was deleted within 30 days; rotate once more")
+            if key is None or "deleteTime" in key or key.get("serviceAccountEmail") != email:
+                key_id = f"{name}-{token_hex(4)}"
+                if not await self._make_key(desk, project, key_id, body):
+                    raise Unavailable("make the key: the id that was drawn for it is taken; try again")
+        what, right = "read the key's string", "apikeys.keys.getKeyString"
+        told = await call(desk, "apikeys", "GET", f"{keys_path(project)}/{key_id}/keyString", what, right=right)
+        secret = (told or {}).get("keyString")
+        if not isinstance(secret, str) or not secret:
+            raise Unavailable("read the key's string: Google gave none")
+        return key_id, Secret(secret)
 
-    async def _make_key(self, desk: Desk, project: str, key_id: str, body: Mapping[str, Any]) -> None:
-        """Makes the key unless its id is taken. A service account that was just made may not be known yet: that is waited for."""
+    async def _make_key(self, desk: Desk, project: str, key_id: str, body: Mapping[str, Any]) -> bool:
+        """Makes the key; False: its id is taken. A service account that was just made may not be known yet: that is waited for."""
+        what, right, params = "make the key", "apikeys.keys.create", {"keyId": key_id}
         for attempt in range(1, _KEYS_RETRIED + 1):
-            what, right = "make the key", "apikeys.keys.create"
             try:
                 started = await call(
-                    desk, "apikeys", "POST", keys_path(project), what, right=right, json=body, params={"keyId": key_id}, accept=(409,)
+                    desk, "apikeys", "POST", keys_path(project), what, right=right, json=body, params=params, accept=(409,)
                 )
             except (NotFound, MissingRight) as error:
                 if attempt == _KEYS_RETRIED or (isinstance(error, MissingRight) and await self._really_missing(desk, project, error.right)):
                     raise
                 await asyncio.sleep(min(8.0, 0.25 * 2**attempt))
                 continue
-            if started is not None:
-                await finish(desk, "apikeys", "v2", started, what)
-            return
+            if started is None:
+                return False
+            await finish(desk, "apikeys", "v2", started, what)
+            return True
+        return False  # not come to: the last attempt ends above
 
     async def _really_missing(self, desk: Desk, project: str, right: str) -> bool:
         """Google refuses with the same words where the service account is not known yet."""
@@ -217,15 +217,14 @@ class GoogleProvisioner:
         return not held[0].held
 
     async def find(self, desk: Desk, mark: Mark) -> tuple[Found, ...]:
-        project, found = shared_project(desk), []
-        if own_projects(desk):
-            project = mark.tag
-            what = "find the project"
-            shown = await call(desk, "cloudresourcemanager", "GET", f"v3/projects/{project}", what, accept=(403, 404))
-            if shown is None or shown.get("state") != "ACTIVE":
-                return ()
-            found.append(Found(Footprint({"project": project}), project, Presence.LIVE))
-        email = email_of(project, mark.tag)
+        """In the shared project and, where there are such, in the key's own: the settings may have changed since it was made."""
+        found = await self._find_in(desk, shared_project(desk), mark)
+        if own_projects(desk) and not await self._project_is_gone(desk, mark.tag):
+            found = [Found(Footprint({"project": mark.tag}), mark.tag, Presence.LIVE), *found, *await self._find_in(desk, mark.tag, mark)]
+        return tuple(found)
+
+    async def _find_in(self, desk: Desk, project: str, mark: Mark) -> list[Found]:
+        found, email = [], email_of(project, mark.tag)
         account = await account_of(desk, project, mark.tag)
         place = {"project": project, "service_account": email}
         state = Presence.DISABLED if account is not None and account.get("disabled") else Presence.LIVE
@@ -235,7 +234,7 @@ class GoogleProvisioner:
             name = str(key.get("displayName", ""))
             if key.get("serviceAccountEmail") == email or generation_of(name, mark) is not None:
                 found.append(Found(Footprint(place, last_of(key)), name, state, generation_of(name, mark), owner=email))
-        return tuple(found)
+        return found
 
     async def _keys_in(self, desk: Desk, project: str) -> list[dict[str, Any]]:
         keys: list[dict[str, Any]] = []
@@ -315,7 +314,8 @@ class GoogleProvisioner:
             what, right = "delete the service account", "iam.serviceAccounts.delete"
             await call(desk, "iam", "DELETE", f"v1/projects/{project}/serviceAccounts/{email}", what, right=right, accept=(404,))
         if project != desk.settings.get("project"):
-            await self.set_budget(desk, footprint, None, Period.MONTH)
+            if billing_account(desk):
+                await limits.set_cap(desk, project, None)
             what, right = "delete the project", "resourcemanager.projects.delete"
             started = await call(desk, "cloudresourcemanager", "DELETE", f"v3/projects/{project}", what, right=right, accept=(404,))
             await finish(desk, "cloudresourcemanager", "v3", started or {}, what)

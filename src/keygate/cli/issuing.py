@@ -1,0 +1,265 @@
+"""`keygate provision`, `rotate`, `revoke`, `receive` and `issued-keys`: real vendor keys."""
+
+from __future__ import annotations
+
+import re
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from keygate.cli import bulk, output
+from keygate.cli.client import Api, Exit, api, fail
+from keygate.cli.shell import Shell, exports
+
+commands = typer.Typer(no_args_is_help=True, help="Issued keys: real vendor keys that KeyGate made.")
+COLUMNS = {
+    "id": "ID",
+    "vendor": "VENDOR",
+    "name": "NAME",
+    "hint": "KEY",
+    "state": "STATE",
+    "budget_usd": "BUDGET $",
+    "rate_limit_rpm": "RPM",
+    "expires_at": "EXPIRES",
+    "error": "TROUBLE",
+}
+_WAIT = 20  # seconds that one call waits for the vendor; then the command asks again
+_PATIENCE = 600
+
+
+def days(text: str) -> int:
+    """`90d`, `12w`, `90`."""
+    found = re.fullmatch(r"(\d{1,5})([dw]?)", text)
+    if found is None:
+        fail(f"{text}: write a number of days or weeks, such as 90d or 12w", Exit.USAGE)
+    return int(found[1]) * (7 if found[2] == "w" else 1)
+
+
+def seconds(text: str) -> int:
+    """`3600`, `90m`, `24h`, `2d`."""
+    found = re.fullmatch(r"(\d{1,9})([smhd]?)", text)
+    if found is None:
+        fail(f"{text}: write a time such as 90m, 24h or 2d", Exit.USAGE)
+    return int(found[1]) * {"": 1, "s": 1, "m": 60, "h": 3_600, "d": 86_400}[found[2]]
+
+
+def developer_id(client: Api, text: str) -> str:
+    """A developer by id, e-mail address or name."""
+    if text.startswith("dev_"):
+        return text
+    rows = client.pages("/api/v1/developers", query={"status": "active"})
+    found = [row for row in rows if text.lower() in {row["email"], row["name"].lower(), row["email"].partition("@")[0]}]
+    if len(found) != 1:
+        fail(f"{text}: {'no active developer' if not found else f'{len(found)} developers'} with this name or address", Exit.NOT_FOUND)
+    return str(found[0]["id"])
+
+
+def provision(
+    vendor: Annotated[str, typer.Option(help="Where: openai, anthropic, google …")],
+    dev: Annotated[str | None, typer.Option(help="Owner: a developer's id, e-mail address or name.")] = None,
+    team: Annotated[str | None, typer.Option(help="Owner: a team's id.")] = None,
+    app: Annotated[str | None, typer.Option(help="Owner: an app's id.")] = None,
+    account: Annotated[str | None, typer.Option(help="Vendor account by id or name.")] = None,
+    name: Annotated[str | None, typer.Option(help="What the key is called.")] = None,
+    budget: Annotated[str | None, typer.Option(help="Dollars a month, or AMOUNT/PERIOD.")] = None,
+    rpm: Annotated[int | None, typer.Option(help="Requests per minute.")] = None,
+    tpm: Annotated[int | None, typer.Option(help="Tokens per minute.")] = None,
+    model: Annotated[list[str] | None, typer.Option(help="Permitted model, in the vendor's words; may be repeated.")] = None,
+    scope: Annotated[list[str] | None, typer.Option(help="Scope, in the vendor's words; may be repeated.")] = None,
+    expires: Annotated[str | None, typer.Option(help="90d, 12w.")] = None,
+    option: Annotated[list[str] | None, typer.Option("--set", help="NAME=VALUE that only this vendor has.")] = None,
+    csv: Annotated[
+        Path | None,
+        typer.Option(help="One key for each line: developer[,name,budget,rpm,tpm,models,expires].", exists=True, dir_okay=False),
+    ] = None,
+    members_of: Annotated[str | None, typer.Option(help="One key for each active developer of this team (id).")] = None,
+    batch: Annotated[str, typer.Option(help="Tells a bulk order from an earlier one for the same people.")] = "",
+    report: Annotated[Path | None, typer.Option(help="Where the report of a bulk order goes, with its one-time links.")] = None,
+    *,
+    create_developers: Annotated[bool, typer.Option("--create-developers", help="Make developers of a CSV that are not there.")] = False,
+    allow_unenforced: Annotated[bool, typer.Option("--allow-unenforced", help="Also where the vendor can't enforce a term.")] = False,
+    link: Annotated[bool, typer.Option("--link", help="Print a one-time link in place of the key.")] = False,
+    env: Annotated[bool, typer.Option("--env", help="Print only what to export.")] = False,
+    as_json: output.JsonOption = False,
+) -> None:
+    """Make a real key at a vendor, with its limits set there. It is shown this once; or, for many, behind one-time links."""
+    common: dict[str, Any] = {
+        "vendor": vendor,
+        "account": account,
+        "rate_limit_rpm": rpm,
+        "rate_limit_tpm": tpm,
+        "models": model,
+        "scopes": scope,
+        "expires_in_days": None if expires is None else days(expires),
+        "options": dict(_pair(text) for text in option or []) or None,
+        "allow_unenforced": allow_unenforced or None,
+    }
+    if budget is not None:
+        amount, _, period = budget.partition("/")
+        common |= {"budget_usd": amount, "budget_period": period or "month"}
+    common = {key: value for key, value in common.items() if value is not None}
+    if csv is not None or members_of is not None:
+        with api() as client:
+            bulk.run(client, common, csv_file=csv, team=members_of, report=report, batch=batch, create_developers=create_developers)
+        return
+    if sum(value is not None for value in (dev, team, app)) > 1:
+        fail("name one of --dev, --team and --app", Exit.USAGE)
+    with api() as client:
+        owner = {"developer_id": None if dev is None else developer_id(client, dev), "team_id": team, "app_id": app, "name": name}
+        body = common | {key: value for key, value in owner.items() if value is not None}
+        made = client.request(
+            "POST", "/api/v1/keys/provision", body=body | {"deliver": "link" if link else "answer", "wait_seconds": _WAIT}
+        )
+        made = _awaited(client, made, link=link)
+    show_new(made, env=env, as_json=as_json)
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        fail(f"{text}: write NAME=VALUE", Exit.USAGE)
+    return name, value
+
+
+def _awaited(client: Api, made: dict[str, Any], *, link: bool) -> dict[str, Any]:
+    """The key once the vendor is done, where the first answer came before; its secret is then fetched with a link."""
+    ends = time.monotonic() + _PATIENCE
+    waited = False
+    while made["state"] in {"requested", "creating"} and time.monotonic() < ends:
+        if not waited:
+            output.note(f"{made['id']}: the vendor takes its time" + (f" ({made['error']})" if made["error"] else ""))
+        waited = True
+        time.sleep(2)
+        made = {**made, **client.request("GET", f"/api/v1/keys/{made['id']}")}
+    if made["state"] == "failed":
+        fail(f"The vendor did not make the key ({made['id']}). {made['error']}")
+    waiting = made["secret"] == "waiting"  # noqa: S105  (where the secret is, not the secret)
+    if waited and not link and waiting:
+        fetched = client.request("POST", f"/api/v1/keys/{made['id']}/link", body={"expires_in_seconds": 60})
+        made = client.request("POST", "/api/v1/keys/deliveries", body={"token": fetched["token"]})
+    return made
+
+
+def show_new(made: dict[str, Any], *, env: bool, as_json: bool) -> None:
+    if as_json:
+        output.as_json(made)
+        return
+    if env:
+        output.plain(exports(made["env"], Shell.SH))
+        return
+    output.card({name: made.get(name) for name in ("id", "vendor", "name", "state", "enforcement", "at_vendor", "expires_at")})
+    if made.get("key"):
+        output.note("\nThe key is shown this once. To use it, straight at the vendor:\n")
+        output.plain(exports(made["env"], Shell.SH))
+    elif made.get("link"):
+        output.note("\nOpened once, with `keygate receive` or in a browser:\n")
+        output.plain(made["link"]["url"])
+
+
+def rotate(
+    key_id: str,
+    overlap: Annotated[str, typer.Option(help="How long both keys work: 90m, 24h, 2d.")] = "24h",
+    quiet: Annotated[str, typer.Option(help="The former key is cut once the vendor shows it unused for so long.")] = "1h",
+    *,
+    insist: Annotated[bool, typer.Option("--insist", help="Cut it at the end of the overlap, used or not.")] = False,
+    env: Annotated[bool, typer.Option("--env", help="Print only what to export.")] = False,
+    as_json: output.JsonOption = False,
+) -> None:
+    """A second key beside the first; the first is cut once nobody uses it."""
+    body = {"overlap_seconds": seconds(overlap), "quiet_seconds": seconds(quiet), "insist": insist, "wait_seconds": _WAIT}
+    with api() as client:
+        made = client.request("POST", f"/api/v1/keys/{key_id}/rotate", body=body)
+    show_new(made, env=env, as_json=as_json)
+
+
+def revoke(
+    key_id: str,
+    reason: Annotated[str, typer.Option(help="Goes into the audit log.")] = "",
+    *,
+    yes: Annotated[bool, typer.Option("--yes", help="Don't ask.")] = False,
+    as_json: output.JsonOption = False,
+) -> None:
+    """Revoke an issued key at its vendor. Ends with 0 only where the vendor has confirmed it."""
+    if not yes:
+        typer.confirm(f"Revoke {key_id} at the vendor?", abort=True)
+    with api() as client:
+        done = client.request("POST", f"/api/v1/keys/{key_id}/revoke", body={"reason": reason, "wait_seconds": _WAIT})
+    if as_json:
+        output.as_json(done)
+    elif done["state"] in {"revoked", "expired"}:
+        output.note(f"Revoked {key_id}: the vendor shows it gone.")
+    else:
+        output.note(f"{key_id} is {done['state']}: {done['error'] or 'the vendor has not confirmed yet'}; next try {done['next_try_at']}.")
+    if done["state"] not in {"revoked", "expired", "failed"}:
+        raise typer.Exit(Exit.FAILED)
+
+
+def receive(
+    link: Annotated[str, typer.Argument(help="The one-time link or its token; - reads it from standard input.")] = "-",
+    *,
+    env: Annotated[bool, typer.Option("--env", help="Print only what to export.")] = False,
+    as_json: output.JsonOption = False,
+) -> None:
+    """Open a one-time link: prints the key, and burns the link. Needs no sign-in."""
+    text = sys.stdin.readline().strip() if link == "-" else link
+    token = text.rpartition("#")[2]
+    with api(anonymous=True) as client:
+        made = client.request("POST", "/api/v1/keys/deliveries", body={"token": token})
+    show_new(made, env=env, as_json=as_json)
+
+
+@commands.command("list")
+def list_issued(
+    vendor: Annotated[str | None, typer.Option(help="Only at this vendor.")] = None,
+    developer: Annotated[str | None, typer.Option(help="Only this developer's (id).")] = None,
+    state: Annotated[str | None, typer.Option(help="active, rotating, revoking, revoked, irrevocable, failed, expired …")] = None,
+    *,
+    as_json: output.JsonOption = False,
+) -> None:
+    """Issued keys; the keys themselves are never shown."""
+    with api() as client:
+        rows = client.pages("/api/v1/keys", query={"vendor": vendor, "developer_id": developer, "state": state})
+    output.as_json(rows) if as_json else output.table(rows, COLUMNS, empty="None yet: `keygate provision --vendor openai --dev …`.")
+
+
+@commands.command("show")
+def show(key_id: str, *, as_json: output.JsonOption = False) -> None:
+    """One key: its terms and what stands behind them, and every call that was made at the vendor for it."""
+    with api() as client:
+        row = client.request("GET", f"/api/v1/keys/{key_id}")
+    if as_json:
+        output.as_json(row)
+        return
+    steps = row.pop("steps")
+    output.card({name: value for name, value in row.items() if value not in (None, [], {})})
+    output.out.print()
+    output.table(
+        steps, {"sequence": "#", "what": "AT THE VENDOR", "began_at": "BEGAN", "outcome": "OUTCOME"}, empty="Nothing was called yet."
+    )
+
+
+@commands.command("extend")
+def extend(key_id: str, expires: Annotated[str, typer.Option(help="From now: 90d, 12w.")], *, as_json: output.JsonOption = False) -> None:
+    """Give a key another end, at the vendor too where it keeps one."""
+    with api() as client:
+        row = client.request("POST", f"/api/v1/keys/{key_id}/extend", body={"expires_in_days": days(expires)})
+    output.as_json(row) if as_json else output.card(row, COLUMNS)
+
+
+@commands.command("cut")
+def cut(key_id: str, *, as_json: output.JsonOption = False) -> None:
+    """During a rotation: end the former key now, used or not."""
+    with api() as client:
+        row = client.request("POST", f"/api/v1/keys/{key_id}/cut")
+    output.as_json(row) if as_json else output.card(row, COLUMNS)
+
+
+@commands.command("link")
+def link(key_id: str, expires: Annotated[str, typer.Option(help="90m, 24h, 2d.")] = "24h") -> None:
+    """A one-time link to a secret that nobody has fetched yet."""
+    with api() as client:
+        made = client.request("POST", f"/api/v1/keys/{key_id}/link", body={"expires_in_seconds": seconds(expires)})
+    output.plain(made["url"])

@@ -1,0 +1,140 @@
+"""`keygate vendors`: what KeyGate knows of each vendor, and the admin credentials that keys are made with."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from keygate.cli import output
+from keygate.cli.client import Exit, api, fail
+
+commands = typer.Typer(no_args_is_help=True, help="Vendors, and the admin credentials that keys are made with.")
+_ACCOUNTS = {
+    "id": "ID",
+    "vendor": "VENDOR",
+    "name": "NAME",
+    "hint": "KEY",
+    "status": "STATUS",
+    "missing_rights": "MISSING RIGHTS",
+    "verified_at": "VERIFIED",
+}
+_VENDORS = {"name": "VENDOR", "gateway": "GATEWAY", "makes_keys": "MAKES KEYS", "container": "CONTAINER", "enforces": "ENFORCES"}
+
+
+@commands.command("list")
+def list_vendors(*, as_json: output.JsonOption = False) -> None:
+    """What can be done at each vendor."""
+    with api() as client:
+        rows = client.request("GET", "/api/v1/vendors")["items"]
+    output.as_json(rows) if as_json else output.table(map(_summary, rows), _VENDORS, empty="No vendors.")
+
+
+def _summary(row: dict[str, Any]) -> dict[str, Any]:
+    issuing = row.get("issuing") or {}
+    makes = "–" if not issuing else ("by hand, entered here" if issuing["adopt_only"] else "yes")
+    return {
+        "name": row["name"],
+        "gateway": row["mount"] is not None,
+        "makes_keys": makes,
+        "container": issuing.get("container"),
+        "enforces": issuing.get("confirms"),
+    }
+
+
+@commands.command("show")
+def show(vendor: str, *, as_json: output.JsonOption = False) -> None:
+    """One vendor: what to enter as admin key, the rights it needs, what the vendor can't do and what KeyGate does instead."""
+    with api() as client:
+        rows = client.request("GET", "/api/v1/vendors")["items"]
+    row = next((each for each in rows if each["name"] == vendor), None)
+    if row is None:
+        fail(f"{vendor}: not a vendor that KeyGate knows; `keygate vendors list`", Exit.NOT_FOUND)
+    if as_json:
+        output.as_json(row)
+        return
+    issuing = row.pop("issuing") or {}
+    output.card({name: row[name] for name in ("name", "title", "mount")})
+    for member in ("rights", "settings", "options", "cannot"):
+        told = issuing.pop(member, {})
+        if told:
+            output.out.print(f"\n[bold]{member}[/bold]")
+            output.card(told)
+    if issuing:
+        output.out.print()
+        output.card(issuing)
+
+
+@commands.command("configure")
+def configure(
+    vendor: Annotated[str, typer.Argument(help="openai, anthropic, google …")],
+    name: Annotated[str, typer.Option(help="A name of your own, where there are several.")] = "default",
+    base_url: Annotated[str | None, typer.Option(help="API root, where it is not the vendor's own.")] = None,
+    setting: Annotated[list[str] | None, typer.Option("--set", help="NAME=VALUE, as `keygate vendors show` lists them.")] = None,
+    admin_key_file: Annotated[
+        Path | None, typer.Option(help="File that holds the admin credential (a service account's JSON).", exists=True, dir_okay=False)
+    ] = None,
+    *,
+    as_json: output.JsonOption = False,
+) -> None:
+    """Enter an admin credential. It is asked for, or read from standard input or a file; never given as an argument."""
+    settings = dict(_pair(text) for text in setting or [])
+    if base_url is not None:
+        settings["base_url"] = base_url
+    if admin_key_file is not None:
+        secret = admin_key_file.read_text(encoding="utf-8").strip()
+    else:
+        secret = typer.prompt("Admin key", hide_input=True) if sys.stdin.isatty() else sys.stdin.read().strip()
+    if not secret:
+        fail("no admin key on standard input", Exit.USAGE)
+    with api() as client:
+        body = {"vendor": vendor, "name": name, "admin_key": secret, "settings": settings}
+        made = client.request("POST", "/api/v1/vendors/configure", body=body)
+    _tell(made, as_json=as_json)
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        fail(f"{text}: write NAME=VALUE", Exit.USAGE)
+    return name, value
+
+
+@commands.command("accounts")
+def accounts(*, as_json: output.JsonOption = False) -> None:
+    """The admin credentials; secrets are never shown."""
+    with api() as client:
+        rows = client.pages("/api/v1/vendors/accounts")
+    output.as_json(rows) if as_json else output.table(rows, _ACCOUNTS, empty="None yet: `keygate vendors configure openai`.")
+
+
+@commands.command("verify")
+def verify(account_id: str, *, as_json: output.JsonOption = False) -> None:
+    """Ask the vendor again which rights an admin credential has."""
+    with api() as client:
+        made = client.request("POST", f"/api/v1/vendors/accounts/{account_id}/verify")
+    _tell(made, as_json=as_json)
+
+
+@commands.command("remove")
+def remove(account_id: str, *, yes: Annotated[bool, typer.Option("--yes", help="Don't ask.")] = False) -> None:
+    """Forget an admin credential; refused while keys made with it are alive."""
+    if not yes:
+        typer.confirm(f"Remove {account_id}?", abort=True)
+    with api() as client:
+        client.request("DELETE", f"/api/v1/vendors/accounts/{account_id}")
+    output.note(f"Removed {account_id}.")
+
+
+def _tell(made: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        output.as_json(made)
+    else:
+        output.card(made, _ACCOUNTS)
+        for right in made["rights"]:
+            held = {True: "yes", False: "MISSING", None: "not known"}[right["held"]]
+            output.note(f"  {held.ljust(10)} {right['name']}: {right['needed_for']}")
+    if made["status"] != "ready":
+        raise typer.Exit(Exit.FAILED)

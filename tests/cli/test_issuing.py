@@ -1,0 +1,151 @@
+"""Issued keys at a shell: admin credential, provision, rotate, revoke, links, receipts, and many at once from a CSV."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import httpx
+import pytest
+from tests.cli.desk import Desk
+
+from keygate.cli.client import Exit
+from keygate.sandbox import SandboxServer, Vendor
+
+MODEL = "gpt-4.1-mini"
+
+
+def works(sandbox: SandboxServer, key: str) -> bool:
+    body = {"model": MODEL, "messages": [{"role": "user", "content": "hi"}], "max_tokens": 3}
+    headers = {"authorization": f"Bearer {key}"}
+    return httpx.post(f"{sandbox.openai_base_url}/chat/completions", json=body, headers=headers, timeout=10).status_code == 200
+
+
+@pytest.fixture(scope="module")
+def admin_key(sandbox: SandboxServer) -> str:
+    return sandbox.state.admin[Vendor.OPENAI].create_credential().value
+
+
+@pytest.fixture(scope="module")
+def bureau(desk: Desk, sandbox: SandboxServer, admin_key: str) -> Desk:
+    words = ("vendors", "configure", "openai", "--base-url", sandbox.openai_base_url, "--set", "calls_per_minute=100000")
+    said = desk.ok(*words, text=admin_key + "\n")
+    assert "ready" in said.out
+    assert "api.projects.write" in said.err
+    assert admin_key not in said.out + said.err
+    desk.made("developers", "create", "Priya", "--email", "priya@example.com")
+    return desk
+
+
+def test_vendors_tell_what_they_can_do_and_which_rights_they_need(bureau: Desk) -> None:
+    assert "OpenAI" in bureau.ok("vendors", "show", "openai").out
+    assert "api.limits.write" in bureau.ok("vendors", "show", "openai").out
+    assert "project" in bureau.ok("vendors", "list").out
+    assert bureau.run("vendors", "show", "nobody").code == Exit.NOT_FOUND
+
+
+def test_an_admin_credential_without_rights_ends_with_the_rights_named(bureau: Desk, sandbox: SandboxServer) -> None:
+    poor = sandbox.state.admin[Vendor.OPENAI].create_credential(without=("api.limits.write",)).value
+    words = ("vendors", "configure", "openai", "--name", "poor", "--base-url", sandbox.openai_base_url)
+    said = bureau.run(*words, text=poor + "\n")
+    assert said.code == Exit.FAILED
+    assert "MISSING    api.limits.write" in said.err
+    [row] = [row for row in bureau.made("vendors", "accounts") if row["name"] == "poor"]
+    bureau.ok("vendors", "remove", row["id"], "--yes")
+
+
+def test_life_of_an_issued_key(bureau: Desk, sandbox: SandboxServer) -> None:
+    words = ("provision", "--vendor", "openai", "--dev", "priya", "--budget", "50", "--rpm", "600", "--model", MODEL, "--expires", "90d")
+    made = bureau.made(*words)
+    assert (made["budget_usd"], made["rate_limit_rpm"], made["models"]) == ("50.00", 600, [MODEL])
+    assert works(sandbox, made["key"])
+    shown = bureau.ok("issued-keys", "show", made["id"]).out
+    assert "create the project" in shown
+    assert made["key"] not in shown + bureau.ok("issued-keys", "list").out
+    turned = bureau.made("rotate", made["id"], "--overlap", "1h", "--quiet", "1h")
+    assert works(sandbox, made["key"])
+    assert works(sandbox, turned["key"])
+    bureau.ok("issued-keys", "cut", made["id"])
+    assert not works(sandbox, made["key"])
+    bureau.ok("issued-keys", "extend", made["id"], "--expires", "12w")
+    assert "the vendor shows it gone" in bureau.ok("revoke", made["id"], "--yes").err
+    assert not works(sandbox, turned["key"])
+    assert bureau.run("rotate", made["id"]).code == Exit.NOT_VALID
+    assert bureau.run("provision", "--vendor", "openai", "--dev", "nobody").code == Exit.NOT_FOUND
+    assert bureau.run("provision", "--vendor", "openai", "--dev", "priya", "--expires", "soon").code == Exit.USAGE
+
+
+def test_a_link_is_received_by_somebody_who_is_not_signed_in(bureau: Desk, stranger: Desk, sandbox: SandboxServer) -> None:
+    made = bureau.made("provision", "--vendor", "openai", "--dev", "priya@example.com", "--link")
+    words = ("receive", made["link"]["url"], "--json")
+    got = stranger.ok(*words, KEYGATE_URL=bureau.keygate.url).json()
+    assert works(sandbox, got["key"])
+    assert stranger.run(*words, KEYGATE_URL=bureau.keygate.url).code == Exit.NOT_FOUND
+
+
+def test_a_leaver_loses_every_vendor_key_and_the_receipt_verifies_offline(
+    bureau: Desk, stranger: Desk, sandbox: SandboxServer, tmp_path: Path
+) -> None:
+    dev = bureau.made("developers", "create", "Leo", "--email", "leo@example.com")
+    keys = [bureau.made("provision", "--vendor", "openai", "--dev", "leo")["key"] for _ in range(2)]
+    virtual = bureau.made("keys", "create", "of leo", "--developer", dev["id"])
+    bureau.ok("developers", "deactivate", dev["id"], "--yes")
+    [row, *_] = bureau.made("receipts", "list")
+    assert (row["subject_name"], row["issued_keys"], row["virtual_keys"]) == ("Leo", 2, 1)
+    path = tmp_path / "receipt.json"
+    for _ in range(100):
+        bureau.ok("receipts", "show", row["id"], str(path))
+        if json.loads(path.read_text())["complete"]:
+            break
+    receipt = json.loads(path.read_text())
+    assert [key["state"] for key in receipt["issued_keys"]] == ["revoked", "revoked"]
+    assert all(key["confirmed_by_vendor"][0]["vendor_says"] == "gone" for key in receipt["issued_keys"])
+    assert receipt["virtual_keys"][0]["id"] == virtual["id"]
+    assert not any(works(sandbox, key) for key in keys)
+    assert bureau.made("receipts", "verify", str(path))["trusted"] is True
+    key = bureau.ok("receipts", "key").out.strip()
+    assert stranger.ok("receipts", "verify", str(path), "--public-key", key, "--json").json()["complete"] is True
+    path.write_text(path.read_text().replace('"revoked"', '"active"', 1))
+    assert stranger.run("receipts", "verify", str(path), "--public-key", key).code == Exit.VERIFICATION_FAILED
+
+
+def bulk(bureau: Desk, tmp_path: Path, count: int, *extra: str, start: int = 0):
+    path, report = tmp_path / "people.csv", tmp_path / "report.csv"
+    lines = [f"dev{number}@bulk.example.com,{10 + number % 3}.00,30" for number in range(start, start + count)]
+    path.write_text("\n".join(["developer,budget,rpm", *lines]) + "\n")
+    said = bureau.run("provision", "--vendor", "openai", "--csv", str(path), "--report", str(report), "--create-developers", *extra)
+    return said, report
+
+
+def test_many_from_a_csv_are_made_once_and_reported_with_links(bureau: Desk, sandbox: SandboxServer, tmp_path: Path) -> None:
+    said, report = bulk(bureau, tmp_path, 6)
+    assert said.code == Exit.OK, said.err
+    rows = list(csv.DictReader(report.read_text().splitlines()))
+    assert [row["state"] for row in rows] == ["active"] * 6
+    assert report.stat().st_mode & 0o777 == 0o600
+    got = bureau.made("receive", rows[0]["link"])
+    assert works(sandbox, got["key"])
+    assert got["budget_usd"] == "10.00"
+    said, report = bulk(bureau, tmp_path, 8)
+    assert "6 ordered before, 2 to order" in said.err
+    again = list(csv.DictReader(report.read_text().splitlines()))
+    assert [row["key_id"] for row in again[:6]] == [row["key_id"] for row in rows]
+
+
+def test_a_ceiling_is_told_before_the_first_call(bureau: Desk, sandbox: SandboxServer, admin_key: str, tmp_path: Path) -> None:
+    words = ("vendors", "configure", "openai", "--name", "small", "--base-url", sandbox.openai_base_url, "--set", "ceiling=3")
+    bureau.ok(*words, text=admin_key + "\n")
+    before = len(sandbox.state.admin[Vendor.OPENAI].calls)
+    said, _ = bulk(bureau, tmp_path, 4, "--account", "small", start=100)
+    assert said.code == Exit.NOT_VALID
+    assert "nothing was ordered: 4 keys need as many projects, and there is room for 3" in said.err
+    assert len(sandbox.state.admin[Vendor.OPENAI].calls) == before
+
+
+@pytest.mark.parametrize("text", ["name\nx\n", "developer,rpm\na@b.c,many\n", "developer\nnobody\n"])
+def test_a_csv_with_a_mistake_orders_nothing(bureau: Desk, tmp_path: Path, text: str) -> None:
+    path = tmp_path / "bad.csv"
+    path.write_text(text)
+    said = bureau.run("provision", "--vendor", "openai", "--csv", str(path))
+    assert said.code in {Exit.USAGE, Exit.NOT_VALID, Exit.NOT_FOUND}
