@@ -6,12 +6,15 @@ A wait lets time pass, for KeyGate and vendor alike, so that a rate limit of a h
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from keygate.audit import AuditService, HeadsFile, Signer
+import httpx
+
+from keygate.audit import AuditEntry, AuditService, EntryFilter, HeadsFile, Signer
 from keygate.audit.repository import AuditRepository
 from keygate.config import Settings
 from keygate.events import EventOutbox
@@ -21,11 +24,14 @@ from keygate.identities.access_repository import AccessRepository
 from keygate.identities.directory import OwnerDirectory
 from keygate.identities.owners import DeveloperService
 from keygate.identities.repository import OwnerRepository
+from keygate.issued_keys import IssuedKey, IssueDraft
 from keygate.issued_keys.bulk.model import BulkDraft
 from keygate.issued_keys.bulk.service import Standing
+from keygate.issued_keys.inventory.model import Item, Scan, Wanted
 from keygate.kit.clock import ManualClock
 from keygate.kit.database import Database
 from keygate.kit.secret import Secret
+from keygate.policies import Place, Scope
 from keygate.processes.foundation import Foundation
 from keygate.processes.issuing import Issuing, issuing
 from keygate.processes.stocktaking import Stocktaking, stocktaking
@@ -33,6 +39,7 @@ from keygate.sandbox import SandboxServer, Vendor
 from keygate.sandbox.admin import Account, AdminCall
 from keygate.vault import LocalKeySource, Vault
 from keygate.vault.repository import VaultRepository
+from keygate.vendors.admin import PROVISIONERS, Provisioner, Terms
 
 NODE = "node-1"
 
@@ -72,8 +79,10 @@ class Life:
 class Workshop:
     def __init__(self, database: Database, clock: ManualClock, folder: Path, sandbox: SandboxServer, owner: Actor) -> None:
         self.database, self.clock, self.folder, self.sandbox, self.owner = database, clock, folder, sandbox, owner
+        clock.advance(time.time() - clock.now_ns() / 1e9)  # what stands at a fresh vendor was made just now
         sandbox.state.admin.clock._now_ns = clock.now_ns
         self.admin_key = self.account.create_credential().value
+        self.outbox_rows = EventRepository()
         self.life = Life()
         self._lives: list[tuple[Life, Issuing]] = []
         self.orders: Issuing
@@ -88,7 +97,7 @@ class Workshop:
         self.clock.advance(seconds)
         await asyncio.sleep(0)
 
-    async def start(self, *, end_at: int | None = None) -> None:
+    async def start(self, *, end_at: int | None = None, provisioners: Mapping[str, Provisioner] = PROVISIONERS) -> None:
         """A fresh process on the same database."""
         self.life = Life()
         self.life.end_at = end_at
@@ -114,9 +123,12 @@ class Workshop:
             pepper=b"p" * 32,
             digest_key=b"d" * 32,
         )
+        self.audit = audit
         outbox = EventOutbox(database=self.database, repository=EventRepository(), clock=self.clock)
         rows = OwnerRepository()
-        self.orders = await issuing(base, outbox, OwnerDirectory(rows), node_id=NODE, at_step=self.life.at_step, sleep=self._rest)
+        self.orders = await issuing(
+            base, outbox, OwnerDirectory(rows), node_id=NODE, at_step=self.life.at_step, sleep=self._rest, provisioners=provisioners
+        )
         self._lives.append((self.life, self.orders))
         self.developers = DeveloperService(
             self.database,
@@ -127,7 +139,10 @@ class Workshop:
             publisher=NoPublisher(),
             holders=Listener(self.orders),
         )
-        self.stock = await stocktaking(base, self.orders, outbox, self.developers, node_id=NODE)
+        self.stock = await stocktaking(base, self.orders, outbox, self.developers, node_id=NODE, sleep=self._rest)
+
+    async def audited(self) -> list[AuditEntry]:
+        return list(await self.audit.find(self.owner.organization_id, EntryFilter(), before=None, limit=500))
 
     async def close(self) -> None:
         for _, orders in self._lives:
@@ -139,6 +154,56 @@ class Workshop:
 
     async def developer(self, name: str) -> Developer:
         return await self.developers.create(self.owner, name=name, email=f"{name}@example.com")
+
+    async def provision(self, name: str, **terms: Any) -> IssuedKey:
+        """A key of a developer who is made for it."""
+        developer = await self.developer(name)
+        draft = IssueDraft("openai", Place(Scope.DEVELOPER, developer.id), Terms(**terms))
+        return (await self.orders.keys.provision(self.owner, draft)).key
+
+    def by_hand(self, name: str, *, user: str = "someone@example.com", project_id: str = "proj_default") -> tuple[str, str]:
+        """A key that a person makes in OpenAI's web console: its id and the secret."""
+        with self.sandbox.state.admin.lock:
+            made = self.sandbox.state.admin.api(Vendor.OPENAI).console(
+                self.account, "keys", {"name": name, "user": user, "project_id": project_id}
+            )
+        return made["id"], made["value"]
+
+    async def console(self, method: str, path: str, body: Any = None) -> Any:
+        """What people change in the console, past KeyGate."""
+        async with httpx.AsyncClient(headers={"authorization": f"Bearer {self.admin_key}"}, timeout=10) as client:
+            answer = await client.request(method, f"{self.sandbox.openai_base_url}/organization{path}", json=body)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    def works(self, secret: str) -> bool:
+        body = {"model": "gpt-4.1-mini", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 3}
+        headers = {"authorization": f"Bearer {secret}"}
+        return httpx.post(f"{self.sandbox.openai_base_url}/chat/completions", json=body, headers=headers, timeout=10).status_code == 200
+
+    def switch(self, account: str, *, enabled: bool) -> None:
+        """A service account's access to its project, and so that of its keys."""
+        with self.sandbox.state.admin.lock:
+            entry = self.account.shelves["service_accounts"].get(account)
+            assert entry is not None
+            entry.body["role"] = "member" if enabled else "none"
+
+    async def scan(self) -> Scan:
+        """Looks at the vendor from beginning to end."""
+        [scan] = await self.stock.inventory.scan(self.owner, None)
+        while await self.stock.scanner.tick():
+            self.clock.advance(1)
+        [done] = await self.stock.inventory.scans(self.owner, before=None, limit=1)
+        assert done.id == scan.id
+        return done
+
+    async def items(self, **wanted: Any) -> dict[str, Item]:
+        found = await self.stock.inventory.page(self.owner, Wanted(**wanted), after=None, limit=500)
+        return {(item.footprint.key or item.footprint.place["project"]): item for item in found}
+
+    async def item_of(self, key: IssuedKey) -> Item:
+        assert key.footprint is not None
+        return (await self.items())[key.footprint.key or ""]
 
     async def order(self, draft: BulkDraft) -> Standing:
         return (await self.stock.bulk.order(self.owner, draft))[0]

@@ -7,6 +7,7 @@ import keygate.events.api
 import keygate.identities.api
 import keygate.issued_keys.api
 import keygate.issued_keys.bulk.api
+import keygate.issued_keys.inventory.api
 import keygate.ledger.api
 import keygate.policies.api
 import keygate.vault.api
@@ -22,6 +23,7 @@ ALL: tuple[Routes, ...] = (
     *keygate.virtual_keys.api.ALL,
     *keygate.issued_keys.api.ALL,
     keygate.issued_keys.bulk.api.routes,
+    keygate.issued_keys.inventory.api.routes,
     *keygate.ledger.api.ALL,
     keygate.vault.api.routes,
     keygate.vendors.api.routes,

@@ -170,6 +170,8 @@ class IssuedKeyService:
         now = self._clock.now_ns()
         async with change(self._database, self._audit, actor, "issued_key.rotate", key_id) as work:
             key = await self._mine(work.connection, actor, key_id, lock=True)
+            if key.adopted:
+                raise Conflict("This key was made by hand: make its successor at the vendor, adopt that one, then revoke this one")
             if not isinstance(self._provisioners.get(key.vendor), AddsKey):
                 raise Conflict("This vendor can't hold a second key beside the first; make a new key and revoke this one")
             state = step(key.state, Event.ROTATE)
@@ -435,7 +437,7 @@ class IssuedKeyService:
 
     async def _extend_at_vendor(self, key: IssuedKey, expires_at_ns: int | None) -> dict[str, Enforcement]:
         provisioner = self._provisioners[key.vendor]
-        if not isinstance(provisioner, SetsExpiry):
+        if key.adopted or not isinstance(provisioner, SetsExpiry):
             return {} if expires_at_ns is None else {str(Term.EXPIRY): Enforcement.NOT_ENFORCED}
         async with self._database.read() as connection:
             account = await self._account_rows.get(connection, key.organization_id, key.account_id)

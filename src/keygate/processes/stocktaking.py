@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from keygate.events import EventOutbox
 from keygate.identities import Actor, Developer, DeveloperService, Status, Team
+from keygate.identities.directory import OwnerDirectory
 from keygate.identities.repository import OwnerRepository
 from keygate.issued_keys.bulk.jobs import jobs as bulk_jobs
 from keygate.issued_keys.bulk.repository import BulkRepository
 from keygate.issued_keys.bulk.runner import BulkRunner
 from keygate.issued_keys.bulk.service import BulkService
+from keygate.issued_keys.inventory.assessment import Eyes
+from keygate.issued_keys.inventory.jobs import jobs as inventory_jobs
+from keygate.issued_keys.inventory.reminding import Reminders
+from keygate.issued_keys.inventory.repository import InventoryRepository
+from keygate.issued_keys.inventory.scanning import Scanner
+from keygate.issued_keys.inventory.service import InventoryService
 from keygate.processes.foundation import Foundation
 from keygate.processes.issuing import Issuing
 from keygate.processes.worker import Worker
@@ -50,38 +58,62 @@ class Directory:
         return await self._developers.create(actor, name=name, email=email, team_id=team_id)
 
 
-class Nobody:
-    """The `Crowd` until an inventory is there to ask."""
+class Absent:
+    """The `Leavers` of the inventory."""
 
-    async def others(self, connection: AsyncConnection, organization_id: str, account_id: str) -> int:  # noqa: ARG002  (a protocol's)
-        return 0
+    def __init__(self, repository: OwnerRepository) -> None:
+        self._repository = repository
+
+    async def inactive(self, connection: AsyncConnection, organization_id: str, ids: Sequence[str]) -> frozenset[str]:
+        teams, developers, apps = await self._repository.by_ids(connection, organization_id, ids)
+        gone = [
+            *(team.id for team in teams if not team.active),
+            *(developer.id for developer in developers if not developer.active),
+            *(app.id for app in apps if not app.active),
+        ]
+        return frozenset(gone) & frozenset(ids)
+
+    async def left(self, connection: AsyncConnection, organization_id: str, emails: Sequence[str]) -> frozenset[str]:
+        found = await self._repository.developers_with_emails(connection, organization_id, emails)
+        return frozenset(developer.email for developer in found if not developer.active)
 
 
 @dataclass(frozen=True, slots=True)
 class Stocktaking:
     bulk: BulkService
     runner: BulkRunner
+    inventory: InventoryService
+    scanner: Scanner
+    reminders: Reminders
 
     def schedule(self, worker: Worker) -> None:
-        for job in bulk_jobs(self.runner):
+        for job in (*bulk_jobs(self.runner), *inventory_jobs(self.scanner, self.reminders)):
             worker.every(job.every_seconds, job.name, job.tick, first=min(job.every_seconds, 0.5))
 
     @property
     def services(self) -> dict[type, object]:
-        return {BulkService: self.bulk}
+        return {BulkService: self.bulk, InventoryService: self.inventory}
 
 
 async def stocktaking(
-    base: Foundation, issuing: Issuing, outbox: EventOutbox, developers: DeveloperService, *, node_id: str
+    base: Foundation,
+    issuing: Issuing,
+    outbox: EventOutbox,
+    developers: DeveloperService,
+    *,
+    node_id: str,
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> Stocktaking:
-    rows, people = BulkRepository(), Directory(OwnerRepository(), developers)
+    """Everything of it; what a former process of this node was at is free again."""
+    owners = OwnerRepository()
+    rows, stock, people = BulkRepository(), InventoryRepository(), Directory(owners, developers)
     bulk = BulkService(
         database=base.database,
         repository=rows,
         accounts=issuing.accounts,
         keys=issuing.keys,
         people=people,
-        crowd=Nobody(),
+        crowd=stock,
         audit=base.audit,
         clock=base.clock,
     )
@@ -96,5 +128,28 @@ async def stocktaking(
         clock=base.clock,
         node_id=node_id,
     )
+    eyes = Eyes(
+        database=base.database,
+        repository=stock,
+        key_rows=issuing.rows,
+        accounts=issuing.account_rows,
+        desks=issuing.desks,
+        provisioners=issuing.provisioners,
+        leavers=Absent(owners),
+        outbox=outbox,
+        clock=base.clock,
+        node_id=node_id[:60],
+    )
+    scanner = Scanner(eyes)
+    inventory = InventoryService(
+        eyes,
+        scanner=scanner,
+        keys=issuing.keys,
+        operations=issuing.operations,
+        owners=OwnerDirectory(owners),
+        audit=base.audit,
+        sleep=sleep,
+    )
     await runner.recover()
-    return Stocktaking(bulk, runner)
+    await scanner.recover()
+    return Stocktaking(bulk, runner, inventory, scanner, Reminders(eyes))

@@ -180,6 +180,9 @@ class OpenAIProvisioner:
             account = footprint.place.get("service_account")
             if account is None or error.reason == "project_archived":
                 raise
+            shown = await _call(desk, "GET", f"{path}/service_accounts/{account}", what="read the service account", right=_READ)
+            if not str(shown.get("name", "")).startswith("kg-"):
+                raise  # not one of ours: other keys may hang on it
             await _call(desk, "DELETE", f"{path}/service_accounts/{account}", what="delete the service account", right=_ACCOUNTS)
 
     async def retire(self, desk: Desk, footprint: Footprint) -> None:

@@ -1,0 +1,449 @@
+"""The inventory: everything that stands at the vendor is found, named for what it is, and what is done about it is done there."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.issued_keys.workshop import Workshop, stranger
+
+from keygate.errors import Conflict, InvalidInput, NotFound, UpstreamFailed
+from keygate.identities import Actor
+from keygate.issued_keys import State
+from keygate.issued_keys.inventory.judging import marked
+from keygate.issued_keys.inventory.model import Finding, Kind, ScanState, Standing, Wanted
+from keygate.issued_keys.inventory.service import Adoption, How
+from keygate.issued_keys.model import Enforcement
+from keygate.kit.clock import NANOSECONDS, ManualClock
+from keygate.kit.database import Database
+from keygate.kit.ids import ALPHABET, base62, new_id
+from keygate.kit.money import NANO
+from keygate.policies import Place, Scope
+from keygate.sandbox import SandboxServer
+from keygate.vendors.admin import Desk, Footprint, Mark, Presence
+from keygate.vendors.admin.openai import OpenAIProvisioner
+
+DAY = 86_400
+
+
+@pytest.fixture
+def sandbox() -> Iterator[SandboxServer]:
+    with SandboxServer() as server:
+        yield server
+
+
+@pytest.fixture
+async def workshop(database: Database, clock: ManualClock, tmp_path: Path, sandbox: SandboxServer, owner: Actor) -> AsyncIterator[Workshop]:
+    made = Workshop(database, clock, tmp_path, sandbox, owner)
+    await made.start()
+    await made.configure()
+    yield made
+    await made.close()
+
+
+async def events(workshop: Workshop, kind: str) -> list[str]:
+    async with workshop.database.read() as connection:
+        found = await workshop.outbox_rows.page(connection, workshop.owner.organization_id, before=None, type_=kind, limit=100)
+    return [event.subject for event in found]
+
+
+# Looking
+
+
+@given(st.integers(min_value=0, max_value=2**128 - 1))
+def test_an_id_is_told_from_its_mark_in_any_name(number: int) -> None:
+    key_id = "ik_" + base62(number, 22)
+    mark = Mark(key_id)
+    for name in (mark.tag, mark.key_name(12), f"{mark.tag} priya, team search", f"adopted ({mark.tag})"):
+        assert marked(name) == key_id
+
+
+@given(st.text(alphabet=ALPHABET + " -_", max_size=60))
+def test_a_name_without_a_mark_has_none(name: str) -> None:
+    assert marked(name.replace("kg-", "")) is None
+
+
+async def test_everything_is_found_and_named_for_what_it_is(workshop: Workshop) -> None:
+    ours = await workshop.provision("ann", budget_nano=50 * NANO)
+    bare = await workshop.provision("bo")
+    hand, _ = workshop.by_hand("notebook", user="eve@example.com")
+    left, _ = workshop.by_hand("old laptop", user="cy@example.com")
+    cy = await workshop.developer("cy")
+    await workshop.developers.deactivate(workshop.owner, cy.id)
+    other = Mark(new_id("ik"))
+    foreign = (await workshop.console("POST", "/projects", {"name": f"{other.tag} of another"}))["id"]
+
+    scan = await workshop.scan()
+    assert (scan.state, scan.seen) == (ScanState.DONE, 4 + 4)
+    items = await workshop.items()
+    assert len(items) == 8
+    assert ours.footprint is not None
+    assert bare.footprint is not None
+    mine = items[ours.footprint.key or ""]
+    assert (mine.standing, mine.findings, mine.issued_key_id) == (Standing.OURS, (), ours.id)
+    assert mine.terms is not None
+    assert mine.terms.budget_nano == 50 * NANO
+    assert items[ours.footprint.place["project"]].standing is Standing.OURS
+    assert items[bare.footprint.key or ""].findings == (Finding.NO_LIMIT,)
+    assert (items[hand].standing, items[hand].owner) == (Standing.UNKNOWN, "eve@example.com")
+    assert items[hand].findings == (Finding.NO_LIMIT,)
+    assert items[left].findings == (Finding.LEAVER, Finding.NO_LIMIT)
+    assert items[foreign].findings == (Finding.FOREIGN,)
+    assert items["proj_default"].standing is Standing.UNKNOWN
+    assert set(await workshop.items(attention=True)) == {bare.footprint.key, hand, left, foreign, "proj_default"}
+    assert set(await workshop.items(finding=Finding.LEAVER)) == {left}
+    assert set(await workshop.items(standing=Standing.UNKNOWN, kind=Kind.KEY)) == {hand, left}
+    [summary] = await workshop.stock.inventory.summaries(workshop.owner)
+    assert summary.standings == {Standing.OURS: 4, Standing.UNKNOWN: 4}
+    assert summary.attention == 5
+    assert len(await events(workshop, "inventory.found")) == 1
+    await workshop.scan()
+    assert len(await events(workshop, "inventory.found")) == 1  # nothing new
+
+
+async def test_what_was_not_used_for_a_long_time_is_stale(workshop: Workshop) -> None:
+    used = await workshop.provision("ann", budget_nano=NANO)
+    workshop.clock.advance(91 * DAY)
+    idle, secret = workshop.by_hand("fresh")
+    assert workshop.works(secret)
+    await workshop.scan()
+    assert (await workshop.item_of(used)).findings == (Finding.STALE,)
+    assert Finding.STALE not in (await workshop.items())[idle].findings
+
+
+async def test_a_scan_goes_on_where_it_was_cut_off(workshop: Workshop) -> None:
+    for number in range(45):  # three pages
+        await workshop.console("POST", "/projects", {"name": f"project {number}"})
+    [scan] = await workshop.stock.inventory.scan(workshop.owner, None)
+    life = asyncio.create_task(workshop.stock.scanner.tick())
+    while (await workshop.stock.inventory.scans(workshop.owner, before=None, limit=1))[0].pages == 0:  # noqa: ASYNC110  (what the worker has saved)
+        await asyncio.sleep(0.005)
+    life.cancel()
+    await asyncio.gather(life, return_exceptions=True)
+    [cut] = await workshop.stock.inventory.scans(workshop.owner, before=None, limit=1)
+    assert cut.state is ScanState.LISTING
+    assert cut.cursor is not None
+    before = len(workshop.account.calls)
+    await workshop.start()
+    while await workshop.stock.scanner.tick():
+        workshop.clock.advance(1)
+    [done] = await workshop.stock.inventory.scans(workshop.owner, before=None, limit=1)
+    assert (done.id, done.state, done.pages, done.seen) == (scan.id, ScanState.DONE, 3, 46)
+    first = next(call for call in list(workshop.account.calls)[before:] if call.operation == "projects.list")
+    assert first is not None
+    assert len(await workshop.items()) == 46
+
+
+async def test_a_vendor_that_fails_is_asked_again_and_one_that_refuses_ends_the_scan(workshop: Workshop) -> None:
+    workshop.account.faults.append(_fault("projects.list", 503, calls=7))
+    done = await workshop.scan()
+    assert done.state is not ScanState.FAILED
+    while (await workshop.stock.inventory.scans(workshop.owner, before=None, limit=1))[0].state is not ScanState.DONE:
+        workshop.clock.advance(30)
+        await workshop.stock.scanner.tick()
+    workshop.account.faults.append(_fault("projects.list", 403, calls=None))
+    refused = await workshop.scan()
+    assert refused.state is ScanState.FAILED
+    assert "api.management.read" in (refused.error or "")
+
+
+def _fault(operation: str, status: int, *, calls: int | None):
+    from keygate.sandbox.admin import AdminFault
+
+    return AdminFault(operation=operation, status=status, calls=calls)
+
+
+async def test_every_account_is_looked_at_each_day(workshop: Workshop) -> None:
+    await workshop.stock.scanner.plan()
+    assert await workshop.stock.inventory.scans(workshop.owner, before=None, limit=9) == []
+    for scans in (1, 1, 2):
+        workshop.clock.advance(DAY / 2 + 60)
+        await workshop.stock.scanner.plan()
+        await workshop.stock.scanner.tick()
+        assert len(await workshop.stock.inventory.scans(workshop.owner, before=None, limit=9)) == scans
+
+
+# Drift
+
+
+async def test_a_limit_that_was_changed_in_the_console_is_found_and_set_again(workshop: Workshop) -> None:
+    key = await workshop.provision("ann", budget_nano=50 * NANO, requests_per_minute=60)
+    assert key.footprint is not None
+    project = key.footprint.place["project"]
+    limit = {"threshold_amount": 900_000, "currency": "USD", "interval": "month"}
+    await workshop.console("POST", f"/projects/{project}/spend_limit", limit)
+    await workshop.scan()
+    item = await workshop.item_of(key)
+    assert item.findings == (Finding.DRIFT,)
+    [difference] = item.drift
+    assert (difference.term, difference.agreed, difference.found) == ("budget", "$50.00 a month", "$9000.00 a month")
+    repaired = await workshop.stock.inventory.repair(workshop.owner, item.id)
+    assert (repaired.findings, repaired.drift) == ((), ())
+    assert (await workshop.console("GET", f"/projects/{project}/spend_limit"))["threshold_amount"] == 5_000
+    with pytest.raises(Conflict, match="nothing that could be repaired"):
+        await workshop.stock.inventory.repair(workshop.owner, item.id)
+
+
+async def test_a_limit_that_was_changed_on_purpose_becomes_the_agreed_one(workshop: Workshop) -> None:
+    key = await workshop.provision("ann", budget_nano=50 * NANO)
+    assert key.footprint is not None
+    limit = {"threshold_amount": 7_000, "currency": "USD", "interval": "month"}
+    await workshop.console("POST", f"/projects/{key.footprint.place['project']}/spend_limit", limit)
+    await workshop.scan()
+    item = await workshop.item_of(key)
+    accepted = await workshop.stock.inventory.accept(workshop.owner, item.id, reason="agreed with finance")
+    assert (accepted.findings, accepted.drift) == ((), ())
+    after = await workshop.orders.keys.get(workshop.owner, key.id)
+    assert after.terms.budget_nano == 70 * NANO
+    assert after.enforcement["budget"] is Enforcement.CONFIRMED
+    await workshop.scan()
+    assert (await workshop.item_of(key)).findings == ()
+
+
+async def test_a_repair_that_the_vendor_does_not_show_is_not_called_done(workshop: Workshop) -> None:
+    key = await workshop.provision("ann", budget_nano=50 * NANO)
+    assert key.footprint is not None
+    limit = {"threshold_amount": 7_000, "currency": "USD", "interval": "month"}
+    await workshop.console("POST", f"/projects/{key.footprint.place['project']}/spend_limit", limit)
+    await workshop.scan()
+    workshop.account.faults.append(_fault("spend_limits.update", 403, calls=None))
+    item = await workshop.item_of(key)
+    with pytest.raises(UpstreamFailed, match=r"api\.limits\.write"):
+        await workshop.stock.inventory.repair(workshop.owner, item.id)
+    assert (await workshop.item_of(key)).findings == (Finding.DRIFT,)
+
+
+async def test_a_key_that_is_gone_at_the_vendor_is_missing_until_it_is_revoked_here(workshop: Workshop) -> None:
+    key = await workshop.provision("ann", budget_nano=NANO)
+    assert key.footprint is not None
+    workshop.clock.advance(3_600)
+    await workshop.console("DELETE", f"/projects/{key.footprint.place['project']}/api_keys/{key.footprint.key}")
+    await workshop.scan()  # it was never listed before
+    item = await workshop.item_of(key)
+    assert (item.presence, item.findings) == (Presence.GONE, (Finding.MISSING,))
+    with pytest.raises(Conflict, match="gone"):
+        await workshop.stock.inventory.accept(workshop.owner, item.id, reason="whatever")
+    assert (await workshop.orders.keys.revoke(workshop.owner, key.id)).state is State.REVOKED
+    await workshop.stock.scanner.assess()
+    assert await workshop.items(kind=Kind.KEY) == {}
+
+
+async def test_what_is_left_of_an_ended_key_is_orphaned_and_removed(workshop: Workshop) -> None:
+    key = await workshop.provision("ann")
+    assert key.footprint is not None
+    await workshop.orders.keys.revoke(workshop.owner, key.id)
+    workshop.clock.advance(600)
+    await workshop.orders.operations.tick()
+    project = (await workshop.console("POST", "/projects", {"name": f"{key.mark.tag} again"}))["id"]
+    _, secret = workshop.by_hand("in it", project_id=project)
+    await workshop.scan()
+    items = await workshop.items(attention=True)
+    assert items[project].standing is Standing.ORPHANED
+    after = await workshop.stock.inventory.repair(workshop.owner, items[project].id)
+    assert after.presence is Presence.GONE
+    assert not workshop.works(secret)
+
+
+# Adopting
+
+
+async def test_an_adopted_key_ends_with_its_owner_and_nothing_else_does(workshop: Workshop) -> None:
+    hand, secret = workshop.by_hand("notebook")
+    beside, other = workshop.by_hand("beside it")
+    await workshop.scan()
+    item = (await workshop.items())[hand]
+    dev = await workshop.developer("dora")
+    adopted = await workshop.stock.inventory.adopt(workshop.owner, item.id, Adoption(Place(Scope.DEVELOPER, dev.id)))
+    assert (adopted.item.standing, adopted.item.issued_key_id) == (Standing.ADOPTED, adopted.key.id)
+    assert adopted.renamed is False
+    assert "1 other keys stand in the same project" in (adopted.note or "")
+    assert adopted.key.name == "dora"
+    with pytest.raises(Conflict, match="adopted already"):
+        await workshop.stock.inventory.adopt(workshop.owner, item.id, Adoption(None))
+    with pytest.raises(Conflict, match="made by hand"):
+        await workshop.orders.keys.rotate(workshop.owner, adopted.key.id, overlap_seconds=0, quiet_seconds=0)
+    assert workshop.works(secret)
+    await workshop.developers.deactivate(workshop.owner, dev.id)
+    await workshop.orders.operations.tick()
+    after = await workshop.orders.keys.get(workshop.owner, adopted.key.id)
+    assert (after.state, after.evidence[0]["vendor_says"]) == (State.REVOKED, "gone")
+    assert not workshop.works(secret)
+    assert workshop.works(other)
+    workshop.clock.advance(3_600)
+    await workshop.orders.operations.tick()
+    assert workshop.works(other)
+    assert (await workshop.console("GET", "/projects/proj_default"))["status"] == "active"
+    assert beside in await workshop.items()
+
+
+async def test_an_adopted_key_ends_at_its_time_and_its_end_is_told_before(workshop: Workshop) -> None:
+    hand, secret = workshop.by_hand("notebook")
+    await workshop.scan()
+    item = (await workshop.items())[hand]
+    ends = workshop.clock.now_ns() + 60 * DAY * NANOSECONDS
+    adopted = await workshop.stock.inventory.adopt(workshop.owner, item.id, Adoption(None, expires_at_ns=ends, name="notebook"))
+    assert adopted.key.enforcement["expiry"] is Enforcement.NOT_ENFORCED
+    sent = []
+    for _ in range(61):
+        await workshop.stock.reminders.tick()
+        sent.append(len(await events(workshop, "issued_key.ends_soon")))
+        workshop.clock.advance(DAY)
+    assert [sent.index(count) for count in (1, 2, 3)] == [30, 53, 59]
+    await workshop.orders.operations.tick()
+    assert (await workshop.orders.keys.get(workshop.owner, adopted.key.id)).state is State.EXPIRED
+    assert not workshop.works(secret)
+
+
+async def test_an_end_that_was_moved_is_told_again_by_the_new_end(workshop: Workshop) -> None:
+    hand, _ = workshop.by_hand("notebook")
+    await workshop.scan()
+    item = (await workshop.items())[hand]
+    ends = workshop.clock.now_ns() + 40 * DAY * NANOSECONDS
+    adopted = await workshop.stock.inventory.adopt(workshop.owner, item.id, Adoption(None, expires_at_ns=ends, remind_days=[7]))
+    await workshop.orders.keys.extend(workshop.owner, adopted.key.id, expires_at_ns=ends + 100 * DAY * NANOSECONDS)
+    workshop.clock.advance(35 * DAY)
+    await workshop.stock.reminders.tick()
+    assert await events(workshop, "issued_key.ends_soon") == []
+    workshop.clock.advance(100 * DAY)
+    await workshop.stock.reminders.tick()
+    assert await events(workshop, "issued_key.ends_soon") == [adopted.key.id]
+
+
+async def test_a_key_alone_in_its_project_is_renamed_and_known_by_its_mark(workshop: Workshop) -> None:
+    project = (await workshop.console("POST", "/projects", {"name": "skunkworks"}))["id"]
+    hand, secret = workshop.by_hand("notebook", project_id=project)
+    await workshop.scan()
+    adopted = await workshop.stock.inventory.adopt(workshop.owner, (await workshop.items())[hand].id, Adoption(None, name="notebook"))
+    assert adopted.renamed
+    assert (await workshop.console("GET", f"/projects/{project}"))["name"] == f"{adopted.key.mark.tag} notebook"
+    await workshop.scan()
+    items = await workshop.items()
+    assert (items[hand].standing, items[project].standing) == (Standing.ADOPTED, Standing.UNKNOWN)
+    await workshop.orders.keys.revoke(workshop.owner, adopted.key.id)
+    assert not workshop.works(secret)
+    assert (await workshop.console("GET", f"/projects/{project}"))["status"] == "active"
+
+
+async def test_what_cannot_be_adopted_is_refused(workshop: Workshop) -> None:
+    ours = await workshop.provision("ann")
+    hand, _ = workshop.by_hand("notebook")
+    gone = await workshop.developer("gone")
+    await workshop.developers.deactivate(workshop.owner, gone.id)
+    await workshop.scan()
+    items = await workshop.items()
+    with pytest.raises(Conflict, match="ours already"):
+        await workshop.stock.inventory.adopt(workshop.owner, (await workshop.item_of(ours)).id, Adoption(None))
+    with pytest.raises(Conflict, match="Only keys"):
+        await workshop.stock.inventory.adopt(workshop.owner, items["proj_default"].id, Adoption(None))
+    with pytest.raises(InvalidInput, match="no longer active"):
+        await workshop.stock.inventory.adopt(workshop.owner, items[hand].id, Adoption(Place(Scope.DEVELOPER, gone.id)))
+    await workshop.console("DELETE", f"/projects/proj_default/api_keys/{hand}")
+    with pytest.raises(Conflict, match="gone by now"):
+        await workshop.stock.inventory.adopt(workshop.owner, items[hand].id, Adoption(None))
+
+
+# Disabling and accepting
+
+
+class Switching(OpenAIProvisioner):
+    """As if OpenAI's API could switch keys off."""
+
+    def __init__(self, workshop: Workshop) -> None:
+        self._workshop = workshop
+
+    async def set_enabled(self, desk: Desk, footprint: Footprint, *, enabled: bool) -> None:
+        self._workshop.switch(footprint.place["service_account"], enabled=enabled)
+
+
+async def test_an_unknown_key_is_revoked_at_the_vendor(workshop: Workshop) -> None:
+    hand, secret = workshop.by_hand("notebook")
+    await workshop.scan()
+    item = (await workshop.items())[hand]
+    with pytest.raises(Conflict, match="can't switch a key off"):
+        await workshop.stock.inventory.disable(workshop.owner, item.id, how=How.DISABLE, reason="nobody knows it")
+    done = await workshop.stock.inventory.disable(workshop.owner, item.id, how=How.REVOKE, reason="nobody knows it")
+    assert done.presence is Presence.GONE
+    assert not workshop.works(secret)
+    assert hand not in await workshop.items()
+    with pytest.raises(Conflict, match="gone already"):
+        await workshop.stock.inventory.disable(workshop.owner, item.id, how=How.REVOKE, reason="again")
+
+
+async def test_one_that_was_switched_off_in_the_console_is_found_and_switched_on(workshop: Workshop) -> None:
+    await workshop.start(provisioners={"openai": Switching(workshop)})
+    key = await workshop.provision("ann", budget_nano=NANO)
+    assert key.footprint is not None
+    workshop.switch(key.footprint.place["service_account"], enabled=False)
+    await workshop.scan()
+    item = await workshop.item_of(key)
+    assert item.findings == (Finding.DISABLED,)
+    assert (await workshop.stock.inventory.repair(workshop.owner, item.id)).findings == ()
+    off = await workshop.stock.inventory.disable(workshop.owner, item.id, how=How.DISABLE, reason="on holiday")
+    assert (off.presence, off.findings, off.accepted) == (Presence.DISABLED, (Finding.DISABLED,), True)
+    assert await workshop.items(attention=True, kind=Kind.KEY) == {}
+
+
+async def test_what_was_accepted_is_quiet_until_something_new_is_the_matter(workshop: Workshop) -> None:
+    hand, _ = workshop.by_hand("notebook", user="eve@example.com")
+    eve = await workshop.developer("eve")
+    await workshop.scan()
+    item = (await workshop.items(attention=True))[hand]
+    accepted = await workshop.stock.inventory.accept(workshop.owner, item.id, reason="the finance team's own")
+    assert accepted.accepted
+    assert accepted.acceptance is not None
+    assert accepted.acceptance.findings == ("no_limit", "unknown")
+    await workshop.scan()
+    assert hand not in await workshop.items(attention=True)
+    await workshop.developers.deactivate(workshop.owner, eve.id)
+    await workshop.stock.scanner.assess()
+    again = (await workshop.items(attention=True))[hand]
+    assert Finding.LEAVER in again.findings
+
+
+async def test_everything_done_is_in_the_audit_log_before_it_is_done(workshop: Workshop) -> None:
+    hand, _ = workshop.by_hand("notebook")
+    await workshop.scan()
+    item = (await workshop.items())[hand]
+    workshop.account.faults.append(_fault("keys.delete", 500, calls=None))
+    with pytest.raises(UpstreamFailed):
+        await workshop.stock.inventory.disable(workshop.owner, item.id, how=How.REVOKE, reason="unknown")
+    entries = await workshop.audited()
+    assert [entry.action for entry in entries if entry.target == item.id] == ["inventory.disable"]
+    assert workshop.owner.id in {entry.actor_id for entry in entries}
+
+
+async def test_another_organisation_sees_and_does_nothing(workshop: Workshop) -> None:
+    hand, secret = workshop.by_hand("notebook")
+    await workshop.scan()
+    item = (await workshop.items())[hand]
+    other, inventory = stranger(workshop.owner), workshop.stock.inventory
+    assert await inventory.page(other, Wanted(), after=None, limit=9) == []
+    assert await inventory.summaries(other) == []
+    assert await inventory.scans(other, before=None, limit=9) == []
+    for call in (
+        inventory.get(other, item.id),
+        inventory.adopt(other, item.id, Adoption(None)),
+        inventory.disable(other, item.id, how=How.REVOKE, reason="x"),
+        inventory.accept(other, item.id, reason="x"),
+        inventory.repair(other, item.id),
+        inventory.scan(other, None),
+    ):
+        with pytest.raises(NotFound):
+            await call
+    assert workshop.works(secret)
+
+
+async def test_containers_that_are_not_ours_leave_less_room_for_a_bulk_order(workshop: Workshop) -> None:
+    from tests.issued_keys.test_bulk import order_of
+
+    await workshop.configure(ceiling="10")
+    for number in range(6):
+        await workshop.console("POST", "/projects", {"name": f"project {number}"})
+    assert (await workshop.stock.bulk.check(workshop.owner, order_of(5))).fits
+    await workshop.scan()
+    plan = await workshop.stock.bulk.check(workshop.owner, order_of(5))
+    assert (plan.alive, plan.room, plan.fits) == (7, 3, False)
