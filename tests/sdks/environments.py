@@ -18,7 +18,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 ENVIRONMENTS = HERE.parents[1] / ".sdks"
 PYTHON_SDKS = ("openai-1", "openai-2", "openai-3", "anthropic-0", "anthropic-2")
-ADMIN_SDKS = ("google-admin", "google-genai-3", "openrouter-1")  # of the tests of issued keys
+ADMIN_SDKS = ("google-admin", "google-genai-3", "openrouter-1", "azure", "aws")  # of the tests of issued keys
 _UV = str(Path(sys.executable).with_name("uv"))
 _COOL_DOWN = "7 days"
 

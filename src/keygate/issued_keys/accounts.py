@@ -175,8 +175,10 @@ class VendorAccountService:
     def _provisioner(self, vendor: str) -> Provisioner:
         found = self._provisioners.get(vendor)
         if found is None:
-            names = ", ".join(sorted(self._provisioners)) or "none"
+            names = ", ".join(sorted(name for name, each in self._provisioners.items() if not each.facts.adopt_only)) or "none"
             raise InvalidInput(f"vendor: KeyGate makes no keys there; it does at: {names}", field="vendor")
+        if found.facts.adopt_only:
+            raise Conflict(f"{found.facts.title}: {found.facts.cannot['create']}", field="vendor")
         return found
 
     def _settings(self, provisioner: Provisioner, settings: Mapping[str, str]) -> dict[str, str]:

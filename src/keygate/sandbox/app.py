@@ -1,7 +1,8 @@
 """The sandbox as an ASGI application.
 
-OpenAI under `/openai/v1`, Anthropic under `/anthropic`, OpenRouter under `/openrouter/api/v1`, Google's Gemini API under `/google`, itself
-under `/_sandbox`. The vendors' admin APIs stand where the vendors have them (`admin/`).
+OpenAI under `/openai/v1`, Anthropic under `/anthropic`, OpenRouter under `/openrouter/api/v1`, Google's Gemini API under `/google`, Azure
+OpenAI under `/azure/accounts`, Bedrock under `/aws/bedrock-runtime`, itself under `/_sandbox`. The vendors' admin APIs stand where the
+vendors have them (`admin/`).
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import time
 from typing import Any
 from urllib.parse import unquote
 
-from keygate.sandbox import anthropic, control, gemini, openai_inputs
+from keygate.sandbox import anthropic, azure, bedrock, control, gemini, openai_inputs
 from keygate.sandbox.admin import xai
 from keygate.sandbox.answer import Dialect, encode
 from keygate.sandbox.catalogue import Use
@@ -36,12 +37,14 @@ _ENDPOINTS: dict[str, tuple[Vendor, Dialect | Plain]] = {
     "/anthropic/v1/messages/count_tokens": (Vendor.ANTHROPIC, anthropic.CountTokens()),
     "/openrouter/api/v1/chat/completions": (Vendor.OPENROUTER, Chat()),
 }
+_CLOUDS = ((azure.PREFIX, Vendor.AZURE, azure.serve), (bedrock.PREFIX, Vendor.BEDROCK, bedrock.serve))
 _WIRES: dict[Vendor, Any] = {Vendor.OPENAI: openai_inputs, Vendor.ANTHROPIC: anthropic, Vendor.GOOGLE: gemini, Vendor.XAI: openai_inputs}
 _VENDORS = (
     ("/anthropic", Vendor.ANTHROPIC),
     ("/openrouter", Vendor.OPENROUTER),
     ("/google", Vendor.GOOGLE),
     ("/xai", Vendor.XAI),
+    *((prefix, vendor) for prefix, vendor, _ in _CLOUDS),
 )
 _MODELS = {Vendor.OPENAI: "/openai/v1/models", Vendor.ANTHROPIC: "/anthropic/v1/models", Vendor.XAI: "/xai/v1/models"}
 
@@ -81,6 +84,10 @@ class Sandbox:
 
     async def _serve(self, connection: Connection, call: Call) -> None:
         method, path = connection.scope["method"], connection.scope["path"]
+        cloud = next((serve for prefix, _, serve in _CLOUDS if path.startswith(prefix)), None)
+        if cloud is not None:
+            await cloud(self.state, connection, call)
+            return
         endpoint = _ENDPOINTS.get(path)
         if endpoint is not None and method == "POST":
             await Exchange(self.state, connection, call).run(endpoint[1])
@@ -139,6 +146,8 @@ async def _refuse(connection: Connection, call: Call, error: VendorError) -> Non
     headers = [JSON, *identity(call)]
     if error.retry_after is not None:
         headers.append((b"retry-after", error.retry_after.encode("latin-1")))
+    if call.vendor is Vendor.BEDROCK:
+        headers.append((b"x-amzn-errortype", (error.code or "ValidationException").encode("latin-1")))
     await connection.answer(error.status, headers, encode(error.body(call.vendor, call.id)))
 
 

@@ -111,7 +111,18 @@ MODELS: dict[str, Model] = {
 _DATED = re.compile(r"-(?:\d{4}-\d{2}-\d{2}|\d{8}|latest|0)$")
 
 
+_HOSTED = {Vendor.AZURE: Vendor.OPENAI, Vendor.BEDROCK: Vendor.ANTHROPIC}  # clouds, and whose models they serve here
+_ON_BEDROCK = re.compile(r"(?:(?:us|eu|apac|jp|au|global)\.)?anthropic\.(.+?)(?:-v\d+(?::\d+)?)?")
+
+
 def find(models: dict[str, Model], vendor: Vendor, name: str) -> Model | None:
-    """The model of this name, or of the name without its date or `-latest`, that the vendor has."""
+    """The model of this name, or of the name without its date or `-latest`, that the vendor has. Bedrock names it
+    `us.anthropic.claude-…-20250929-v1:0`."""
+    if vendor is Vendor.BEDROCK:
+        found = _ON_BEDROCK.fullmatch(name)
+        if found is None:
+            return None
+        name = found[1]
+    vendor = _HOSTED.get(vendor, vendor)
     model = models.get(name) or models.get(_DATED.sub("", name))
     return model if model is not None and model.vendor is vendor else None

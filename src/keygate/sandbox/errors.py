@@ -40,6 +40,10 @@ class VendorError(Exception):
             return {"error": {"code": self.status, "message": self.message}}
         if vendor is Vendor.XAI:
             return {"code": self.code or _XAI_KINDS.get(self.status, "The request is invalid"), "error": self.message}
+        if vendor is Vendor.AZURE:
+            return {"error": {"code": self.code or str(self.status), "message": self.message}}
+        if vendor is Vendor.BEDROCK:
+            return {"message": self.message}
         if vendor is Vendor.GOOGLE:
             rpc = _GOOGLE_KINDS.get(self.status, "INVALID_ARGUMENT" if self.status < 500 else "INTERNAL")
             return {"error": {"code": self.status, "message": self.message, "status": rpc}}

@@ -1,4 +1,5 @@
-"""Google's Gemini API: generateContent, streamGenerateContent, countTokens and models, under `/google/v1` and `/google/v1beta`.
+"""Google's Gemini API: generateContent, streamGenerateContent, countTokens and models, under `/google/v1` and `/google/v1beta`; of Vertex
+AI what an API key can call without a project in the path, under `/google/v1beta1/publishers/google`.
 
 Shapes: google-genai 3.6.1 `types.py` (GenerateContentResponse, Candidate, UsageMetadata), which its client parses; `usageMetadata` is
 cumulative on a stream. Errors: `errors.py`. The model stands in the path, so a dialect is made for each call.
@@ -8,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
+from contextvars import ContextVar
 from typing import Any
 
 import msgspec
@@ -19,13 +21,17 @@ from keygate.sandbox.errors import VendorError, invalid
 from keygate.sandbox.model import Usage, Vendor
 
 PREFIX = "/google"
+SERVICE: ContextVar[str] = ContextVar("service", default="generativelanguage.googleapis.com")  # that the call in progress came to
+_VERTEX = re.compile(r"/google/v1(?:beta1)?/(publishers/google/models/.+)")
 _PATH = re.compile(r"/google/v1(?:beta)?/models(?:/([^/:]+)(?::(generateContent|streamGenerateContent|countTokens))?)?")
 _FINISH = {Finish.STOP: "STOP", Finish.LENGTH: "MAX_TOKENS", Finish.TOOL: "STOP"}
 
 
 def find(path: str) -> tuple[str | None, str | None] | None:
-    """`(model, method)` of a path of the API; None: not one."""
-    found = _PATH.fullmatch(path)
+    """`(model, method)` of a path of the API; None: not one. Vertex AI's are the same below `publishers/google`."""
+    vertex = _VERTEX.fullmatch(path)
+    SERVICE.set("aiplatform.googleapis.com" if vertex else "generativelanguage.googleapis.com")
+    found = _PATH.fullmatch(path if vertex is None else path.replace("/v1beta1/", "/v1/").replace("publishers/google/", ""))
     return None if found is None else (found[1], found[2])
 
 

@@ -15,6 +15,7 @@ from urllib.parse import parse_qs
 import msgspec
 
 from keygate.sandbox import gemini, openai_inputs
+from keygate.sandbox.admin.grants import IssuedSecret
 from keygate.sandbox.answer import Answer, Asked, Dialect, compose, encode
 from keygate.sandbox.anthropic import CountTokens
 from keygate.sandbox.catalogue import Model, Use
@@ -51,12 +52,12 @@ class Exchange:
 
     async def run(self, dialect: Dialect | Plain) -> None:
         """Serves the call. Raises `VendorError` where the vendor refuses it, `CallerGoneError` where the caller left first."""
-        key = authenticate(self._state, self._connection, self._call)
+        key = self._authenticate()
         try:
             raw = await self._connection.body()
         except BodyTooLargeError:
             raise VendorError(413, "Request exceeds the maximum size") from None
-        body = decode(raw)
+        body = self._decode(raw)
         asked = dialect.read(body)
         self._call.model = asked.model
         self._call.streamed = asked.streamed
@@ -67,7 +68,7 @@ class Exchange:
         if not isinstance(dialect, Plain):
             dialect.check(asked, model)
         if key.grant is not None:
-            key.grant.admit(model.name)
+            self._admit(key.grant, asked, model)
         if isinstance(dialect, CountTokens | gemini.CountTokens):
             await self._json(dialect.count(asked, body_bytes=len(raw)))
             return
@@ -93,6 +94,17 @@ class Exchange:
         else:
             self._bill(answer.usage)
             await self._plain(behaviour, dialect.whole(answer))
+
+    # What a vendor's own exchange may do otherwise.
+
+    def _authenticate(self) -> Key:
+        return authenticate(self._state, self._connection, self._call)
+
+    def _decode(self, raw: bytes) -> dict[str, Any]:
+        return decode(raw)
+
+    def _admit(self, grant: IssuedSecret, asked: Asked, model: Model) -> None:  # noqa: ARG002  (Bedrock's rules know the model as it was asked for)
+        grant.admit(model.name)
 
     def _behaviour(self, key: Key, asked: Asked) -> Behaviour:
         behaviour = self._state.behaviour_of(key)

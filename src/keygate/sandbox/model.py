@@ -25,6 +25,8 @@ class Vendor(StrEnum):
     OPENROUTER = "openrouter"
     GOOGLE = "google"
     XAI = "xai"
+    AZURE = "azure"
+    BEDROCK = "bedrock"
 
 
 class KeyStatus(StrEnum):

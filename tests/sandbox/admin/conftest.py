@@ -7,11 +7,23 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 from tests.sdks.admin_clients import anthropic_bridge, anthropic_sdk, openai_bridge, openai_sdk, openrouter_bridge, openrouter_sdk, sandbox
+from tests.sdks.aws_clients import aws_bridge
+from tests.sdks.azure_clients import azure_bridge
 
 from keygate.sandbox import SandboxServer, Vendor
 from keygate.sandbox.admin import Account
 
-__all__ = ["anthropic_bridge", "anthropic_sdk", "openai_bridge", "openai_sdk", "openrouter_bridge", "openrouter_sdk", "sandbox"]
+__all__ = [
+    "anthropic_bridge",
+    "anthropic_sdk",
+    "aws_bridge",
+    "azure_bridge",
+    "openai_bridge",
+    "openai_sdk",
+    "openrouter_bridge",
+    "openrouter_sdk",
+    "sandbox",
+]
 
 
 @pytest.fixture

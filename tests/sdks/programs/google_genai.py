@@ -1,6 +1,6 @@
 """google-genai, driven line by line: a JSON request on standard input, a JSON answer on standard output.
 
-`{base, key, prompt, stream?, version?, model?}` → `{"text", "usage": [prompt, candidates, total], "chunks", "finish"}`, or
+`{base, key, prompt, stream?, vertex?, version?, model?}` → `{"text", "usage": [prompt, candidates, total], "chunks", "finish"}`, or
 `{"error": {code, status, message}}`.
 """
 
@@ -16,7 +16,7 @@ from google.genai import errors, types
 
 def call(request: dict[str, Any]) -> dict[str, Any]:
     options = types.HttpOptions(base_url=request["base"], api_version=request.get("version"))
-    client = genai.Client(api_key=request["key"], http_options=options)
+    client = genai.Client(api_key=request["key"], vertexai=request.get("vertex", False), http_options=options)
     wanted: dict[str, Any] = {"model": request.get("model", "gemini-2.5-flash"), "contents": request["prompt"]}
     try:
         if request.get("list"):

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from keygate.kit.clock import NANOSECONDS
+from keygate.kit.clock import NANOSECONDS, Clock
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +24,7 @@ class Settings:
     new_key_s: float = 0  # a new key is unknown to the inference side
     revoked_key_s: float = 0  # a revoked or disabled key still works
     limits_s: float = 0  # a changed limit is not yet enforced
+    operations_s: float = 0  # a long-running call (Azure) is not done yet
     lists_s: float = 0  # lists don't show what is new, and still show what is gone
     last_used_s: float = 0  # a use doesn't show yet in the key's `last used`
     costs_late_s: float = 0  # usage and costs don't show yet
@@ -129,12 +130,15 @@ class AdminCall:
 class VendorClock:
     """The vendor's time: this machine's, moved forward on request, so that leases end and bills arrive without waiting."""
 
-    def __init__(self, now_ns: Any) -> None:
-        self._now_ns = now_ns
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
         self._ahead_ns = 0
 
     def now_ns(self) -> int:
-        return int(self._now_ns()) + self._ahead_ns
+        return self._clock.now_ns() + self._ahead_ns
+
+    def monotonic_ns(self) -> int:
+        return self._clock.monotonic_ns() + self._ahead_ns
 
     def now_s(self) -> int:
         return self.now_ns() // NANOSECONDS

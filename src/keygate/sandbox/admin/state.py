@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
-import time
 
+from keygate.kit.clock import SystemClock
 from keygate.sandbox.admin.account import Account
 from keygate.sandbox.admin.api import AdminApi, AdminRequest, send
 from keygate.sandbox.admin.model import VendorClock
@@ -21,7 +21,7 @@ class AdminState:
 
     def __init__(self, keys: dict[str, Key], models: dict[str, Model]) -> None:
         self.lock = threading.RLock()
-        self.clock = VendorClock(time.time_ns)
+        self.clock = VendorClock(SystemClock())
         self._keys = keys
         self._models = models
         self._accounts: dict[Vendor, Account] = {}

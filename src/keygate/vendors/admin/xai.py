@@ -101,8 +101,6 @@ class XaiProvisioner:
 
     async def create(self, desk: Desk, order: Order) -> Made:
         terms = order.terms
-        if terms.budget_nano is not None:
-            raise Rejected("xAI limits the spend of a team, not of a key: order the key without a budget, or make a virtual key")
         team = await self._team_of(desk, order.footprint.place if order.footprint else None)
         body: dict[str, Any] = {
             "name": order.mark.key_name(order.generation),

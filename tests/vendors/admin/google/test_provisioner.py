@@ -43,6 +43,7 @@ from keygate.vendors.admin import (
 from keygate.vendors.admin.google import GoogleProvisioner
 
 GEMINI = "generativelanguage.googleapis.com"
+VERTEX = "aiplatform.googleapis.com"
 NANO = 10**9
 TEXT = "This answer comes from the sandbox of KeyGate: no vendor was asked, nothing was paid."
 provisioner = GoogleProvisioner()
@@ -57,8 +58,8 @@ async def outbound() -> AsyncIterator[Outbound]:
 
 @pytest.fixture
 def open_desk(sandbox: SandboxServer, outbound: Outbound, admin_key: Callable[..., str]) -> Callable[..., AdminDesk]:
-    def make(*without: str, own: bool = False, watcher: Any = None, admin: str | None = None) -> AdminDesk:
-        settings = {"base_url": sandbox.google_base_url, "project": PROJECT}
+    def make(*without: str, own: bool = False, watcher: Any = None, admin: str | None = None, **more: str) -> AdminDesk:
+        settings = {"base_url": sandbox.google_base_url, "project": PROJECT, **more}
         if own:
             settings |= {"parent": PARENT, "billing_account": BILLING_ACCOUNT}
         key = admin_key(*without) if admin is None else admin
@@ -343,10 +344,17 @@ async def test_inventory_shows_keys_made_by_hand_and_ours_in_every_project(open_
         shown += page
         if cursor is None:
             break
-    assert sorted(str(each.footprint) for each in shown if each.owner) == sorted(str(made.footprint) for made in ours)
+    keys = [each for each in shown if each.owner and each.footprint.key]
+    assert sorted(str(each.footprint) for each in keys) == sorted(str(made.footprint) for made in ours)
+    assert {each.presence for each in keys} == {Presence.LIVE}
+    assert len([each for each in shown if each.footprint.key is None]) == 2, "and their containers"
     [found] = [each for each in shown if each.owner is None]
     assert (found.name, found.presence, found.terms) == ("by hand", Presence.LIVE, Terms(scopes=(GEMINI,)))
     assert found.created_at_ns is not None
+    await provisioner.set_enabled(own, ours[0].footprint, enabled=False)
+    page, _ = await provisioner.list_page(own, "1")
+    more, _ = await provisioner.list_page(own, "2")
+    assert sorted(str(each.presence) for each in (*page, *more) if each.footprint.key) == ["disabled", "live"]
     await provisioner.rename(own, found.footprint, "adopted")
     assert (await provisioner.read(own, found.footprint)).name == "adopted"
     await provisioner.revoke(own, found.footprint)
@@ -375,3 +383,75 @@ async def test_two_at_once_make_one_key(open_desk: Callable[..., AdminDesk], use
     at, wanted = open_desk(), order()
     one, two = await asyncio.gather(provisioner.create(at, wanted), provisioner.create(at, wanted))
     assert (one.footprint, one.secret) == (two.footprint, two.secret)
+
+
+def allow_vertex(account: Account) -> None:
+    """As an administrator of the organisation does; and the API is enabled."""
+    project = cloud_of(account).projects[PROJECT]
+    project.services.add(VERTEX)
+    project.policies[NO_SERVICE_ACCOUNT_API_KEYS] = {"enforce": True, "parameters": {"allowedServices": [GEMINI, VERTEX]}}
+
+
+async def test_key_of_vertex_works_through_the_role_of_its_account(
+    open_desk: Callable[..., AdminDesk], account: Account, google: Google, genai: Google
+) -> None:
+    at = open_desk(service=VERTEX)
+    assert {right.name for right in (await provisioner.verify(at)).missing} == {
+        f"organisation policy {NO_SERVICE_ACCOUNT_API_KEYS}: not in force for {VERTEX}",
+        f"{VERTEX} enabled in {PROJECT}",
+    }
+    allow_vertex(account)
+    assert (await provisioner.verify(at)).missing == ()
+    made = await provisioner.create(at, order())
+    assert (made.secret_env, made.env["GOOGLE_GENAI_USE_VERTEXAI"]) == ("GOOGLE_API_KEY", "true")
+    member = f"serviceAccount:{made.footprint.place['service_account']}"
+    name = f"projects/{PROJECT}"
+    policy = google("cloudresourcemanager", "v3", "projects.getIamPolicy", resource=name, body={})
+    assert {"role": "roles/aiplatform.user", "members": [member]} in policy["bindings"]
+    assert genai(key=made.secret.open(), prompt="Hello", vertex=True)["text"] == TEXT
+    with pytest.raises(SdkError, match="blocked"):
+        genai(key=made.secret.open(), prompt="Hello")
+    policy["bindings"] = []
+    google("cloudresourcemanager", "v3", "projects.setIamPolicy", resource=name, body={"policy": policy})
+    with pytest.raises(SdkError, match="denied"):
+        genai(key=made.secret.open(), prompt="Hello", vertex=True)
+
+
+async def test_roles_of_many_accounts_are_given_at_once_and_others_bindings_stay(
+    open_desk: Callable[..., AdminDesk], account: Account
+) -> None:
+    allow_vertex(account)
+    cloud = cloud_of(account)
+    theirs = {"role": "roles/viewer", "members": ["group:all@example.com"]}
+    cloud.projects[PROJECT].bindings.append(theirs)
+    at = open_desk(service=VERTEX)
+    made = await asyncio.gather(*(provisioner.create(at, order()) for _ in range(4)))
+    members = sorted(f"serviceAccount:{each.footprint.place['service_account']}" for each in made)
+    assert cloud.projects[PROJECT].bindings == [theirs, {"role": "roles/aiplatform.user", "members": members}]
+    for each in made:
+        await provisioner.retire(at, each.footprint)
+    assert cloud.projects[PROJECT].bindings == [theirs]
+
+
+async def test_role_is_given_once_google_knows_the_account(open_desk: Callable[..., AdminDesk], account: Account) -> None:
+    allow_vertex(account)
+    account.settings = account.settings.with_changes({"lists_s": 0.8})
+    made = await provisioner.create(open_desk(service=VERTEX), order())
+    assert len(cloud_of(account).projects[PROJECT].bindings) == 1
+    assert made.footprint.key is not None
+
+
+async def test_right_to_give_roles_is_needed_only_where_a_role_is(open_desk: Callable[..., AdminDesk], account: Account) -> None:
+    allow_vertex(account)
+    right = "resourcemanager.projects.setIamPolicy"
+    assert (await provisioner.verify(open_desk(right))).missing == ()
+    assert [each.name for each in (await provisioner.verify(open_desk(right, service=VERTEX))).missing] == [right]
+    with pytest.raises(MissingRight) as caught:
+        await provisioner.create(open_desk(right, service=VERTEX), order())
+    assert caught.value.right == right
+
+
+async def test_budget_of_vertex_is_refused(open_desk: Callable[..., AdminDesk], account: Account) -> None:
+    allow_vertex(account)
+    with pytest.raises(Rejected, match="Gemini API only"):
+        await provisioner.create(open_desk(own=True, service=VERTEX), order(budget_nano=NANO))

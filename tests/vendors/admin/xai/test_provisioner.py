@@ -32,13 +32,13 @@ from keygate.vendors.admin import (
     MissingRight,
     Order,
     Presence,
-    Rejected,
     Renames,
     Retires,
     SetsBudget,
     SetsExpiry,
     SetsLimits,
     SetsModels,
+    Term,
     Terms,
     Unavailable,
 )
@@ -189,10 +189,11 @@ async def test_ended_key_is_read_as_expired_and_refused(open_desk: Callable[...,
         use(made.secret)
 
 
-async def test_budget_is_refused_since_xai_has_none_for_a_key(open_desk: Callable[..., AdminDesk], vendor: httpx.AsyncClient) -> None:
-    with pytest.raises(Rejected, match="virtual key"):
-        await provisioner.create(open_desk(), order(budget_nano=1))
-    assert (await vendor.get(f"/teams/{TEAM}/api-keys")).json()["apiKeys"] == []
+async def test_budget_is_left_to_keygate_since_xai_has_none_for_a_key(open_desk: Callable[..., AdminDesk]) -> None:
+    at = open_desk()
+    made = await provisioner.create(at, order(budget_nano=1))
+    assert (await provisioner.read(at, made.footprint)).terms == Terms()
+    assert Term.BUDGET not in provisioner.facts.confirms
 
 
 async def test_new_key_is_handed_over_once_every_cluster_knows_it(open_desk: Callable[..., AdminDesk], account: Account, use: Any) -> None:

@@ -57,7 +57,7 @@ class GoogleAdmin(AdminApi):
 
     def console(self, account: Account, action: str, body: dict[str, Any]) -> Any:
         """What an administrator does by hand. `admin_key` {without?, token_uri?, account_id?}: a service account that may everything but
-        `without`, and its credentials file. `policy` {project?, constraint, rule}: an organisation policy."""
+        `without`, and its credentials file. `policy` {project?, constraint, rule}: an organisation policy. `standing`: what there is."""
         cloud = cloud_of(account)
         if action == "admin_key":
             made = cloud.add_service_account(PROJECT, str(body.get("account_id", f"keygate-{len(cloud.accounts) + 1}")))
@@ -65,6 +65,13 @@ class GoogleAdmin(AdminApi):
             account.credentials[made.email] = Credential(made.email, made.email, None, frozenset(body.get("without", ())))
             _, file = iam.create_key_of(cloud, made, token_uri=str(body.get("token_uri", TOKEN_URI)))
             return {"email": made.email, "credentials": file}
+        if action == "standing":
+            return {
+                "projects": [each.id for each in cloud.projects.values() if each.state == "ACTIVE"],
+                "service_accounts": [each.email for each in cloud.accounts.values() if each.deleted_at is None],
+                "keys": [each.name for each in cloud.keys.values() if each.deleted_at is None],
+                "budgets": [each.name for each in cloud.budgets.values()],
+            }
         if action == "policy":
             cloud.projects[str(body.get("project", PROJECT))].policies[str(body["constraint"])] = body["rule"]
             return {}

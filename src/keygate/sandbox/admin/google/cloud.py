@@ -21,6 +21,7 @@ from keygate.sandbox.admin.google.errors import GoogleError, denied, no_such, se
 from keygate.sandbox.admin.google.model import GEMINI, VERTEX, VERTEX_USER, ApiKey, Budget, Json, Project, ServiceAccount
 from keygate.sandbox.admin.grants import IssuedSecret
 from keygate.sandbox.errors import VendorError
+from keygate.sandbox.gemini import SERVICE
 
 NO_SERVICE_ACCOUNT_API_KEYS = "iam.managed.disableServiceAccountApiKeyCreation"
 NO_SERVICE_ACCOUNT_KEYS = ("iam.managed.disableServiceAccountKeyCreation", "iam.disableServiceAccountKeyCreation")
@@ -127,7 +128,7 @@ class GoogleCloud:
 
         def rule(_: IssuedSecret, __: str) -> VendorError | None:
             try:
-                self.authorise(key, GEMINI)
+                self.authorise(key, SERVICE.get())
             except GoogleError as error:
                 return error
             return None

@@ -97,7 +97,7 @@ def _set_policy(cloud: GoogleCloud, project: Project, policy: Json) -> Json:
                     cloud.account(email)
                 except GoogleError:
                     raise invalid(f"Service account {email} does not exist.") from None
-    project.bindings = [{"role": binding["role"], "members": sorted(set(binding["members"]))} for binding in bindings]
+    project.bindings = [{**binding, "members": sorted(set(binding["members"]))} for binding in bindings]
     project.policy_version += 1
     project.policy_set_at = cloud.now()
     return project.policy()

@@ -24,7 +24,7 @@ from keygate.vendors.admin.errors import (
     Rejected,
     Unavailable,
 )
-from keygate.vendors.admin.google.facts import NO_BOUND_KEYS
+from keygate.vendors.admin.google.facts import GEMINI, NO_BOUND_KEYS, VERTEX, VERTEX_ROLE
 from keygate.vendors.admin.interface import Desk
 
 _GRANT = "urn:ietf:params:oauth:grant-type:jwt-bearer"
@@ -204,6 +204,19 @@ def own_projects(desk: Desk) -> bool:
     if not billing_account(desk):
         raise Rejected("The setting `parent` needs `billing_account` beside it: a project of its own must be paid for")
     return True
+
+
+def service_of(desk: Desk) -> str:
+    """The API that keys are for."""
+    service = desk.settings.get("service", GEMINI)
+    if service not in {GEMINI, VERTEX}:
+        raise Rejected(f"The setting `service` must be {GEMINI} or {VERTEX}")
+    return service
+
+
+def role_of(desk: Desk) -> str | None:
+    """The role that each service account is given; the Gemini API asks for none."""
+    return desk.settings.get("role") or (VERTEX_ROLE if service_of(desk) == VERTEX else None)
 
 
 def billing_account(desk: Desk) -> str:

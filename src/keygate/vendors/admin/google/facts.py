@@ -5,6 +5,8 @@ from __future__ import annotations
 from keygate.vendors.admin.interface import ProvisionerFacts, Term
 
 GEMINI = "generativelanguage.googleapis.com"
+VERTEX = "aiplatform.googleapis.com"
+VERTEX_ROLE = "roles/aiplatform.user"
 NO_BOUND_KEYS = "iam.managed.disableServiceAccountApiKeyCreation"
 
 RIGHTS = {
@@ -12,6 +14,7 @@ RIGHTS = {
     "serviceusage.services.get": "see that the Gemini API is enabled",
     "iam.serviceAccounts.create": "make an owner's service account",
     "iam.serviceAccounts.get": "find and read it",
+    "iam.serviceAccounts.list": "the inventory",
     "iam.serviceAccounts.update": "rename it",
     "iam.serviceAccounts.disable": "the kill switch",
     "iam.serviceAccounts.enable": "take the kill switch back",
@@ -33,6 +36,10 @@ PROJECT_RIGHTS = {
     "serviceusage.quotas.get": "read its quota back",
     "serviceusage.quotas.update": "set its requests per minute",
 }
+ROLE_RIGHTS = {
+    "resourcemanager.projects.getIamPolicy": "read who has which role in the project",
+    "resourcemanager.projects.setIamPolicy": "give a service account its role",
+}
 BILLING_RIGHTS = {
     "billing.resourceAssociations.create": "have a project paid for",
     "billing.budgets.create": "set a spend cap",
@@ -44,7 +51,7 @@ BILLING_RIGHTS = {
 
 FACTS = ProvisionerFacts(
     vendor="google",
-    title="Google (Gemini API)",
+    title="Google",
     hosts={
         "gemini": f"https://{GEMINI}",
         **{
@@ -73,6 +80,8 @@ FACTS = ProvisionerFacts(
     settings={
         "project": "the project in which service accounts and keys are made (required)",
         "parent": "folders/… or organizations/…: each key gets a project of its own there, which budgets and rate limits need",
+        "service": f"the API that keys are for: {GEMINI} (default) or {VERTEX}",
+        "role": f"the IAM role that each key's service account is given in its project; for {VERTEX} {VERTEX_ROLE} is the default",
         "billing_account": "the billing account that pays for such projects: 012345-6789AB-CDEF01",
     },
     options={"allowed_ips": "addresses from which the key may be used, separated by commas"},
@@ -81,12 +90,14 @@ FACTS = ProvisionerFacts(
         "tokens_per_minute": "Google counts input tokens per project and model only: use a virtual key",
         "expiry": "Google's keys have no end: KeyGate revokes the key when its lease ends",
         "budget without a project of its own": "Google caps the spend of projects: set `parent` and `billing_account`",
+        f"budget and requests per minute of {VERTEX}": "KeyGate sets them for the Gemini API only",
+        f"keys of {VERTEX} at once": "a role is in force two minutes after it was given, or later, says Google",
         "budget per day or week": "Google's spend caps are monthly",
         "last use": "uses of such keys are not recorded in the service account's metrics: an old key can't be shown unused",
         "spend per key": "there is no cost API; costs go to a BigQuery export, by project: KeyGate shows none, and says so",
         "disabling one key": "Google has no verb for it: KeyGate disables the service account, which stops its keys at once",
     },
-    rights={**RIGHTS, **PROJECT_RIGHTS, **BILLING_RIGHTS},
+    rights={**RIGHTS, **PROJECT_RIGHTS, **ROLE_RIGHTS, **BILLING_RIGHTS},
     max_keys_per_container=None,
     sources={
         "methods, fields, LROs, spend caps, disable is immediate": "discovery documents in google-api-python-client 2.202.0 "

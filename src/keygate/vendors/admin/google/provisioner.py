@@ -1,6 +1,7 @@
-"""Google: keys of the Gemini API, each bound to a service account of its own.
+"""Google: keys of the Gemini API (or of Vertex AI), each bound to a service account of its own.
 
     service account  kg-…@project        made first; disabling it is the kill switch: Google rejects it immediately
+    role             roles/…             given to the account where the service asks for one: Vertex AI does, the Gemini API does not
     API key          kg-…-1              bound to the account, restricted to one service; `keyString` tells it again
     project          kg-…                only with the settings `parent` and `billing_account`: what Google caps is a project's spend
 
@@ -16,7 +17,7 @@ from typing import Any
 
 from keygate.kit.secret import Secret
 from keygate.vendors.admin.errors import MissingRight, NotFound, Rejected, Unavailable
-from keygate.vendors.admin.google import limits
+from keygate.vendors.admin.google import bindings, limits
 from keygate.vendors.admin.google.calls import (
     account_of,
     billing_account,
@@ -29,10 +30,12 @@ from keygate.vendors.admin.google.calls import (
     last_of,
     moment_ns,
     own_projects,
+    role_of,
+    service_of,
     shared_project,
     targets_of,
 )
-from keygate.vendors.admin.google.facts import BILLING_RIGHTS, FACTS, GEMINI, NO_BOUND_KEYS, PROJECT_RIGHTS, RIGHTS
+from keygate.vendors.admin.google.facts import BILLING_RIGHTS, FACTS, GEMINI, NO_BOUND_KEYS, PROJECT_RIGHTS, RIGHTS, ROLE_RIGHTS, VERTEX
 from keygate.vendors.admin.interface import (
     Desk,
     Footprint,
@@ -64,23 +67,19 @@ class GoogleProvisioner:
     async def verify(self, desk: Desk) -> Verification:
         project = shared_project(desk)
         account = str(credentials_of(desk.admin)["client_email"])
-        rights = await self._held(desk, "cloudresourcemanager", f"v3/projects/{project}", RIGHTS)
+        service = service_of(desk)
+        wanted = {**RIGHTS, **ROLE_RIGHTS} if role_of(desk) else RIGHTS
+        rights = await self._held(desk, "cloudresourcemanager", f"v3/projects/{project}", wanted)
         if parent := desk.settings.get("parent"):
             rights += await self._held(desk, "cloudresourcemanager", f"v3/{parent}", PROJECT_RIGHTS)
         if billing := billing_account(desk):
             rights += await self._held(desk, "cloudbilling", f"v1/billingAccounts/{billing}", BILLING_RIGHTS)
         notes = []
         rights.append(await self._policy_right(desk, project))
-        service = await call(
-            desk,
-            "serviceusage",
-            "GET",
-            f"v1/projects/{project}/services/{GEMINI}",
-            "see whether the Gemini API is enabled",
-            accept=(403, 404),
-        )
-        if service is not None and service.get("state") != "ENABLED":
-            rights.append(Right(f"{GEMINI} enabled in {project}", False, "use keys: enable the service in the project"))
+        path, what = f"v1/projects/{project}/services/{service}", f"see whether {service} is enabled"
+        shown = await call(desk, "serviceusage", "GET", path, what, accept=(403, 404))
+        if shown is not None and shown.get("state") != "ENABLED":
+            rights.append(Right(f"{service} enabled in {project}", False, "use keys: enable the service in the project"))
         if not desk.settings.get("parent"):
             notes.append(
                 "keys share one project: no budget and no rate limit can be set at Google; set `parent` and `billing_account` for that"
@@ -101,7 +100,8 @@ class GoogleProvisioner:
 
     async def _policy_right(self, desk: Desk, project: str) -> Right:
         """The organisation policy that forbids bound keys: told beforehand, as only the organisation's administrators can change it."""
-        name = f"organisation policy {NO_BOUND_KEYS}: not in force for {GEMINI}"
+        service = service_of(desk)
+        name = f"organisation policy {NO_BOUND_KEYS}: not in force for {service}"
         path = f"v2/projects/{project}/policies/{NO_BOUND_KEYS}:getEffectivePolicy"
         policy = await call(
             desk, "orgpolicy", "GET", path, "see the organisation's policies", right="orgpolicy.policy.get", accept=(403, 404)
@@ -110,27 +110,36 @@ class GoogleProvisioner:
         if policy is None:
             return Right(name, None, needed_for)
         rules = [rule for rule in policy.get("spec", {}).get("rules", []) if rule.get("enforce")]
-        allowed = all(GEMINI in rule.get("parameters", {}).get("allowedServices", []) for rule in rules)
+        allowed = all(service in rule.get("parameters", {}).get("allowedServices", []) for rule in rules)
         return Right(name, allowed, needed_for)
 
     async def create(self, desk: Desk, order: Order) -> Made:
         terms, own = order.terms, own_projects(desk)
-        if not own and (terms.budget_nano is not None or terms.requests_per_minute is not None):
+        limited = terms.budget_nano is not None or terms.requests_per_minute is not None
+        if limited and service_of(desk) == VERTEX:
+            raise Rejected(f"KeyGate sets budgets and rate limits of the Gemini API only, not of {VERTEX}: order the key without them")
+        if limited and not own:
             raise Rejected(
                 "Google sets budgets and rate limits on projects: enter `parent` and `billing_account` in the vendor's settings, "
                 "or order the key without them"
             )
         project = await self._own_project(desk, order) if own else shared_project(desk)
         email = await self._account(desk, project, order)
+        if role := role_of(desk):
+            await bindings.grant(desk, project, email, role)
         place = {"project": project, "service_account": email}
         if own:
             container = Footprint(place)
-            await self.set_budget(desk, container, terms.budget_nano, terms.budget_period)
+            if service_of(desk) == GEMINI:
+                await self.set_budget(desk, container, terms.budget_nano, terms.budget_period)
             if terms.requests_per_minute is not None:
                 await self.set_limits(desk, container, terms)
         key_id, secret = await self._key(desk, project, email, order)
-        env = {"GOOGLE_GEMINI_BASE_URL": desk.base()} if "base_url" in desk.settings else {}
-        return Made(Footprint(place, key_id), secret, "GEMINI_API_KEY", env)
+        at_google = "base_url" not in desk.settings
+        if service_of(desk) == VERTEX:
+            address = {} if at_google else {"GOOGLE_VERTEX_BASE_URL": desk.base()}
+            return Made(Footprint(place, key_id), secret, "GOOGLE_API_KEY", {"GOOGLE_GENAI_USE_VERTEXAI": "true", **address})
+        return Made(Footprint(place, key_id), secret, "GEMINI_API_KEY", {} if at_google else {"GOOGLE_GEMINI_BASE_URL": desk.base()})
 
     async def _own_project(self, desk: Desk, order: Order) -> str:
         project, parent, billing = order.mark.tag, desk.settings["parent"], billing_account(desk)
@@ -145,7 +154,7 @@ class GoogleProvisioner:
         path, what = f"v1/projects/{project}/billingInfo", "have the project paid for"
         body = {"billingAccountName": f"billingAccounts/{billing}"}
         await call(desk, "cloudbilling", "PUT", path, what, right="resourcemanager.projects.createBillingAssignment", json=body)
-        for service in (GEMINI, "apikeys.googleapis.com", "iam.googleapis.com"):
+        for service in (service_of(desk), "apikeys.googleapis.com", "iam.googleapis.com"):
             path, what = f"v1/projects/{project}/services/{service}:enable", f"enable {service}"
             started = await call(desk, "serviceusage", "POST", path, what, right="serviceusage.services.enable", json={}, repeatable=True)
             await finish(desk, "serviceusage", "v1", started or {}, what)
@@ -172,7 +181,7 @@ class GoogleProvisioner:
         """The key and its id. A key's id stays taken for 30 days after it was deleted; a live key of this generation is taken over, as
         Google tells its string again."""
         name = order.mark.key_name(order.generation)
-        restrictions: dict[str, Any] = {"apiTargets": [{"service": GEMINI}]}
+        restrictions: dict[str, Any] = {"apiTargets": [{"service": service_of(desk)}]}
         if addresses := [each.strip() for each in order.options.get("allowed_ips", "").split(",") if each.strip()]:
             restrictions["serverKeyRestrictions"] = {"allowedIps": addresses}
         body = {"displayName": name, "serviceAccountEmail": email, "restrictions": restrictions, "annotations": {"keygate": order.mark.id}}
@@ -268,7 +277,7 @@ class GoogleProvisioner:
             return Reading(Presence.GONE)  # a key whose service account was deleted is refused for good
         presence = Presence.DISABLED if account is not None and account.get("disabled") else Presence.LIVE
         terms = Terms(scopes=None if key is None else targets_of(key))
-        if project != desk.settings.get("project"):
+        if project != desk.settings.get("project") and service_of(desk) == GEMINI:
             budget = await limits.read_cap(desk, project) if billing_account(desk) else None
             terms = Terms(budget_nano=budget, requests_per_minute=await limits.read_requests_per_minute(desk, project), scopes=terms.scopes)
         name = str((key or account or {}).get("displayName", ""))
@@ -311,6 +320,8 @@ class GoogleProvisioner:
             for key in await self._keys_in(desk, project):
                 if key.get("serviceAccountEmail") == email:
                     await self._delete_key(desk, project, last_of(key))
+            if role := role_of(desk):
+                await bindings.withdraw(desk, project, email, role)
             what, right = "delete the service account", "iam.serviceAccounts.delete"
             await call(desk, "iam", "DELETE", f"v1/projects/{project}/serviceAccounts/{email}", what, right=right, accept=(404,))
         if project != desk.settings.get("project"):
@@ -368,15 +379,23 @@ class GoogleProvisioner:
         index = int(cursor or 0)
         if index >= len(projects):
             return (), None
-        project, found = projects[index], []
-        for key in await self._keys_in(desk, project):
-            email = str(key.get("serviceAccountEmail", ""))
-            place = {"project": project, **({"service_account": email} if email else {})}
-            made = moment_ns(str(key.get("createTime", "")))
-            terms = Terms(scopes=targets_of(key))
-            name = str(key.get("displayName", ""))
-            found.append(Found(Footprint(place, last_of(key)), name, Presence.LIVE, created_at_ns=made, owner=email or None, terms=terms))
+        project = projects[index]
+        accounts = {str(each.get("email", "")): each for each in await self._accounts_in(desk, project)}
+        found = [_container(project, each) for each in accounts.values() if str(each.get("email", "")).startswith("kg-")]
+        found += [_listed(project, key, accounts) for key in await self._keys_in(desk, project)]
         return tuple(found), str(index + 1) if index + 1 < len(projects) else None
+
+    async def _accounts_in(self, desk: Desk, project: str) -> list[dict[str, Any]]:
+        accounts: list[dict[str, Any]] = []
+        token: str | None = None
+        for _ in range(_LISTED_PAGES):
+            what, right, params = "list the service accounts", "iam.serviceAccounts.list", {"pageSize": 100, "pageToken": token}
+            page = await call(desk, "iam", "GET", f"v1/projects/{project}/serviceAccounts", what, right=right, params=params) or {}
+            accounts += page.get("accounts", [])
+            token = page.get("nextPageToken")
+            if not token:
+                break
+        return accounts
 
     async def _projects(self, desk: Desk) -> list[str]:
         parent, projects, token = desk.settings.get("parent"), [], None
@@ -389,3 +408,27 @@ class GoogleProvisioner:
             if not token:
                 break
         return [project for project in projects if project != desk.settings.get("project")]
+
+
+def _presence(account: Mapping[str, Any] | None) -> Presence:
+    """Of a key, by its service account: a key whose account was deleted is refused for good."""
+    if account is None:
+        return Presence.GONE
+    return Presence.DISABLED if account.get("disabled") else Presence.LIVE
+
+
+def _container(project: str, account: Mapping[str, Any]) -> Found:
+    email = str(account.get("email", ""))
+    return Found(Footprint({"project": project, "service_account": email}), email.partition("@")[0], _presence(account), owner=email)
+
+
+def _listed(project: str, key: Mapping[str, Any], accounts: Mapping[str, Mapping[str, Any]]) -> Found:
+    email = str(key.get("serviceAccountEmail", ""))
+    return Found(
+        Footprint({"project": project, **({"service_account": email} if email else {})}, last_of(key)),
+        str(key.get("displayName", "")),
+        _presence(accounts.get(email)) if email else Presence.LIVE,
+        created_at_ns=moment_ns(str(key.get("createTime", ""))),
+        owner=email or None,
+        terms=Terms(scopes=targets_of(key)),
+    )

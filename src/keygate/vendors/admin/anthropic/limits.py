@@ -1,0 +1,87 @@
+"""Limits of a workspace: requests a minute for each group of models, and a monthly spend limit where the organization may set one."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+from keygate.kit.money import NANO
+from keygate.vendors.admin.anthropic.calls import by_cursor, call
+from keygate.vendors.admin.anthropic.facts import BILLING, WORKSPACES_READ, WORKSPACES_WRITE
+from keygate.vendors.admin.errors import MissingRight, Rejected
+from keygate.vendors.admin.interface import Desk, Period
+
+_REQUESTS = "requests_per_minute"
+_CENT_NANO = NANO // 100
+_READS_BETA = "spend-limit-reads-2026-09-26"
+
+
+def check_budget(amount_nano: int, period: Period) -> int:
+    """The amount in cents. Raises `Rejected` for what Anthropic's limits can't be."""
+    cents, rest = divmod(amount_nano, _CENT_NANO)
+    if rest or cents < 1 or period is not Period.MONTH:
+        raise Rejected("Anthropic's spend limits are monthly and in whole cents", reason="period")
+    return cents
+
+
+def _rows(desk: Desk, workspace: str) -> AsyncIterator[dict[str, Any]]:
+    path = f"/workspaces/{workspace}/rate_limits"
+    wanted: dict[str, Any] = {"include_inherited": True, "group_type": "model_group"}
+    return by_cursor(desk, path, what="read rate limits", right=WORKSPACES_READ, **wanted)
+
+
+async def set_requests(desk: Desk, workspace: str, per_minute: int | None) -> None:
+    """None takes the workspace's own limits away."""
+    async for row in _rows(desk, workspace):
+        own = _own(row)
+        if own == per_minute:
+            continue
+        body = {"limits": [{"type": _REQUESTS, "value": per_minute}]}
+        path = f"/workspaces/{workspace}/rate_limits/{row['rate_limit_id']}"
+        await call(desk, "POST", path, what="limit requests", right=WORKSPACES_WRITE, json=body, repeatable=True)
+
+
+async def requests(desk: Desk, workspace: str) -> int | None:
+    """What holds for every group of models alike; None where groups differ or one has no limit of the workspace's own."""
+    told = {_own(row) async for row in _rows(desk, workspace)}
+    return told.pop() if len(told) == 1 else None
+
+
+def _own(row: dict[str, Any]) -> int | None:
+    for limit in row.get("limits") or []:
+        if limit.get("type") == _REQUESTS and (limit.get("source") or {}).get("type") == "workspace":
+            value = limit.get("value")
+            return value if isinstance(value, int) else None
+    return None
+
+
+async def set_budget(desk: Desk, workspace: str, amount_nano: int | None, period: Period) -> None:
+    """Raises `MissingRight` where the organization is not in the vendor's early access."""
+    if amount_nano is None:
+        standing = await _limit(desk, workspace)
+        if standing is not None:
+            path = f"/spend_limits/{standing['id']}"
+            await call(desk, "DELETE", path, what="remove the spend limit", right=BILLING, accept={404})
+        return
+    scope = {"type": "workspace", "workspace_id": workspace}
+    body = {"amount": str(check_budget(amount_nano, period)), "period": "monthly", "scope": scope}
+    await call(desk, "POST", "/spend_limits", what="set the spend limit", right=BILLING, json=body, repeatable=True)
+
+
+async def budget(desk: Desk, workspace: str) -> int | None:
+    """Nano-dollars a month; None where there is no limit, or the vendor does not let it be read."""
+    try:
+        standing = await _limit(desk, workspace)
+    except (MissingRight, Rejected):
+        return None
+    amount = None if standing is None else standing.get("amount")
+    return int(amount) * _CENT_NANO if isinstance(amount, str) and amount.isdecimal() else None
+
+
+async def _limit(desk: Desk, workspace: str) -> dict[str, Any] | None:
+    path, params = "/spend_limits", {"workspace_id": workspace}
+    async for row in by_cursor(desk, path, what="read the spend limit", right=BILLING, beta=_READS_BETA, **params):
+        scope = row.get("scope") or {}
+        if scope.get("workspace_id") == workspace and row.get("period") == "monthly":
+            return row
+    return None

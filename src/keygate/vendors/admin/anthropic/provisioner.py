@@ -1,0 +1,355 @@
+"""Keys at Anthropic. Its API makes none, so KeyGate is an issuer there: a workspace and a service account for each key, and a federation
+rule for each generation of it. The holder gets an identity token signed by KeyGate, which Anthropic's own SDK trades at Anthropic for
+access tokens of ten minutes, with no KeyGate in the path. Keys made by hand in the Console are found, renamed, switched off and ended.
+
+Calls and fields: anthropic 2.8.0 `resources/organization/`, `resources/beta/organization/`, `lib/credentials/`, read 2026-11-26.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from keygate.kit.clock import NANOSECONDS, rfc3339
+from keygate.vendors.admin.anthropic import limits, spend
+from keygate.vendors.admin.anthropic.calls import archived, by_cursor, by_id, call, federated, full, identity, moment, probe
+from keygate.vendors.admin.anthropic.facts import (
+    ACCESS_SECONDS,
+    ADMIN,
+    ANTHROPIC_FACTS,
+    ANTHROPIC_SPEND,
+    AUDIENCE,
+    KEYS_READ,
+    KEYS_WRITE,
+    LONGEST_IDENTITY_SECONDS,
+    ORGANIZATION_SETTING,
+    USAGE,
+    WORKSPACES_READ,
+    WORKSPACES_WRITE,
+)
+from keygate.vendors.admin.errors import MissingRight, NotFound, Rejected
+from keygate.vendors.admin.interface import (
+    Desk,
+    Footprint,
+    Found,
+    Made,
+    Mark,
+    Order,
+    Period,
+    Presence,
+    Reading,
+    Right,
+    SpendRow,
+    Terms,
+    Verification,
+    generation_of,
+)
+
+_ISSUER = "keygate"
+_ROLE = "workspace_developer"
+_SCOPE = "workspace:inference"
+_OURS = re.compile(r"kg-[a-z2-7]{26}\b")
+_RULE, _KEY = "fdrl_", "apikey_"
+_PRESENCES = {"active": Presence.LIVE, "inactive": Presence.DISABLED, "expired": Presence.EXPIRED, "archived": Presence.GONE}
+
+
+class AnthropicProvisioner:
+    """Also `AddsKey`, `Retires`, `Mints`, `SetsBudget`, `SetsLimits`, `Lists`, `ReportsSpend`, and for keys made by hand `Disables` and
+    `Renames`."""
+
+    facts = ANTHROPIC_FACTS
+    spend_facts = ANTHROPIC_SPEND
+    adds_key = True
+
+    async def verify(self, desk: Desk) -> Verification:
+        """Without the settings of federation the account serves keys made by hand, and says so."""
+        organization = await call(desk, "GET", "/me", what="read the organization", right=KEYS_READ)
+        since = rfc3339(desk.clock.now_ns() - 86_400 * NANOSECONDS)
+        asked: tuple[tuple[str, str, str, dict[str, Any]], ...] = (
+            (KEYS_READ, "GET", "/api_keys", {"params": {"limit": 1}}),
+            (KEYS_WRITE, "POST", f"/api_keys/{_KEY}0", {"json": {}}),
+            (WORKSPACES_READ, "GET", "/workspaces", {"params": {"limit": 1}}),
+            (WORKSPACES_WRITE, "POST", "/workspaces", {"json": {}}),
+            (USAGE, "GET", "/cost_report", {"params": {"starting_at": since}}),
+        )
+        rights = []
+        for right, method, path, options in asked:
+            # Calls that can't succeed: a name is missing, or the key is not there. Only who lacks the right is told 403.
+            status = await probe(desk, method, path, right=right, **options)
+            held = False if status == 403 else (True if status in {200, 400, 404} else None)
+            rights.append(Right(right, held, self.facts.rights[right]))
+        notes = [] if federated(desk) else [self.facts.cannot["create"]]
+        try:
+            held = await probe(desk, "GET", "/service_accounts", right=ADMIN, params={"limit": 1}) == 200
+        except MissingRight as error:
+            held = False
+            notes += [error.detail] if federated(desk) else []
+        rights.append(Right(ADMIN, held, self.facts.rights[ADMIN]))
+        if all(right.held for right in rights if right.name == WORKSPACES_READ):
+            standing = [each async for each in by_id(desk, "/workspaces", what="count workspaces", right=WORKSPACES_READ)]
+            notes.append(f"{len(standing)} workspaces stand; {self.facts.ceiling} are allowed by default")
+        return Verification(tuple(rights), organization.get("name"), tuple(notes))
+
+    async def create(self, desk: Desk, order: Order) -> Made:
+        terms = order.terms
+        if terms.budget_nano is not None:
+            limits.check_budget(terms.budget_nano, terms.budget_period)
+        issuer = await self._issuer(desk)
+        place = await self._container(desk, order)
+        if order.generation == 1 or order.footprint is None:
+            await self._limit(desk, place["workspace"], terms)
+        name = order.mark.key_name(order.generation)
+        body = {
+            "name": name,
+            "issuer_id": issuer["id"],
+            "match": {"subject_prefix": f"keygate:{name}", "audience": AUDIENCE},
+            "target": {"type": "service_account", "service_account_id": place["service_account"]},
+            "oauth_scope": _SCOPE,
+            "workspace_id": place["workspace"],
+            "token_lifetime_seconds": ACCESS_SECONDS,
+        }
+        rule = await call(desk, "POST", "/federation_rules", what="create the federation rule", right=ADMIN, json=body)
+        return self._made(desk, Footprint(place, str(rule["id"])), issuer, f"keygate:{name}", terms.expires_at_ns)
+
+    async def mint(self, desk: Desk, footprint: Footprint) -> Made:
+        """A fresh identity token of a rule that lives."""
+        rule = await call(desk, "GET", f"/federation_rules/{footprint.key}", what="read the federation rule", right=ADMIN)
+        if archived(rule):
+            raise NotFound("The federation rule is archived: the key was revoked")
+        issuer = await call(desk, "GET", f"/federation_issuers/{rule['issuer_id']}", what="read the issuer", right=ADMIN)
+        return self._made(desk, footprint, issuer, str((rule.get("match") or {}).get("subject_prefix")), None)
+
+    async def find(self, desk: Desk, mark: Mark) -> tuple[Found, ...]:
+        """Rules of an archived workspace too: what is left of a retirement that was cut off."""
+        found: list[Found] = []
+        accounts: dict[str, str] = {}
+        if federated(desk):
+            async for account in by_cursor(desk, "/service_accounts", what="find the service account", right=ADMIN):
+                if account.get("name") == mark.tag:
+                    accounts["service_account"] = str(account["id"])
+        async for workspace in by_id(desk, "/workspaces", what="find the workspace", right=WORKSPACES_READ):
+            if str(workspace.get("name")).startswith(mark.tag):
+                place = {"workspace": str(workspace["id"]), **accounts}
+                created = moment(workspace.get("created_at"))
+                found.append(Found(Footprint(place), str(workspace["name"]), Presence.LIVE, created_at_ns=created))
+        if not found and accounts:
+            found.append(Found(Footprint(accounts), mark.tag, Presence.LIVE))
+        if federated(desk):
+            async for rule in by_cursor(desk, "/federation_rules", what="find federation rules", right=ADMIN):
+                generation = generation_of(str(rule.get("name")), mark)
+                if generation is not None and not archived(rule):
+                    found.append(replace(_found_rule(rule), generation=generation))
+        return tuple(found)
+
+    async def read(self, desk: Desk, footprint: Footprint) -> Reading:
+        """A rule is gone once it, or its workspace, is archived; an access token lives on for `facts.revoke_delay_seconds` at most."""
+        try:
+            if footprint.key is not None and footprint.key.startswith(_KEY):
+                key = await call(desk, "GET", f"/api_keys/{footprint.key}", what="read the key", right=KEYS_READ)
+                terms = Terms(expires_at_ns=moment(key.get("expires_at")))
+                return Reading(_PRESENCES.get(str(key.get("status")), Presence.LIVE), terms, name=key.get("name"))
+            workspace_id = footprint.place.get("workspace")
+            if workspace_id is None:
+                return Reading(Presence.GONE)
+            workspace = await call(desk, "GET", f"/workspaces/{workspace_id}", what="read the workspace", right=WORKSPACES_READ)
+            rule: Mapping[str, Any] = {}
+            if footprint.key is not None:
+                rule = await call(desk, "GET", f"/federation_rules/{footprint.key}", what="read the federation rule", right=ADMIN)
+        except NotFound:
+            return Reading(Presence.GONE)
+        if archived(workspace) or archived(rule):
+            return Reading(Presence.GONE, name=rule.get("name") or workspace.get("name"))
+        budget = await limits.budget(desk, workspace_id)
+        requests = await limits.requests(desk, workspace_id)
+        terms = Terms(budget_nano=budget, requests_per_minute=requests)
+        return Reading(Presence.LIVE, terms, name=rule.get("name") or workspace.get("name"))
+
+    async def revoke(self, desk: Desk, footprint: Footprint) -> None:
+        if footprint.key is None:
+            return
+        try:
+            if footprint.key.startswith(_RULE):
+                await self._archive(desk, f"/federation_rules/{footprint.key}", "archive the federation rule")
+            else:
+                await self._set_status(desk, footprint, "archived", "archive the key")
+        except NotFound:
+            return
+
+    async def retire(self, desk: Desk, footprint: Footprint) -> None:
+        """Only what KeyGate made: a workspace that carries no mark, in which an adopted key stands, is left alone."""
+        workspace_id, account = footprint.place.get("workspace"), footprint.place.get("service_account")
+        if workspace_id is not None and not await self._ours(desk, workspace_id):
+            return
+        if account is not None:
+            async for rule in by_cursor(desk, "/federation_rules", what="find federation rules", right=ADMIN):
+                if (rule.get("target") or {}).get("service_account_id") == account and not archived(rule):
+                    await self._archive(desk, f"/federation_rules/{rule['id']}", "archive the federation rule")
+            await self._archive(desk, f"/service_accounts/{account}", "archive the service account")
+        if workspace_id is not None:
+            await self._archive(desk, f"/workspaces/{workspace_id}", "archive the workspace", right=WORKSPACES_WRITE)
+
+    async def set_budget(self, desk: Desk, footprint: Footprint, amount_nano: int | None, period: Period) -> None:
+        await limits.set_budget(desk, footprint.place["workspace"], amount_nano, period)
+
+    async def set_limits(self, desk: Desk, footprint: Footprint, terms: Terms) -> None:
+        """Of each group of models alike: three groups allow three times the requests together."""
+        if terms.requests_per_minute is not None:
+            await limits.set_requests(desk, footprint.place["workspace"], terms.requests_per_minute)
+
+    async def set_enabled(self, desk: Desk, footprint: Footprint, *, enabled: bool) -> None:
+        if footprint.key is None or not footprint.key.startswith(_KEY):
+            raise Rejected("Anthropic switches keys made by hand off and on again; a federation rule can only be ended", reason="status")
+        await self._set_status(desk, footprint, "active" if enabled else "inactive", "enable the key" if enabled else "disable the key")
+
+    async def rename(self, desk: Desk, footprint: Footprint, name: str) -> None:
+        if footprint.key is not None and footprint.key.startswith(_KEY):
+            path, right = f"/api_keys/{footprint.key}", KEYS_WRITE
+        else:
+            path, right = f"/workspaces/{footprint.place['workspace']}", WORKSPACES_WRITE
+        await call(desk, "POST", path, what="rename at Anthropic", right=right, json={"name": name}, repeatable=True)
+
+    async def list_page(self, desk: Desk, cursor: str | None) -> tuple[tuple[Found, ...], str | None]:
+        """Keys first, then workspaces, then federation rules. `cursor`: which of them, and where in its list."""
+        kind, _, at = (cursor or "keys|").partition("|")
+        if kind == "rules":
+            params = {"limit": 100, "page": at or None}
+            shown = await call(desk, "GET", "/federation_rules", what="list federation rules", right=ADMIN, params=params)
+            following = shown.get("next_page")
+            return tuple(_found_rule(rule) for rule in shown.get("data") or []), None if following is None else f"rules|{following}"
+        params = {"limit": 100, "after_id": at or None}
+        if kind == "keys":
+            shown = await call(desk, "GET", "/api_keys", what="list keys", right=KEYS_READ, params=params)
+            found = tuple(_found_key(key) for key in shown.get("data") or [])
+        else:
+            shown = await call(desk, "GET", "/workspaces", what="list workspaces", right=WORKSPACES_READ, params=params)
+            found = tuple(_found_workspace(workspace) for workspace in shown.get("data") or [])
+        if shown.get("has_more") and shown.get("last_id"):
+            return found, f"{kind}|{shown['last_id']}"
+        if kind == "keys":
+            return found, "workspaces|"
+        return found, "rules|" if federated(desk) else None
+
+    async def spend_page(self, desk: Desk, from_ns: int, until_ns: int, cursor: str | None) -> tuple[tuple[SpendRow, ...], str | None]:
+        return await spend.page(desk, from_ns, until_ns, cursor)
+
+    # Parts
+
+    async def _issuer(self, desk: Desk) -> dict[str, Any]:
+        """KeyGate as an issuer of this organization, with the keys that it signs with now."""
+        keys = desk.issuer.jwks()["keys"]
+        issuers = by_cursor(desk, "/federation_issuers", what="find KeyGate's issuer", right=ADMIN)
+        standing = [each async for each in issuers if each.get("issuer_url") == desk.issuer.url and not archived(each)]
+        for each in standing:
+            jwks = each.get("jwks") or {}
+            if {key.get("kid") for key in jwks.get("keys") or []} >= {key.get("kid") for key in keys}:
+                return each
+        body: dict[str, Any] = {
+            "name": _ISSUER if not standing else f"{_ISSUER}-{len(standing) + 1}",
+            "issuer_url": desk.issuer.url,
+            "jwks": {"type": "inline", "keys": keys},
+            "max_jwt_lifetime_seconds": LONGEST_IDENTITY_SECONDS,
+        }
+        return await call(desk, "POST", "/federation_issuers", what="register KeyGate as an issuer", right=ADMIN, json=body)
+
+    async def _container(self, desk: Desk, order: Order) -> dict[str, str]:
+        tag = order.mark.tag
+        if order.footprint is not None and {"workspace", "service_account"} <= order.footprint.place.keys():
+            return dict(order.footprint.place)
+        there = {} if order.fresh else await self._standing(desk, order.mark)
+        workspace = there.get("workspace")
+        if workspace is None:
+            body = {"name": f"{tag} {order.title}"[:200], "tags": {"keygate": order.mark.id}}
+            made = await call(desk, "POST", "/workspaces", what="create the workspace", right=WORKSPACES_WRITE, json=body, fault=full)
+            workspace = str(made["id"])
+        account = there.get("service_account")
+        if account is None:
+            described = {"name": tag, "description": order.title}
+            made = await call(desk, "POST", "/service_accounts", what="create the service account", right=ADMIN, json=described)
+            account = str(made["id"])
+        joining = {"service_account_id": account, "workspace_role": _ROLE}
+        path = f"/workspaces/{workspace}/service_accounts"
+        await call(desk, "POST", path, what="let the service account in", right=ADMIN, json=joining, accept={409}, repeatable=True)
+        return {"workspace": workspace, "service_account": account}
+
+    async def _standing(self, desk: Desk, mark: Mark) -> dict[str, str]:
+        found = await self.find(desk, mark)
+        return {name: id_ for each in found if each.footprint.key is None for name, id_ in each.footprint.place.items()}
+
+    async def _limit(self, desk: Desk, workspace: str, terms: Terms) -> None:
+        if terms.requests_per_minute is not None:
+            await limits.set_requests(desk, workspace, terms.requests_per_minute)
+        if terms.budget_nano is not None:
+            try:
+                await limits.set_budget(desk, workspace, terms.budget_nano, terms.budget_period)
+            except MissingRight:
+                return  # not in the vendor's early access: `facts.cannot` says what KeyGate does instead
+
+    async def _ours(self, desk: Desk, workspace: str) -> bool:
+        try:
+            shown = await call(desk, "GET", f"/workspaces/{workspace}", what="read the workspace", right=WORKSPACES_READ)
+        except NotFound:
+            return False
+        return _OURS.match(str(shown.get("name"))) is not None
+
+    async def _archive(self, desk: Desk, path: str, what: str, *, right: str = ADMIN) -> None:
+        await call(desk, "POST", f"{path}/archive", what=what, right=right, repeatable=True, accept={404})
+
+    async def _set_status(self, desk: Desk, footprint: Footprint, status: str, what: str) -> None:
+        path = f"/api_keys/{footprint.key}"
+        await call(desk, "POST", path, what=what, right=KEYS_WRITE, json={"status": status}, fault=full, repeatable=True)
+
+    def _made(self, desk: Desk, footprint: Footprint, issuer: Mapping[str, Any], subject: str, expires_at_ns: int | None) -> Made:
+        longest = issuer.get("max_jwt_lifetime_seconds")
+        seconds = min(LONGEST_IDENTITY_SECONDS, longest if isinstance(longest, int) else 3_600)
+        ends_ns = desk.clock.now_ns() + seconds * NANOSECONDS
+        if expires_at_ns is not None:
+            ends_ns = min(ends_ns, expires_at_ns)
+        env = {
+            "ANTHROPIC_FEDERATION_RULE_ID": footprint.key or "",
+            "ANTHROPIC_ORGANIZATION_ID": desk.settings[ORGANIZATION_SETTING],
+            "ANTHROPIC_SERVICE_ACCOUNT_ID": footprint.place["service_account"],
+            "ANTHROPIC_WORKSPACE_ID": footprint.place["workspace"],
+        }
+        if desk.settings.get("base_url") is not None:
+            env["ANTHROPIC_BASE_URL"] = desk.base()
+        ends_ns = ends_ns // NANOSECONDS * NANOSECONDS
+        return Made(footprint, identity(desk, subject, ends_ns), "ANTHROPIC_IDENTITY_TOKEN", env, ends_ns)
+
+
+def _found_key(key: Mapping[str, Any]) -> Found:
+    scope, principal = key.get("scope") or {}, key.get("principal") or {}
+    workspace = scope.get("workspace_id")
+    return Found(
+        Footprint({} if workspace is None else {"workspace": str(workspace)}, str(key["id"])),
+        str(key.get("name") or ""),
+        _PRESENCES.get(str(key.get("status")), Presence.LIVE),
+        created_at_ns=moment(key.get("created_at")),
+        owner=principal.get("user_id") or principal.get("service_account_id"),
+        hint=key.get("partial_key_hint"),
+        terms=Terms(expires_at_ns=moment(key.get("expires_at"))),
+    )
+
+
+def _found_workspace(workspace: Mapping[str, Any]) -> Found:
+    presence = Presence.GONE if archived(workspace) else Presence.LIVE
+    place = {"workspace": str(workspace["id"])}
+    return Found(Footprint(place), str(workspace.get("name")), presence, created_at_ns=moment(workspace.get("created_at")))
+
+
+def _found_rule(rule: Mapping[str, Any]) -> Found:
+    target = rule.get("target") or {}
+    places = {"service_account": str(target.get("service_account_id"))}
+    for workspace in (rule.get("workspace_ids") or [])[:1]:
+        places["workspace"] = str(workspace)
+    return Found(
+        Footprint(places, str(rule["id"])),
+        str(rule.get("name")),
+        Presence.GONE if archived(rule) else Presence.LIVE,
+        created_at_ns=moment(rule.get("created_at")),
+        owner=target.get("service_account_name"),
+    )
+
+
+ANTHROPIC_ADMIN = AnthropicProvisioner()

@@ -1,0 +1,149 @@
+"""What an Azure account says, and what KeyGate makes of it. Pure."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from fnmatch import fnmatchcase
+from typing import Any
+from urllib.parse import quote
+
+from keygate.kit.clock import NANOSECONDS, from_ns, to_ns
+from keygate.kit.secret import Secret
+from keygate.vendors.admin.azure.facts import DEFAULT_CAPACITY, UNIT
+from keygate.vendors.admin.errors import NotFound, Rejected
+from keygate.vendors.admin.interface import Footprint, SpendRow, Terms
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    name: str
+    sku: str
+    capacity: int
+    model: str
+    version: str
+    state: str
+
+    @classmethod
+    def of(cls, body: Mapping[str, Any]) -> Deployment:
+        sku, properties = body.get("sku") or {}, properties_of(body)
+        model = properties.get("model") or {}
+        return cls(
+            str(body.get("name")),
+            str(sku.get("name")),
+            int(sku.get("capacity") or 0),
+            str(model.get("name")),
+            str(model.get("version")),
+            str(properties.get("provisioningState")),
+        )
+
+
+SLOTS = ("Key1", "Key2")
+
+
+def slot_of(generation: int) -> str:
+    return SLOTS[(generation + 1) % 2]
+
+
+def tag_of(slot: str) -> str:
+    return f"keygate-{slot.lower()}"
+
+
+def digest_of(value: Secret) -> str:
+    """64 bits of a SHA-256: tells values apart, and gives nothing of a random one away."""
+    return hashlib.sha256(value.open().encode()).hexdigest()[:16]
+
+
+def key_id(generation: int, slot: str, value: Secret) -> str:
+    return f"{generation}-{slot}-{digest_of(value)}"
+
+
+def parts_of(key: str) -> tuple[int, str, str]:
+    generation, slot, digest = [*key.split("-"), "", ""][:3]
+    if not generation.isdecimal() or slot not in SLOTS:
+        raise NotFound(f"{key} is no key of an Azure account")
+    return int(generation), slot, digest
+
+
+def name_of(footprint: Footprint) -> str:
+    name = footprint.place.get("account", "")
+    if not name:
+        raise NotFound("the footprint names no account")
+    return quote(name)
+
+
+def properties_of(body: Mapping[str, Any]) -> Mapping[str, Any]:
+    properties = body.get("properties")
+    return properties if isinstance(properties, dict) else {}
+
+
+def tags_of(body: Mapping[str, Any]) -> dict[str, str]:
+    tags = body.get("tags")
+    return {str(name): str(value) for name, value in tags.items()} if isinstance(tags, dict) else {}
+
+
+def created_at(body: Mapping[str, Any]) -> int | None:
+    try:
+        return to_ns(datetime.fromisoformat(str(properties_of(body).get("dateCreated"))))
+    except ValueError:
+        return None
+
+
+def models_of(models: Sequence[str] | None) -> tuple[str, ...]:
+    if not models:
+        raise Rejected("Azure has no `all models`: name the models to deploy, as Azure names them (`gpt-4o-mini`)")
+    return tuple(models)
+
+
+def capacity_of(terms: Terms) -> int | None:
+    tokens = terms.tokens_per_minute
+    if tokens is None:
+        return None
+    if tokens < UNIT or tokens % UNIT:
+        near = max(UNIT, tokens // UNIT * UNIT)
+        raise Rejected(f"Azure counts tokens per minute in steps of {UNIT}: ask for {near} instead of {tokens}")
+    return tokens // UNIT
+
+
+def wanted_of(terms: Terms) -> dict[str, int]:
+    return dict.fromkeys(models_of(terms.models), capacity_of(terms) or DEFAULT_CAPACITY)
+
+
+def terms_of(deployments: Sequence[Deployment]) -> Terms:
+    """What is in force. Where capacities differ the largest is told: the key may do that much somewhere."""
+    tokens = max((each.capacity * UNIT for each in deployments), default=None)
+    return Terms(models=tuple(sorted(each.model for each in deployments)), tokens_per_minute=tokens)
+
+
+def allows(permissions: Sequence[Mapping[str, Any]], action: str) -> bool:
+    """Azure's rule: some assignment's `actions` match and its `notActions` don't; case doesn't count."""
+
+    def matches(patterns: Any) -> bool:
+        return isinstance(patterns, list) and any(fnmatchcase(action.lower(), str(pattern).lower()) for pattern in patterns)
+
+    return any(matches(each.get("actions")) and not matches(each.get("notActions")) for each in permissions)
+
+
+def day_of(moment_ns: int, *, end: bool = False) -> str:
+    day = from_ns(moment_ns).date().isoformat()
+    return f"{day}T23:59:59Z" if end else f"{day}T00:00:00Z"
+
+
+def spend_rows(properties: Mapping[str, Any]) -> list[SpendRow]:
+    """Rows by the columns' names: Azure promises no order of them."""
+    names = [str(column.get("name")) for column in properties.get("columns") or ()]
+    rows = []
+    for values in properties.get("rows") or ():
+        row = dict(zip(names, values, strict=False))
+        currency = str(row.get("Currency", "USD"))
+        if currency != "USD":
+            raise Rejected(f"Azure bills this subscription in {currency}: KeyGate reads costs in USD only")
+        start = datetime.strptime(str(row.get("UsageDate")), "%Y%m%d").replace(tzinfo=UTC)
+        cost = row.get("Cost", row.get("totalCost", 0))
+        place = {"account": str(row.get("ResourceId", "")).rpartition("/")[2]}
+        amount = int((Decimal(str(cost)) * NANOSECONDS).to_integral_value())
+        rows.append(SpendRow(place, None, to_ns(start), to_ns(start + timedelta(days=1)), str(row.get("Meter", "")), amount))
+    return rows

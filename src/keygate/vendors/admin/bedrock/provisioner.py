@@ -1,0 +1,202 @@
+"""AWS Bedrock: one IAM user for each owner, with one inline policy (models, end) and up to two API keys.
+
+An API key is an IAM service-specific credential: it has an id and no name. The user's tag `keygate-generation` says which generation is
+being made; before it moves on, keys that are there are tagged with theirs (`keygate-key-<id>`). So a key that a crash left behind is
+known by its generation.
+"""
+
+from __future__ import annotations
+
+from keygate.vendors.admin.bedrock.facts import FACTS, RIGHTS
+from keygate.vendors.admin.bedrock.iam import Credential, Iam, User
+from keygate.vendors.admin.bedrock.policy import document, terms_of, whole_second
+from keygate.vendors.admin.errors import CeilingReached, MissingRight, NotFound, Rejected
+from keygate.vendors.admin.interface import (
+    Desk,
+    Footprint,
+    Found,
+    Made,
+    Mark,
+    Order,
+    Presence,
+    Reading,
+    Right,
+    Terms,
+    Verification,
+)
+
+_GENERATION = "keygate-generation"
+_KEY = "keygate-key-"
+_PRESENCE = {"Active": Presence.LIVE, "Inactive": Presence.DISABLED, "Expired": Presence.EXPIRED}
+
+
+class BedrockProvisioner:
+    adds_key = True
+    facts = FACTS
+
+    async def verify(self, desk: Desk) -> Verification:
+        iam = Iam(desk)
+        account, arn = await iam.caller()
+        simulated = "iam:SimulatePrincipalPolicy"
+        try:
+            held = await iam.simulate(arn, account, list(RIGHTS))
+        except MissingRight:
+            rights = tuple(Right(name, False if name == simulated else None, why) for name, why in RIGHTS.items())
+            return Verification(rights, f"AWS account {account}")
+        rights = tuple(Right(name, held.get(name), why) for name, why in RIGHTS.items())
+        notes: tuple[str, ...] = ()
+        if held.get("iam:GetAccountSummary"):
+            left, quota = await iam.users_left()
+            notes = (f"{left} of {quota} IAM users are left",)
+        return Verification(rights, f"AWS account {account}", notes)
+
+    async def create(self, desk: Desk, order: Order) -> Made:
+        iam = Iam(desk)
+        name, generation = order.mark.tag, str(order.generation)
+        age = order.options.get("age_days")
+        if age is not None and not (age.isdecimal() and 1 <= int(age) <= 36_600):
+            raise Rejected("age_days must be a whole number of days, 1 to 36600")
+        policy = document(order.terms.models, whole_second(order.terms.expires_at_ns), partition=iam.partition)
+        user = None if order.fresh else await iam.user(name)
+        if user is None:
+            left, quota = await iam.users_left()
+            if left < 1:
+                raise CeilingReached("IAM users", ceiling=quota)
+            title = {"keygate-id": order.mark.id, "keygate-title": order.title[:80]}
+            user = await iam.create_user(name, {**title, _GENERATION: generation})
+        await iam.put_policy(name, policy)
+        standing = [] if order.fresh else await iam.credentials(name)
+        if len(standing) >= 2:
+            detail = "IAM allows two Bedrock keys a user, and both stand: revoke one before the next rotation"
+            raise CeilingReached("keys of this user", detail, ceiling=2)
+        unmarked = {f"{_KEY}{each.id}": before for each in standing if (before := _generation_tag(user, each)) is not None}
+        if unmarked or user.tags.get(_GENERATION) != generation:
+            await iam.tag(name, {**unmarked, _GENERATION: generation})
+        made, secret = await iam.create_credential(name, age)
+        region = iam.setting("region")
+        return Made(
+            Footprint({"user": name}, made.id),
+            secret,
+            "AWS_BEARER_TOKEN_BEDROCK",
+            {"AWS_REGION": region, "AWS_DEFAULT_REGION": region},
+            made.expires_at_ns,
+        )
+
+    async def find(self, desk: Desk, mark: Mark) -> tuple[Found, ...]:
+        iam = Iam(desk)
+        user = await iam.user(mark.tag)
+        if user is None:
+            return ()
+        place = {"user": mark.tag}
+        found = [Found(Footprint(place), mark.tag, Presence.LIVE, created_at_ns=user.created_at_ns)]
+        for each in await iam.credentials(mark.tag):
+            generation = user.tags.get(f"{_KEY}{each.id}") or user.tags.get(_GENERATION, "")
+            number = int(generation) if generation.isdecimal() else None
+            presence = _PRESENCE.get(each.status, Presence.DISABLED)
+            found.append(Found(Footprint(place, each.id), each.id, presence, number, created_at_ns=each.created_at_ns, hint=each.alias))
+        return tuple(found)
+
+    async def read(self, desk: Desk, footprint: Footprint) -> Reading:
+        iam = Iam(desk)
+        name = _name(footprint)
+        presence = Presence.LIVE
+        if footprint.key is not None:
+            key = next((each for each in await iam.credentials(name) if each.id == footprint.key), None)
+            if key is None:
+                return Reading(Presence.GONE)
+            presence = _PRESENCE.get(key.status, Presence.DISABLED)
+        elif await iam.user(name) is None:
+            return Reading(Presence.GONE)
+        policy = await iam.policy(name)
+        terms = None if policy is None else terms_of(policy)
+        if terms is None:
+            return Reading(presence, name=name)
+        if terms.expires_at_ns is not None and terms.expires_at_ns <= desk.clock.now_ns() and presence is Presence.LIVE:
+            presence = Presence.EXPIRED
+        return Reading(presence, terms, name=name)
+
+    async def revoke(self, desk: Desk, footprint: Footprint) -> None:
+        iam = Iam(desk)
+        name, key = _name(footprint), footprint.key
+        if key is None:
+            return
+        try:
+            await iam.delete_credential(name, key)
+        except NotFound:
+            return
+        user = await iam.user(name)
+        if user is not None and f"{_KEY}{key}" in user.tags:
+            await iam.untag(name, f"{_KEY}{key}")
+
+    async def retire(self, desk: Desk, footprint: Footprint) -> None:
+        iam = Iam(desk)
+        name = _name(footprint)
+        if await iam.user(name) is None:
+            return
+        for each in await iam.credentials(name):
+            await iam.delete_credential(name, each.id)
+        await iam.delete_policies(name)
+        await iam.delete_user(name)
+
+    async def set_models(self, desk: Desk, footprint: Footprint, models: tuple[str, ...] | None) -> None:
+        iam = Iam(desk)
+        standing = await self._standing(iam, _name(footprint))
+        await iam.put_policy(_name(footprint), document(models, standing.expires_at_ns, partition=iam.partition))
+
+    async def set_expiry(self, desk: Desk, footprint: Footprint, expires_at_ns: int | None) -> None:
+        iam = Iam(desk)
+        standing = await self._standing(iam, _name(footprint))
+        await iam.put_policy(_name(footprint), document(standing.models, whole_second(expires_at_ns), partition=iam.partition))
+
+    async def set_enabled(self, desk: Desk, footprint: Footprint, *, enabled: bool) -> None:
+        if footprint.key is None:
+            raise Rejected("At AWS single keys are switched off, not users")
+        await Iam(desk).set_active(_name(footprint), footprint.key, active=enabled)
+
+    async def list_page(self, desk: Desk, cursor: str | None) -> tuple[tuple[Found, ...], str | None]:
+        """Users, and the Bedrock keys of each: a page of users, then their keys one user after the other."""
+        iam = Iam(desk)
+        users, following = await iam.users(cursor)
+        found: list[Found] = []
+        for user in users:
+            keys = await iam.credentials(user.name)
+            place = {"user": user.name}
+            if keys or user.name.startswith("kg-"):
+                found.append(Found(Footprint(place), user.name, Presence.LIVE, created_at_ns=user.created_at_ns, owner=user.arn))
+            found += [
+                Found(
+                    Footprint(place, each.id),
+                    each.id,
+                    _PRESENCE.get(each.status, Presence.DISABLED),
+                    created_at_ns=each.created_at_ns,
+                    owner=user.name,
+                    hint=each.alias,
+                )
+                for each in keys
+            ]
+        return tuple(found), following
+
+    @staticmethod
+    async def _standing(iam: Iam, name: str) -> Terms:
+        policy = await iam.policy(name)
+        terms = None if policy is None else terms_of(policy)
+        if terms is None:
+            raise Rejected(
+                f"The policy of {name} is not as KeyGate wrote it: look at it in AWS's console, then set models and end together"
+            )
+        return terms
+
+
+def _name(footprint: Footprint) -> str:
+    name = footprint.place.get("user", "")
+    if not name:
+        raise NotFound("the footprint names no IAM user")
+    return name
+
+
+def _generation_tag(user: User, key: Credential) -> str | None:
+    """The generation to write on a key that has no tag of its own; None: it has one."""
+    return None if f"{_KEY}{key.id}" in user.tags else user.tags.get(_GENERATION, "")
+
+
+BEDROCK_ADMIN = BedrockProvisioner()

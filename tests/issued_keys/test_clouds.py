@@ -1,0 +1,235 @@
+"""Azure OpenAI and AWS Bedrock through the running product; the vendors' own clients, straight at the sandbox, say what is so there."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from tests.running import ApiError, RunningKeyGate
+from tests.sdks.aws_clients import MODEL, Boto, aws_bridge
+from tests.sdks.azure_clients import GROUP, SUBSCRIPTION, TENANT, TEXT, AzureSdk, azure_bridge
+from tests.sdks.bridge import Bridge, SdkError
+
+from keygate.sandbox import SandboxServer, Vendor
+from keygate.sandbox.admin import Account, AdminFault, FaultKind
+
+__all__ = ["aws_bridge", "azure_bridge"]
+
+
+class House:
+    """KeyGate with accounts at the sandbox's Azure and AWS."""
+
+    def __init__(self, keygate: RunningKeyGate, sandbox: SandboxServer, azure: Bridge, aws: Bridge) -> None:
+        self.keygate, self.sandbox, self.call = keygate, sandbox, keygate.call
+        self.secrets = {
+            vendor: self.account(vendor).create_credential(name=f"keygate-{vendor}") for vendor in (Vendor.AZURE, Vendor.BEDROCK)
+        }
+        self.sdk = AzureSdk(azure, sandbox, self.account(Vendor.AZURE).create_credential(name="who-looks"))
+        self.boto = Boto(aws, sandbox, self.account(Vendor.BEDROCK).create_credential(name="AKIAWHOLOOKS"))
+        for vendor in self.secrets:
+            told = self.configure(vendor)
+            assert told["status"] == "ready", told
+
+    def account(self, vendor: Vendor) -> Account:
+        return self.sandbox.state.admin[vendor]
+
+    def configure(self, vendor: Vendor, *, name: str = "default", without: tuple[str, ...] = ()) -> dict[str, Any]:
+        credential = self.secrets[vendor]
+        if without:
+            credential = self.account(vendor).create_credential(name=f"poor-{vendor}", without=without)
+        if vendor is Vendor.AZURE:
+            settings = {"base_url": f"{self.sandbox.address}/azure", "tenant": TENANT, "client_id": credential.name}
+            settings |= {"subscription": SUBSCRIPTION, "resource_group": GROUP, "region": "eastus"}
+        else:
+            settings = {"base_url": f"{self.sandbox.address}/aws/iam", "access_key_id": credential.name, "region": "us-east-1"}
+        settings["calls_per_minute"] = "100000"
+        body = {"vendor": vendor, "name": name, "admin_key": credential.value, "settings": settings}
+        return self.call("POST", "/vendors/configure", body)  # type: ignore[no-any-return]  # JSON
+
+    def provision(self, vendor: Vendor, **body: Any) -> dict[str, Any]:
+        name = f"dev{time.monotonic_ns()}"
+        developer = self.call("POST", "/developers", {"name": name, "email": f"{name}@example.com"})
+        wanted = (
+            {"models": ["gpt-4o-mini"], "rate_limit_tpm": 20_000} if vendor is Vendor.AZURE else {"models": [MODEL], "expires_in_days": 90}
+        )
+        order = {"vendor": vendor, "account": "default", "developer_id": developer["id"], **wanted, **body}
+        return self.call("POST", "/keys/provision", order)  # type: ignore[no-any-return]  # JSON
+
+    def opens(self, made: dict[str, Any]) -> bool:
+        """Whether the vendor's own SDK gets an answer with what was handed out, and no KeyGate in the path."""
+        env = made["env"]
+        try:
+            if made["vendor"] == "azure":
+                endpoint = {"properties": {"endpoint": env["AZURE_OPENAI_ENDPOINT"]}}
+                return bool(self.sdk.chat(endpoint, env["AZURE_OPENAI_API_KEY"])["text"] == TEXT)
+            return self.boto.converse(env["AWS_BEARER_TOKEN_BEDROCK"]) == TEXT
+        except SdkError as error:
+            if error.status not in {401, 403, 404}:
+                raise
+            return False
+
+    def standing(self, vendor: Vendor) -> tuple[int, int]:
+        """`(containers, keys that were handed out)` at the vendor, as its own client tells."""
+        if vendor is Vendor.AZURE:
+            accounts = self.sdk.call("accounts.list_by_resource_group", GROUP)
+            gone = self.sdk.call("deleted_accounts.list")
+            tags = [each.get("tags", {}) for each in accounts]
+            return len(accounts) + len(gone), sum(bool(one.get(f"keygate-key{number}")) for one in tags for number in (1, 2))
+        users = self.boto.iam("list_users", PathPrefix="/keygate/")["Users"]
+        keys = [self.boto.iam("list_service_specific_credentials", UserName=each["UserName"]) for each in users]
+        return len(users), sum(len(each["ServiceSpecificCredentials"]) for each in keys)
+
+    def until(
+        self, key_id: str, holds: Callable[[dict[str, Any]], bool], *, meanwhile: Callable[[], None] = lambda: None
+    ) -> dict[str, Any]:
+        ends = time.monotonic() + 90
+        while True:
+            key: dict[str, Any] = self.call("GET", f"/keys/{key_id}")
+            if holds(key):
+                return key
+            meanwhile()
+            assert time.monotonic() < ends, key
+            time.sleep(0.1)
+
+
+@pytest.fixture(scope="module")
+def house(tmp_path_factory: pytest.TempPathFactory, azure_bridge: Bridge, aws_bridge: Bridge) -> Iterator[House]:
+    with SandboxServer() as sandbox, RunningKeyGate(tmp_path_factory.mktemp("house")) as keygate:
+        yield House(keygate, sandbox, azure_bridge, aws_bridge)
+
+
+VENDORS = pytest.mark.parametrize("vendor", [Vendor.AZURE, Vendor.BEDROCK])
+
+
+@VENDORS
+def test_a_key_from_provision_over_rotation_to_revocation(house: House, vendor: Vendor) -> None:
+    before = house.standing(vendor)
+    made = house.provision(vendor)
+    assert made["state"] == "active"
+    confirmed = {"models", "tokens_per_minute"} if vendor is Vendor.AZURE else {"models", "expiry"}
+    assert {term for term, standing in made["enforcement"].items() if standing == "confirmed"} == confirmed
+    assert house.opens(made)
+    if vendor is Vendor.AZURE:
+        [deployment] = house.sdk.call("deployments.list", GROUP, made["at_vendor"]["account"])
+        assert (deployment["name"], deployment["sku"]["capacity"]) == ("gpt-4o-mini", 20)
+    else:
+        document = house.boto.iam("get_user_policy", UserName=made["at_vendor"]["user"], PolicyName="keygate")["PolicyDocument"]
+        assert f"arn:aws:bedrock:*::foundation-model/{MODEL}" in document["Statement"][1]["Resource"]
+        assert document["Statement"][1]["Condition"]["DateLessThan"]["aws:CurrentTime"][:16] == made["expires_at"][:16]
+
+    turned = house.call("POST", f"/keys/{made['id']}/rotate", {"overlap_seconds": 2, "insist": True})
+    assert turned["generation"] == 2
+    assert house.opens(made), "the overlap: the former key goes on"
+    calls: list[bool] = []
+    done = house.until(made["id"], lambda key: key["state"] == "active", meanwhile=lambda: calls.append(house.opens(turned)))
+    assert done["former"] is None
+    assert calls, "there was an overlap"
+    assert all(calls), "no failed call in between"
+    assert not house.opens(made)
+    assert house.opens(turned)
+
+    ended = house.call("POST", f"/keys/{made['id']}/revoke", {"reason": "left"})
+    assert ended["state"] == "revoked"
+    assert ended["evidence"][-1]["vendor_says"] == "gone"
+    assert not house.opens(turned)
+    assert house.standing(vendor) == before
+
+
+@VENDORS
+def test_revoked_is_not_said_while_the_vendor_refuses(house: House, vendor: Vendor) -> None:
+    made = house.provision(vendor)
+    operation = "accounts.regenerate_key" if vendor is Vendor.AZURE else "DeleteServiceSpecificCredential"
+    account = house.account(vendor)
+    account.faults.append(AdminFault(operation, status=403, calls=None))
+    if vendor is Vendor.AZURE:
+        account.faults.append(AdminFault("accounts.delete", status=403, calls=None))
+    told = house.call("POST", f"/keys/{made['id']}/revoke", {"wait_seconds": 10})
+    assert told["state"] == "irrevocable"
+    assert ("regenerateKey/action" if vendor is Vendor.AZURE else "iam:DeleteServiceSpecificCredential") in told["error"]
+    assert house.opens(made)
+    account.faults.clear()
+    house.call("POST", f"/keys/{made['id']}/revoke", {"wait_seconds": 10})
+    house.until(made["id"], lambda key: key["state"] == "revoked")
+    assert not house.opens(made)
+
+
+@VENDORS
+def test_rights_that_are_missing_are_named_before_anything_is_made(house: House, vendor: Vendor) -> None:
+    before = house.standing(vendor)
+    right = "Microsoft.CognitiveServices/accounts/deployments/write" if vendor is Vendor.AZURE else "iam:PutUserPolicy"
+    told = house.configure(vendor, name="poor", without=(right,))
+    assert (told["status"], told["missing_rights"]) == ("rights_missing", [right])
+    with pytest.raises(ApiError, match=right):
+        house.provision(vendor, account="poor")
+    assert house.standing(vendor) == before
+
+
+@VENDORS
+def test_a_vendor_that_fails_half_way_keeps_nothing(house: House, vendor: Vendor) -> None:
+    before = house.standing(vendor)
+    operation = "deployments.create" if vendor is Vendor.AZURE else "CreateServiceSpecificCredential"
+    house.account(vendor).faults.append(AdminFault(operation, status=403, calls=None))
+    try:
+        with pytest.raises(ApiError, match="deployments/write" if vendor is Vendor.AZURE else "iam:CreateServiceSpecificCredential"):
+            house.provision(vendor)
+    finally:
+        house.account(vendor).faults.clear()
+    assert house.standing(vendor) == before
+
+
+@VENDORS
+def test_a_process_killed_while_the_vendor_makes_the_key_leaves_one_key_and_its_secret(house: House, vendor: Vendor) -> None:
+    """The vendor does what it was told and never answers; the process is killed then."""
+    before = house.standing(vendor)
+    operation = "accounts.list_keys" if vendor is Vendor.AZURE else "CreateServiceSpecificCredential"
+    account = house.account(vendor)
+    seen = sum(call.operation == operation for call in account.calls)
+    account.faults.append(AdminFault(operation, kind=FaultKind.STALL, performed=True))
+    made = house.provision(vendor, deliver="later", wait_seconds=0)
+    ends = time.monotonic() + 30
+    while sum(call.operation == operation for call in account.calls) == seen:
+        assert time.monotonic() < ends
+        time.sleep(0.05)
+    house.keygate.kill()
+    house.keygate.start()
+    house.keygate.sign_in()
+    house.until(made["id"], lambda key: key["state"] == "active")
+    after = house.standing(vendor)
+    assert (after[0] - before[0], after[1] - before[1]) == (1, 1)
+    link = house.call("POST", f"/keys/{made['id']}/link", {"expires_in_seconds": 60})
+    opened = house.call("POST", "/keys/deliveries", {"token": link["token"]})
+    env = {"AZURE_OPENAI_ENDPOINT": f"{house.sandbox.address}/azure/accounts/", **opened["env"]}
+    assert house.opens({"vendor": vendor, "env": env})
+
+
+def test_a_term_that_the_vendor_cannot_enforce_is_refused_with_the_reason(house: House) -> None:
+    with pytest.raises(ApiError, match="Azure caps no spend"):
+        house.provision(Vendor.AZURE, budget_usd="5.00")
+    with pytest.raises(ApiError, match="AWS caps no spend"):
+        house.provision(Vendor.BEDROCK, budget_usd="5.00")
+
+
+def test_a_full_region_is_told_and_another_one_serves(house: House) -> None:
+    account = house.account(Vendor.AZURE)
+    settings = account.settings
+    account.settings = settings.with_changes({"ceilings": {"accounts": house.standing(Vendor.AZURE)[0]}})
+    try:
+        with pytest.raises(ApiError, match="another region"):
+            house.provision(Vendor.AZURE)
+        made = house.provision(Vendor.AZURE, options={"region": "swedencentral"})
+        assert house.opens(made)
+    finally:
+        account.settings = settings
+
+
+def test_neither_admin_credentials_nor_issued_keys_stand_anywhere_in_the_clear(house: House) -> None:
+    made = [house.provision(vendor) for vendor in house.secrets]
+    for each in made:
+        house.call("POST", f"/keys/{each['id']}/revoke")
+    texts = [house.keygate.log.read_bytes(), *(each.read_bytes() for each in house.keygate.data_dir.rglob("*") if each.is_file())]
+    texts += [json.dumps(house.call("GET", path)).encode() for path in ("/audit", "/keys", "/vendors/accounts", "/events")]
+    for secret in (*(each.value for each in house.secrets.values()), *(str(each["key"]) for each in made)):
+        assert not [text for text in texts if secret.encode() in text]

@@ -1,0 +1,200 @@
+"""Google and xAI through the running product; Google's own clients, straight at the sandbox, say what is so at the vendor."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import httpx
+import pytest
+from tests.running import ApiError, RunningKeyGate
+from tests.sdks.bridge import Bridge, SdkError
+from tests.sdks.google_clients import admin_client, genai_client
+
+from keygate.sandbox import SandboxServer, Vendor
+from keygate.sandbox.admin.google.api import BILLING_ACCOUNT, PARENT, PROJECT, cloud_of
+
+__all__ = ["admin_client", "genai_client"]
+
+GEMINI = "generativelanguage.googleapis.com"
+TEXT = "This answer comes from the sandbox of KeyGate: no vendor was asked, nothing was paid."
+
+
+class House:
+    """KeyGate with accounts at the sandbox's Google and xAI."""
+
+    def __init__(self, keygate: RunningKeyGate, sandbox: SandboxServer, admin: Bridge, genai: Bridge) -> None:
+        self.keygate, self.sandbox, self.call = keygate, sandbox, keygate.call
+        self._admin, self._genai = admin, genai
+        self.admin_key = self.new_admin()
+        self._asks = self.new_admin()
+        settings = {"base_url": sandbox.google_base_url, "project": PROJECT, "calls_per_minute": "100000"}
+        own = {**settings, "parent": PARENT, "billing_account": BILLING_ACCOUNT}
+        for name, wanted in (("shared", settings), ("own", own)):
+            told = self.call(
+                "POST", "/vendors/configure", {"vendor": "google", "name": name, "admin_key": self.admin_key, "settings": wanted}
+            )
+            assert told["status"] == "ready", told
+
+    def new_admin(self, *without: str) -> str:
+        """A Google administrator's key file."""
+        state = self.sandbox.state.admin
+        body = {"without": list(without), "token_uri": f"{self.sandbox.address}/google/oauth2/token"}
+        made: str = state.api(Vendor.GOOGLE).console(state[Vendor.GOOGLE], "admin_key", body)["credentials"]
+        return made
+
+    def provision(self, vendor: str = "google", **body: Any) -> dict[str, Any]:
+        name = f"dev{time.monotonic_ns()}"
+        developer = self.call("POST", "/developers", {"name": name, "email": f"{name}@example.com"})
+        return self.call("POST", "/keys/provision", {"vendor": vendor, "developer_id": developer["id"], **body})  # type: ignore[no-any-return]  # JSON
+
+    def google(self, service: str, version: str, method: str, **arguments: Any) -> Any:
+        request = {"service": service, "version": version, "method": method, "arguments": arguments}
+        return self._admin.call(base=self.sandbox.google_base_url, credentials=self._asks, **request)["answer"]
+
+    def answers(self, key: str) -> bool:
+        """Whether google-genai gets an answer with this key, straight at the vendor."""
+        try:
+            return bool(self._genai.call(base=self.sandbox.google_base_url, key=key, prompt="Hello")["text"] == TEXT)
+        except SdkError:
+            return False
+
+    def until(
+        self, key_id: str, holds: Callable[[dict[str, Any]], bool], *, meanwhile: Callable[[], None] = lambda: None
+    ) -> dict[str, Any]:
+        ends = time.monotonic() + 60
+        while True:
+            key: dict[str, Any] = self.call("GET", f"/keys/{key_id}")
+            if holds(key):
+                return key
+            meanwhile()
+            assert time.monotonic() < ends, key
+            time.sleep(0.1)
+
+
+@pytest.fixture(scope="module")
+def house(tmp_path_factory: pytest.TempPathFactory, admin_client: Bridge, genai_client: Bridge) -> Iterator[House]:
+    with SandboxServer() as sandbox, RunningKeyGate(tmp_path_factory.mktemp("house")) as keygate:
+        yield House(keygate, sandbox, admin_client, genai_client)
+
+
+def test_google_key_from_provision_to_revocation(house: House) -> None:
+    made = house.provision(account="own", budget_usd="12.50", rate_limit_rpm=120, expires_in_days=90)
+    assert made["state"] == "active"
+    assert made["enforcement"]["budget"] == made["enforcement"]["requests_per_minute"] == "confirmed"
+    assert made["env"]["GEMINI_API_KEY"] == made["key"]
+    assert house.answers(made["key"]), "with no KeyGate in the path"
+
+    project = made["at_vendor"]["project"]
+    parent = f"billingAccounts/{BILLING_ACCOUNT}"
+    [budget] = house.google("billingbudgets", "v1", "billingAccounts.budgets.list", parent=parent, scope=f"projects/{project}")["budgets"]
+    assert budget["amount"]["specifiedAmount"] == {"currencyCode": "USD", "units": "12", "nanos": 500_000_000}
+    assert budget["spendCap"]["outputState"] == "CONFIGURED"
+    limit = f"projects/{project}/services/{GEMINI}/consumerQuotaMetrics/{GEMINI}%2Fgenerate_content_requests/limits/%2Fmin%2Fproject"
+    quota = house.google("serviceusage", "v1beta1", "services.consumerQuotaMetrics.limits.get", name=limit)
+    assert quota["quotaBuckets"][0]["effectiveLimit"] == "120"
+
+    turned = house.call("POST", f"/keys/{made['id']}/rotate", {"overlap_seconds": 2})
+    assert turned["generation"] == 2
+    calls: list[bool] = []
+
+    def work() -> None:
+        """A service goes over to the new key while the old one still works."""
+        calls.append(house.answers(turned["key"]))
+
+    assert house.answers(made["key"])
+    done = house.until(made["id"], lambda key: key["state"] == "active", meanwhile=work)
+    assert done["former"] is None
+    assert calls, "there was an overlap"
+    assert all(calls), "no failed call in between"
+    assert not house.answers(made["key"])
+    assert house.answers(turned["key"])
+
+    ended = house.call("POST", f"/keys/{made['id']}/revoke", {"reason": "left"})
+    assert ended["state"] == "revoked"
+    assert ended["evidence"][-1]["vendor_says"] == "gone"
+    assert not house.answers(turned["key"])
+    shown = house.google("cloudresourcemanager", "v3", "projects.list", parent=PARENT).get("projects", [])
+    assert project not in [each["projectId"] for each in shown]
+
+
+def test_google_key_in_the_shared_project_leaves_nothing_behind(house: House) -> None:
+    made = house.provision(account="shared")
+    assert house.answers(made["key"])
+    email = made["at_vendor"]["service_account"]
+    name = f"projects/{PROJECT}/serviceAccounts/{email}"
+    assert house.google("iam", "v1", "projects.serviceAccounts.get", name=name)["email"] == email
+    assert house.call("POST", f"/keys/{made['id']}/revoke")["state"] == "revoked"
+    assert not house.answers(made["key"])
+    with pytest.raises(SdkError) as caught:
+        house.google("iam", "v1", "projects.serviceAccounts.get", name=name)
+    assert caught.value.code == 404
+    assert "keys" not in house.google("apikeys", "v2", "projects.locations.keys.list", parent=f"projects/{PROJECT}/locations/global")
+
+
+def test_google_budget_in_the_shared_project_fails_with_the_remedy_and_leaves_nothing(house: House) -> None:
+    with pytest.raises(ApiError, match="billing_account"):
+        house.provision(account="shared", budget_usd="5.00")
+    cloud = cloud_of(house.sandbox.state.admin[Vendor.GOOGLE])
+    assert not [each for each in cloud.accounts.values() if each.account_id.startswith("kg-") and each.deleted_at is None]
+
+
+def test_google_rights_that_are_missing_are_named_one_by_one(house: House) -> None:
+    poor = house.new_admin("apikeys.keys.create", "iam.serviceAccounts.disable")
+    settings = {"base_url": house.sandbox.google_base_url, "project": PROJECT}
+    body = {"vendor": "google", "name": "poor", "admin_key": poor, "settings": settings}
+    told = house.call("POST", "/vendors/configure", body)
+    assert (told["status"], told["missing_rights"]) == ("rights_missing", ["iam.serviceAccounts.disable", "apikeys.keys.create"])
+    with pytest.raises(ApiError, match=r"iam\.serviceAccounts\.disable, apikeys\.keys\.create"):
+        house.provision(account="poor")
+
+
+def test_google_failing_half_way_is_undone(house: House) -> None:
+    faults = f"{house.sandbox.address}/_sandbox/admin/google/faults"
+    fault = {"operation": "apikeys.keys.create", "status": 403, "message": "no", "calls": None}
+    assert httpx.post(faults, json=fault, timeout=10).status_code == 201
+    try:
+        with pytest.raises(ApiError, match=r"apikeys\.keys\.create"):
+            house.provision(account="shared")
+    finally:
+        httpx.delete(faults, timeout=10)
+    cloud = cloud_of(house.sandbox.state.admin[Vendor.GOOGLE])
+    assert not [each for each in cloud.accounts.values() if each.account_id.startswith("kg-") and each.deleted_at is None]
+
+
+def test_xai_key_from_provision_to_revocation(house: House) -> None:
+    admin = house.sandbox.state.admin[Vendor.XAI].create_credential().value
+    settings = {"base_url": f"{house.sandbox.address}/xai", "calls_per_minute": "100000"}
+    told = house.call("POST", "/vendors/configure", {"vendor": "xai", "admin_key": admin, "settings": settings})
+    assert told["status"] == "ready"
+    with pytest.raises(ApiError, match="allow_unenforced"):
+        house.provision("xai", budget_usd="5.00")
+    made = house.provision("xai", rate_limit_rpm=50, models=["grok-3"], expires_in_days=30)
+    assert set(made["enforcement"].values()) == {"confirmed"}
+
+    def status() -> int:
+        body = {"model": "grok-3", "messages": [{"role": "user", "content": "Hello"}]}
+        headers = {"authorization": f"Bearer {made['key']}"}
+        return httpx.post(f"{house.sandbox.xai_base_url}/chat/completions", json=body, headers=headers, timeout=10).status_code
+
+    assert status() == 200
+    assert house.call("POST", f"/keys/{made['id']}/revoke")["state"] == "revoked"
+    assert status() == 401
+
+
+def test_vendor_without_an_api_for_keys_says_so_and_what_instead(house: House) -> None:
+    with pytest.raises(ApiError, match=r"Groq has no API that makes keys.*virtual key") as caught:
+        house.provision("groq")
+    assert caught.value.status == 409
+
+
+def test_neither_the_admins_private_key_nor_an_issued_one_stands_anywhere_in_the_clear(house: House) -> None:
+    made = house.provision(account="shared")
+    private = json.loads(house.admin_key)["private_key"].splitlines()[5]
+    house.call("POST", f"/keys/{made['id']}/revoke")
+    texts = [house.keygate.log.read_bytes(), *(each.read_bytes() for each in house.keygate.data_dir.rglob("*") if each.is_file())]
+    texts += [json.dumps(house.call("GET", path)).encode() for path in ("/audit", "/keys", "/vendors/accounts", "/events")]
+    for secret in (private, made["key"]):
+        assert not [text for text in texts if secret.encode() in text]
