@@ -14,16 +14,18 @@ from tests.issued_keys.workshop import Workshop, stranger
 from keygate.errors import Conflict, InvalidInput, NotFound, UpstreamFailed
 from keygate.identities import Actor
 from keygate.issued_keys import State
+from keygate.issued_keys.inventory.adopting import Adopted, Adoption
 from keygate.issued_keys.inventory.judging import marked
 from keygate.issued_keys.inventory.model import Finding, Kind, ScanState, Standing, Wanted
-from keygate.issued_keys.inventory.service import Adoption, How
+from keygate.issued_keys.inventory.service import How
 from keygate.issued_keys.model import Enforcement
 from keygate.kit.clock import NANOSECONDS, ManualClock
 from keygate.kit.database import Database
 from keygate.kit.ids import ALPHABET, base62, new_id
 from keygate.kit.money import NANO
+from keygate.kit.secret import Secret
 from keygate.policies import Place, Scope
-from keygate.sandbox import SandboxServer
+from keygate.sandbox import SandboxServer, Vendor
 from keygate.vendors.admin import Desk, Footprint, Mark, Presence
 from keygate.vendors.admin.openai import OpenAIProvisioner
 
@@ -257,13 +259,13 @@ async def test_an_adopted_key_ends_with_its_owner_and_nothing_else_does(workshop
     await workshop.scan()
     item = (await workshop.items())[hand]
     dev = await workshop.developer("dora")
-    adopted = await workshop.stock.inventory.adopt(workshop.owner, item.id, Adoption(Place(Scope.DEVELOPER, dev.id)))
+    adopted = await workshop.stock.adoptions.adopt(workshop.owner, item.id, Adoption(Place(Scope.DEVELOPER, dev.id)))
     assert (adopted.item.standing, adopted.item.issued_key_id) == (Standing.ADOPTED, adopted.key.id)
     assert adopted.renamed is False
     assert "1 other keys stand in the same project" in (adopted.note or "")
     assert adopted.key.name == "dora"
     with pytest.raises(Conflict, match="adopted already"):
-        await workshop.stock.inventory.adopt(workshop.owner, item.id, Adoption(None))
+        await workshop.stock.adoptions.adopt(workshop.owner, item.id, Adoption(None))
     with pytest.raises(Conflict, match="made by hand"):
         await workshop.orders.keys.rotate(workshop.owner, adopted.key.id, overlap_seconds=0, quiet_seconds=0)
     assert workshop.works(secret)
@@ -285,7 +287,7 @@ async def test_an_adopted_key_ends_at_its_time_and_its_end_is_told_before(worksh
     await workshop.scan()
     item = (await workshop.items())[hand]
     ends = workshop.clock.now_ns() + 60 * DAY * NANOSECONDS
-    adopted = await workshop.stock.inventory.adopt(workshop.owner, item.id, Adoption(None, expires_at_ns=ends, name="notebook"))
+    adopted = await workshop.stock.adoptions.adopt(workshop.owner, item.id, Adoption(None, expires_at_ns=ends, name="notebook"))
     assert adopted.key.enforcement["expiry"] is Enforcement.NOT_ENFORCED
     sent = []
     for _ in range(61):
@@ -303,7 +305,7 @@ async def test_an_end_that_was_moved_is_told_again_by_the_new_end(workshop: Work
     await workshop.scan()
     item = (await workshop.items())[hand]
     ends = workshop.clock.now_ns() + 40 * DAY * NANOSECONDS
-    adopted = await workshop.stock.inventory.adopt(workshop.owner, item.id, Adoption(None, expires_at_ns=ends, remind_days=[7]))
+    adopted = await workshop.stock.adoptions.adopt(workshop.owner, item.id, Adoption(None, expires_at_ns=ends, remind_days=[7]))
     await workshop.orders.keys.extend(workshop.owner, adopted.key.id, expires_at_ns=ends + 100 * DAY * NANOSECONDS)
     workshop.clock.advance(35 * DAY)
     await workshop.stock.reminders.tick()
@@ -317,7 +319,7 @@ async def test_a_key_alone_in_its_project_is_renamed_and_known_by_its_mark(works
     project = (await workshop.console("POST", "/projects", {"name": "skunkworks"}))["id"]
     hand, secret = workshop.by_hand("notebook", project_id=project)
     await workshop.scan()
-    adopted = await workshop.stock.inventory.adopt(workshop.owner, (await workshop.items())[hand].id, Adoption(None, name="notebook"))
+    adopted = await workshop.stock.adoptions.adopt(workshop.owner, (await workshop.items())[hand].id, Adoption(None, name="notebook"))
     assert adopted.renamed
     assert (await workshop.console("GET", f"/projects/{project}"))["name"] == f"{adopted.key.mark.tag} notebook"
     await workshop.scan()
@@ -336,14 +338,61 @@ async def test_what_cannot_be_adopted_is_refused(workshop: Workshop) -> None:
     await workshop.scan()
     items = await workshop.items()
     with pytest.raises(Conflict, match="ours already"):
-        await workshop.stock.inventory.adopt(workshop.owner, (await workshop.item_of(ours)).id, Adoption(None))
+        await workshop.stock.adoptions.adopt(workshop.owner, (await workshop.item_of(ours)).id, Adoption(None))
     with pytest.raises(Conflict, match="Only keys"):
-        await workshop.stock.inventory.adopt(workshop.owner, items["proj_default"].id, Adoption(None))
+        await workshop.stock.adoptions.adopt(workshop.owner, items["proj_default"].id, Adoption(None))
     with pytest.raises(InvalidInput, match="no longer active"):
-        await workshop.stock.inventory.adopt(workshop.owner, items[hand].id, Adoption(Place(Scope.DEVELOPER, gone.id)))
+        await workshop.stock.adoptions.adopt(workshop.owner, items[hand].id, Adoption(Place(Scope.DEVELOPER, gone.id)))
     await workshop.console("DELETE", f"/projects/proj_default/api_keys/{hand}")
     with pytest.raises(Conflict, match="gone by now"):
-        await workshop.stock.inventory.adopt(workshop.owner, items[hand].id, Adoption(None))
+        await workshop.stock.adoptions.adopt(workshop.owner, items[hand].id, Adoption(None))
+
+
+# Vendors without an API for keys
+
+
+async def entered(workshop: Workshop, **adoption: object) -> tuple[str, Adopted]:
+    value = workshop.sandbox.state.create_key(Vendor.OPENAI).value
+    settings = {"base_url": workshop.sandbox.openai_base_url}
+    wanted = Adoption(**{"owner": None, **adoption})  # type: ignore[arg-type]
+    made = await workshop.stock.adoptions.enter(workshop.owner, vendor="groq", secret=Secret(value), settings=settings, adoption=wanted)
+    return value, made
+
+
+async def test_a_key_of_a_vendor_without_an_api_is_watched_and_its_rotation_is_a_checklist(workshop: Workshop) -> None:
+    value, made = await entered(workshop, name="groq of search")
+    assert (made.item.standing, made.item.presence, made.key.name) == (Standing.ADOPTED, Presence.LIVE, "groq of search")
+    assert any("console.groq.com" in step for step in made.checklist)
+    with pytest.raises(Conflict, match="here already"):
+        await workshop.stock.adoptions.enter(workshop.owner, vendor="groq", secret=Secret(value), settings={}, adoption=Adoption(None))
+    settings = {"base_url": workshop.sandbox.openai_base_url}
+    with pytest.raises(InvalidInput, match="does not take this key"):
+        await workshop.stock.adoptions.enter(
+            workshop.owner, vendor="groq", secret=Secret("gsk_unknown0000000"), settings=settings, adoption=Adoption(None)
+        )
+    with pytest.raises(Conflict, match="found in the inventory"):
+        await workshop.stock.adoptions.enter(workshop.owner, vendor="openai", secret=Secret("x"), settings={}, adoption=Adoption(None))
+    workshop.sandbox.state.revoke_key(value)
+    workshop.clock.advance(DAY)
+    await workshop.stock.inventory.scan(workshop.owner, made.item.account_id)
+    await workshop.stock.scanner.tick()
+    item = await workshop.stock.inventory.get(workshop.owner, made.item.id)
+    assert (item.presence, item.findings) == (Presence.GONE, (Finding.MISSING,))
+
+
+async def test_it_is_revoked_only_once_the_vendor_refuses_it(workshop: Workshop) -> None:
+    dev = await workshop.developer("dora")
+    value, made = await entered(workshop, owner=Place(Scope.DEVELOPER, dev.id))
+    await workshop.developers.deactivate(workshop.owner, dev.id)
+    await workshop.orders.operations.tick()
+    stuck = await workshop.orders.keys.get(workshop.owner, made.key.id)
+    assert stuck.state is State.IRREVOCABLE
+    assert "only a person can end it" in (stuck.error or "")
+    workshop.sandbox.state.revoke_key(value)
+    workshop.clock.advance(3_600)
+    await workshop.orders.operations.tick()
+    done = await workshop.orders.keys.get(workshop.owner, made.key.id)
+    assert (done.state, done.evidence[0]["vendor_says"]) == (State.REVOKED, "gone")
 
 
 # Disabling and accepting
@@ -426,7 +475,7 @@ async def test_another_organisation_sees_and_does_nothing(workshop: Workshop) ->
     assert await inventory.scans(other, before=None, limit=9) == []
     for call in (
         inventory.get(other, item.id),
-        inventory.adopt(other, item.id, Adoption(None)),
+        workshop.stock.adoptions.adopt(other, item.id, Adoption(None)),
         inventory.disable(other, item.id, how=How.REVOKE, reason="x"),
         inventory.accept(other, item.id, reason="x"),
         inventory.repair(other, item.id),

@@ -15,6 +15,7 @@ from keygate.issued_keys.bulk.jobs import jobs as bulk_jobs
 from keygate.issued_keys.bulk.repository import BulkRepository
 from keygate.issued_keys.bulk.runner import BulkRunner
 from keygate.issued_keys.bulk.service import BulkService
+from keygate.issued_keys.inventory.adopting import AdoptionService
 from keygate.issued_keys.inventory.assessment import Eyes
 from keygate.issued_keys.inventory.jobs import jobs as inventory_jobs
 from keygate.issued_keys.inventory.reminding import Reminders
@@ -83,6 +84,7 @@ class Stocktaking:
     bulk: BulkService
     runner: BulkRunner
     inventory: InventoryService
+    adoptions: AdoptionService
     scanner: Scanner
     reminders: Reminders
 
@@ -92,7 +94,7 @@ class Stocktaking:
 
     @property
     def services(self) -> dict[type, object]:
-        return {BulkService: self.bulk, InventoryService: self.inventory}
+        return {BulkService: self.bulk, InventoryService: self.inventory, AdoptionService: self.adoptions}
 
 
 async def stocktaking(
@@ -146,10 +148,17 @@ async def stocktaking(
         scanner=scanner,
         keys=issuing.keys,
         operations=issuing.operations,
+        audit=base.audit,
+        sleep=sleep,
+    )
+    adoptions = AdoptionService(
+        eyes,
+        accounts=issuing.accounts,
         owners=OwnerDirectory(owners),
+        digest_key=base.digest_key,
         audit=base.audit,
         sleep=sleep,
     )
     await runner.recover()
     await scanner.recover()
-    return Stocktaking(bulk, runner, inventory, scanner, Reminders(eyes))
+    return Stocktaking(bulk, runner, inventory, adoptions, scanner, Reminders(eyes))

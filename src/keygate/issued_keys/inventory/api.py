@@ -7,12 +7,14 @@ from typing import Annotated, Any
 from fastapi import Depends, Path, Query
 
 from keygate.identities import Actor
+from keygate.issued_keys.inventory.adopting import AdoptionService
 from keygate.issued_keys.inventory.model import Finding, Kind, Standing, Wanted
 from keygate.issued_keys.inventory.schemas import (
     AcceptIn,
     AdoptedOut,
     AdoptIn,
     DisableIn,
+    EnterIn,
     ItemOut,
     ScanIn,
     ScanOut,
@@ -23,11 +25,13 @@ from keygate.issued_keys.inventory.schemas import (
 from keygate.issued_keys.inventory.service import InventoryService
 from keygate.kit.clock import Clock
 from keygate.kit.routes import Page, PageQuery, Routes, current_actor, service
+from keygate.kit.secret import Secret
 
 routes = Routes("/inventory", tag="inventory")
 
 _Actor = Annotated[Actor, Depends(current_actor)]
 _Inventory = Annotated[InventoryService, service(InventoryService)]
+_Adoptions = Annotated[AdoptionService, service(AdoptionService)]
 _Clock = Annotated[Clock, service(Clock)]
 _Id = Annotated[str, Path(max_length=40, pattern=r"^[A-Za-z0-9_]+$")]
 _IdQuery = Annotated[str | None, Query(max_length=40, pattern=r"^[A-Za-z0-9_]+$")]
@@ -78,6 +82,15 @@ async def begin_inventory_scan(actor: _Actor, inventory: _Inventory, body: ScanI
     return ScansOut(items=[ScanOut.of(scan) for scan in await inventory.scan(actor, None if body is None else body.account)])
 
 
+@routes.post("/by-hand", permission="inventory.write", status_code=201, responses=_STATE | _VENDOR)
+async def enter_key_by_hand(body: EnterIn, actor: _Actor, adoptions: _Adoptions, clock: _Clock) -> AdoptedOut:
+    """A key of a vendor that has no API for keys: tried there, sealed, and watched from now on; the answer holds the checklist of its
+    rotation. Revoking it tells a person to delete it, and is done once the vendor refuses it."""
+    secret = Secret(body.secret.get_secret_value().strip())
+    adoption = body.adoption(clock.now_ns())
+    return AdoptedOut.told(await adoptions.enter(actor, vendor=body.vendor, secret=secret, settings=body.settings, adoption=adoption))
+
+
 @routes.get("/{item_id}", permission="inventory.read", responses=_ABSENT)
 async def get_inventory_item(item_id: _Id, actor: _Actor, inventory: _Inventory) -> ItemOut:
     """One thing at a vendor."""
@@ -85,9 +98,9 @@ async def get_inventory_item(item_id: _Id, actor: _Actor, inventory: _Inventory)
 
 
 @routes.post("/{item_id}/adopt", permission="inventory.write", responses=_ABSENT | _STATE | _VENDOR)
-async def adopt_inventory_item(item_id: _Id, body: AdoptIn, actor: _Actor, inventory: _Inventory, clock: _Clock) -> AdoptedOut:
+async def adopt_inventory_item(item_id: _Id, body: AdoptIn, actor: _Actor, adoptions: _Adoptions, clock: _Clock) -> AdoptedOut:
     """A key that somebody made by hand gets an owner, an end and reminders here; from now on it is revoked with its owner."""
-    return AdoptedOut.told(await inventory.adopt(actor, item_id, body.adoption(clock.now_ns())))
+    return AdoptedOut.told(await adoptions.adopt(actor, item_id, body.adoption(clock.now_ns())))
 
 
 @routes.post("/{item_id}/disable", permission="inventory.write", responses=_ABSENT | _STATE | _VENDOR)

@@ -34,6 +34,11 @@ class ScanLost(Exception):
     """Another process works on this scan now."""
 
 
+def can_look(provisioner: Provisioner | None) -> bool:
+    """Whether there is a list, or keys that were entered one by one and can be asked about."""
+    return isinstance(provisioner, Lists) or (provisioner is not None and provisioner.facts.adopt_only)
+
+
 class Look:
     def __init__(self, eyes: Eyes, scan: Scan) -> None:
         self._eyes = eyes
@@ -44,11 +49,11 @@ class Look:
         async with eyes.database.read() as connection:
             account = await eyes.accounts.get(connection, scan.organization_id, scan.account_id)
         provisioner = eyes.provisioners.get(scan.vendor)
-        if account is None or provisioner is None or not isinstance(provisioner, Lists):
+        if account is None or provisioner is None or not can_look(provisioner):
             await self.failed("the vendor account is gone, or this vendor lists nothing", lasting=True)
             return
         desk = await eyes.desks.open(account)
-        while self.scan.state is ScanState.LISTING:
+        while self.scan.state is ScanState.LISTING and isinstance(provisioner, Lists):
             await self._page(provisioner, desk)
         await self._vanished(provisioner, desk)
         await self._unlisted(provisioner, desk)

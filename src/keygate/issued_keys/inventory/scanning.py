@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 from keygate.errors import KeyGateError
 from keygate.issued_keys.inventory.assessment import Eyes
-from keygate.issued_keys.inventory.looking import CLAIM_NS, Look, ScanLost
+from keygate.issued_keys.inventory.looking import CLAIM_NS, Look, ScanLost, can_look
 from keygate.issued_keys.inventory.model import FIRST_SCAN_NS, SCAN_EVERY_NS, Scan, ScanState
 from keygate.kit.ids import new_id
 from keygate.vault import EnvelopeBroken
-from keygate.vendors.admin import Lists, NotFound, ProvisionerError
+from keygate.vendors.admin import NotFound, ProvisionerError
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection
@@ -35,7 +35,7 @@ class Scanner:
         async with eyes.database.read() as connection:
             due = await eyes.repository.accounts_to_scan(connection, before_ns=now - SCAN_EVERY_NS, made_before_ns=now - FIRST_SCAN_NS)
         for organization_id, account_id, vendor in due:
-            if isinstance(eyes.provisioners.get(vendor), Lists):
+            if can_look(eyes.provisioners.get(vendor)):
                 async with eyes.database.unit() as work:
                     await self.begin(work.connection, organization_id, account_id, vendor, asked_by="worker")
 

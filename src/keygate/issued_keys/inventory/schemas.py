@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated, Self
 
-from pydantic import AfterValidator, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, Field, SecretStr, StringConstraints, model_validator
 
+from keygate.issued_keys.accounts import MAX_ADMIN_KEY
+from keygate.issued_keys.inventory.adopting import Adopted, Adoption
 from keygate.issued_keys.inventory.model import MAX_REMINDERS, REMEDY, REMIND_DAYS, Finding, Item, Kind, Scan, ScanState, Standing, Summary
-from keygate.issued_keys.inventory.service import Adopted, Adoption, How
-from keygate.issued_keys.schemas import MAX_DAYS, Moment, end_ns, storable
+from keygate.issued_keys.inventory.service import How
+from keygate.issued_keys.schemas import MAX_DAYS, Moment, Named, VendorName, end_ns, storable
 from keygate.kit.clock import rfc3339
 from keygate.kit.money import format_usd
 from keygate.kit.routes import Id, Instant, Name, Schema
@@ -200,13 +202,24 @@ class AdoptIn(Schema):
         )
 
 
+class EnterIn(AdoptIn):
+    """A key of a vendor that has no API for keys."""
+
+    vendor: VendorName
+    secret: Annotated[SecretStr, Field(min_length=1, max_length=MAX_ADMIN_KEY)] = Field(
+        description="The key itself: sealed, never shown again; with it KeyGate asks the vendor whether it still lives"
+    )
+    settings: Named = Field(default_factory=dict, description="`base_url`, and what `GET /vendors` lists for this vendor")
+
+
 class AdoptedOut(ItemOut):
     renamed: bool
     note: str | None = Field(description="Why it keeps its name at the vendor")
+    checklist: list[str] = Field(description="How such a key is rotated by hand; empty where KeyGate can find its successor itself")
 
     @classmethod
     def told(cls, adopted: Adopted) -> AdoptedOut:
-        return cls(**ItemOut.of(adopted.item).model_dump(), renamed=adopted.renamed, note=adopted.note)
+        return cls(**ItemOut.of(adopted.item).model_dump(), renamed=adopted.renamed, note=adopted.note, checklist=list(adopted.checklist))
 
 
 class DisableIn(Schema):

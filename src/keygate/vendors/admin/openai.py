@@ -55,6 +55,7 @@ OPENAI_FACTS = ProvisionerFacts(
     revoke_delay_seconds=None,
     container="project",
     ceiling=2_000,
+    names_container=True,
     calls_per_minute=300,
     base_url_env="OPENAI_BASE_URL",
     settings={"organization": "organization id, where the admin key has several"},
