@@ -44,6 +44,7 @@ class RunningKeyGate:
         self.password = f"pw-{secrets.token_urlsafe(18)}"
         self.log = folder / "keygate.log"
         self.process: subprocess.Popen[bytes] | None = None
+        self.command = [KEYGATE]
         self._arguments = ["serve", "--sandbox"] if sandbox else ["serve"]
         self._environment = {
             "PATH": os.environ["PATH"],
@@ -70,7 +71,12 @@ class RunningKeyGate:
         began = time.monotonic()
         with self.log.open("ab") as output:
             self.process = subprocess.Popen(
-                [KEYGATE, *self._arguments], stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=self._environment, cwd=self.folder
+                [*self.command, *self._arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                env=self._environment,
+                cwd=self.folder,
             )
         while time.monotonic() - began < seconds:
             if self.process.poll() is not None:

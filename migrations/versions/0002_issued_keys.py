@@ -64,6 +64,7 @@ def upgrade() -> None:
         sa.Column("last_used_at_ns", sa.BigInteger(), nullable=True),
         sa.Column("read_at_ns", sa.BigInteger(), nullable=True),
         sa.Column("request_id", sa.String(length=100), nullable=True),
+        sa.Column("rotation_id", sa.String(length=100), nullable=True),
         sa.Column("created_at_ns", sa.BigInteger(), nullable=False),
         sa.Column("created_by", sa.String(length=200), nullable=False),
         sa.Column("version", sa.BigInteger(), nullable=False),

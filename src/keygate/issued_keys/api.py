@@ -199,6 +199,7 @@ async def rotate_issued_key(
         overlap_seconds=wanted.overlap_seconds,
         quiet_seconds=wanted.quiet_seconds,
         insist=wanted.insist,
+        request_id=wanted.request_id,
         tell=wanted.deliver == "answer",
         patience=float(wanted.wait_seconds),
     )

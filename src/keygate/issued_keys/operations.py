@@ -77,6 +77,10 @@ class Operations:
         task.add_done_callback(lambda _: self._tasks.pop(key_id, None))
         return task
 
+    async def told(self) -> None:
+        """A secret was told in a transaction that is committed, and the answer is not yet under way."""
+        await self._tools.at_step("told the secret")
+
     async def stop(self) -> None:
         """Ends every work where it waits; leases are given back."""
         running = list(self._tasks.values())

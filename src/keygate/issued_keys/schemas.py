@@ -43,6 +43,7 @@ Usd = Annotated[
 Count = Annotated[int, Field(ge=1, le=2**53)]
 Moment = Annotated[str | None, Field(json_schema_extra={"format": "date-time"})]
 _Wait = Annotated[int, Field(ge=0, le=int(MAX_PATIENCE_SECONDS), description="How long the answer waits for the vendor; the work goes on")]
+_RequestId = Annotated[str, StringConstraints(min_length=1, max_length=100, pattern=r"^[!-~]+$")]
 _Reason = Annotated[str, StringConstraints(max_length=500, pattern=r"^[^\x00-\x08\x0b-\x1f\x7f]*$")]
 
 
@@ -145,7 +146,7 @@ class Provision(Schema):
     allow_unenforced: bool = Field(
         False, description="Make the key also where the vendor can't enforce a term; it is then shown as not enforced"
     )
-    request_id: Annotated[str, StringConstraints(min_length=1, max_length=100, pattern=r"^[!-~]+$")] | None = Field(
+    request_id: _RequestId | None = Field(
         None, description="Yours; the same order under the same id is made once, and its answer can be had again for ten minutes"
     )
     deliver: Annotated[str, StringConstraints(max_length=6, pattern=r"^(answer|link|later)$")] = Field(
@@ -206,6 +207,7 @@ class RotateIssued(Schema):
         int, Field(ge=0, le=MAX_OVERLAP_SECONDS, description="The former key is cut once the vendor shows it unused for so long")
     ] = DEFAULT_QUIET_SECONDS
     insist: bool = Field(False, description="Cut the former key at the end of the overlap, used or not")
+    request_id: _RequestId | None = Field(None, description="Yours; the same rotation under the same id is made once, as for an order")
     deliver: Annotated[str, StringConstraints(max_length=6, pattern=r"^(answer|link|later)$")] = "answer"
     link_expires_in_seconds: Annotated[int, Field(ge=60, le=MAX_LINK_SECONDS)] = 86_400
     wait_seconds: _Wait = 60

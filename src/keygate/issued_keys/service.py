@@ -159,6 +159,7 @@ class IssuedKeyService:
         overlap_seconds: int,
         quiet_seconds: int,
         insist: bool = False,
+        request_id: str | None = None,
         tell: bool = True,
         patience: float = PATIENCE_SECONDS,
     ) -> Told:
@@ -168,6 +169,10 @@ class IssuedKeyService:
             if not 0 <= value <= MAX_OVERLAP_SECONDS:
                 raise InvalidInput(f"{name}: from 0 to {MAX_OVERLAP_SECONDS}", field=name)
         now = self._clock.now_ns()
+        if request_id is not None:
+            known = await self.get(actor, key_id)
+            if known.rotation_id == request_id:
+                return await self._replayed(actor, known, tell=tell, patience=patience)
         async with change(self._database, self._audit, actor, "issued_key.rotate", key_id) as work:
             key = await self._mine(work.connection, actor, key_id, lock=True)
             if key.adopted:
@@ -189,7 +194,14 @@ class IssuedKeyService:
                 secret_digest=key.secret_digest,
             )
             after = replace(
-                key, state=state, generation=key.generation + 1, former=former, attempts=0, due_at_ns=now, version=key.version + 1
+                key,
+                state=state,
+                generation=key.generation + 1,
+                former=former,
+                attempts=0,
+                due_at_ns=now,
+                rotation_id=request_id,
+                version=key.version + 1,
             )
             detail = {"generation": after.generation, "overlap_seconds": overlap_seconds, "quiet_seconds": quiet_seconds, "insist": insist}
             await self._audit.record(work, actor, "issued_key.rotate", key_id, before={"state": key.state}, after=detail)
@@ -422,12 +434,17 @@ class IssuedKeyService:
         after = replace(key, delivered_at_ns=now, secret_until_ns=now + REPLAY_NS, version=key.version + 1)
         await self._audit.record(work, actor, "issued_key.deliver", key.id, after={"by": by, "key": secret, "generation": key.generation})
         await self._repository.save(work.connection, after)
+        work.after_commit(self._operations.told)
         return Told(after, secret)
 
     async def _again(self, actor: Actor, draft: IssueDraft, key: IssuedKey, *, tell: bool, patience: float) -> Told:
         if (key.vendor, key.terms, key.created_by) != (draft.vendor, draft.terms, actor.id):
             raise Conflict("request_id: another order was made under it", field="request_id")
-        if key.state in {State.REQUESTED, State.CREATING}:
+        return await self._replayed(actor, key, tell=tell, patience=patience)
+
+    async def _replayed(self, actor: Actor, key: IssuedKey, *, tell: bool, patience: float) -> Told:
+        """What became of a call that is made again; its secret too, where that was told less than ten minutes ago."""
+        if not key.settled:
             key = await self._worked(key, patience)
         _require_made(key)
         now = self._clock.now_ns()

@@ -109,7 +109,7 @@ class AdoptionService(Hands):
         if known is not None and known.organization_id == actor.organization_id and known.state not in ENDED:
             raise Conflict(f"This key is here already: {known.id}")
         account = await self._accounts.configure(
-            actor, vendor=vendor, name=f"by-hand-{secrets.token_hex(4)}", admin_key=secret, settings=settings
+            actor, vendor=vendor, name=f"by-hand-{secrets.token_hex(4)}", admin_key=secret, settings=settings, by_hand=True
         )
         item = _entered(account, now)
         reading = Reading(Presence.LIVE)
