@@ -26,6 +26,7 @@ def upgrade() -> None:
         sa.Column("allow_unenforced", sa.Boolean(), nullable=False),
         sa.Column("note", sa.Text(), nullable=True),
         sa.Column("request_id", sa.String(length=100), nullable=True),
+        sa.Column("batch", sa.String(length=100), nullable=True),
         sa.Column("created_at_ns", sa.BigInteger(), nullable=False),
         sa.Column("created_by", sa.String(length=200), nullable=False),
         sa.Column("created_by_kind", sa.String(length=20), nullable=False),

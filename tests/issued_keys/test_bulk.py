@@ -157,12 +157,18 @@ async def test_a_vendor_that_is_full_after_all_halts_the_order_and_it_goes_on_la
 
 
 async def test_whoever_has_a_key_in_the_account_is_left_out_unless_asked_for(workshop: Workshop) -> None:
-    for asked, made in ((False, 3), (False, 3), (True, 6)):
-        ordered = await workshop.order(order_of(3, again=asked))
+    for batch, made in ((None, 3), (None, 3), ("second", 6), ("second", 6)):
+        ordered = await workshop.order(order_of(3, batch=batch))
         await workshop.turns()
         done = await workshop.stock.bulk.get(workshop.owner, ordered.order.id)
         assert done.order.state is OrderState.DONE
         assert workshop.standing()[0] == made
+
+
+async def test_whoever_stands_in_an_order_that_is_going_on_is_left_out_of_another(workshop: Workshop) -> None:
+    await workshop.order(order_of(3))
+    plan = await workshop.stock.bulk.check(workshop.owner, order_of(5))
+    assert (plan.wanted, [row.error for row in plan.rows[:3]]) == (2, ["stands in an order that is going on"] * 3)
 
 
 async def test_an_order_for_a_team_makes_a_key_for_each_active_member(workshop: Workshop, people) -> None:

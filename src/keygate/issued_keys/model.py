@@ -126,8 +126,8 @@ class IssuedKey:
     last_used_at_ns: int | None = None
     read_at_ns: int | None = None  # when the vendor was last asked
     request_id: str | None = None  # the caller's own, to ask again without making a second key
-    adopted: bool = False  # made by hand and entered here; the container that holds it is not ours
     rotation_id: str | None = None  # the same for the last rotation
+    adopted: bool = False  # made by hand and entered here; the container that holds it is not ours
     version: int = 1
 
     @property

@@ -56,7 +56,7 @@ class BulkDraft:
     options: Mapping[str, str] = field(default_factory=dict)
     allow_unenforced: bool = False
     create_developers: bool = False
-    again: bool = False  # also for developers who have a key in this account
+    batch: str | None = None  # None: whoever has a key in the account is left out; else whoever has one of this batch
     fit: bool = False  # as many as there is room for
     request_id: str | None = None
 
@@ -98,6 +98,7 @@ class Order:
     created_at_ns: int
     created_by: str
     created_by_kind: str
+    batch: str | None = None
     busy: bool = True  # rows may be at work
     note: str | None = None
     request_id: str | None = None

@@ -22,7 +22,7 @@ class Known:
     by_id: Mapping[str, Developer]
     members: Sequence[Developer]  # of the team that the order names
     teams: Sequence[Team]
-    holders: Mapping[str, str]  # who has a key in this account: developer → key
+    holders: Mapping[str, str | None]  # who has a key already, or is about to: developer's id or address → key
 
     def team(self, text: str) -> Team | None:
         return next((team for team in self.teams if text in {team.id, team.name}), None)
@@ -85,10 +85,7 @@ def _row(draft: BulkDraft, line: Line, known: Known, organization_id: str) -> Ro
         terms=terms,
         developer_id=developer.id,
     )
-    held = known.holders.get(developer.id)
-    if held is not None and not draft.again:
-        return replace(row, state=RowState.LEFT_OUT, error=f"has the key {held} in this account already")
-    return row
+    return _unless_held(row, known)
 
 
 def _newcomer(draft: BulkDraft, line: Line, known: Known, organization_id: str, email: str, terms: Terms) -> Row | Problem:
@@ -101,7 +98,7 @@ def _newcomer(draft: BulkDraft, line: Line, known: Known, organization_id: str, 
     team = None if line.team is None else known.team(line.team)
     if line.team is not None and team is None:
         return Problem(line.line, f"there is no team {line.team!r}")
-    return Row(
+    row = Row(
         order_id="",
         line=line.line,
         organization_id=organization_id,
@@ -111,3 +108,13 @@ def _newcomer(draft: BulkDraft, line: Line, known: Known, organization_id: str, 
         terms=terms,
         team_id=None if team is None else team.id,
     )
+    return _unless_held(row, known)
+
+
+def _unless_held(row: Row, known: Known) -> Row:
+    for name in (row.developer_id or "", row.email):
+        if name in known.holders:
+            held = known.holders[name]
+            why = "stands in an order that is going on" if held is None else f"has the key {held} already"
+            return replace(row, state=RowState.LEFT_OUT, key_id=held, error=why)
+    return row

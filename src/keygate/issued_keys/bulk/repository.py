@@ -97,6 +97,24 @@ class BulkRepository:
         cleared: dict[str, Any] = {"key_id": None, "claimed_at_ns": None, "claimed_by": None}
         return await self.turn_rows(connection, organization_id, order_id, was=RowState.FAILED, values=fresh | cleared)
 
+    async def rows_of_account(
+        self, connection: AsyncConnection, organization_id: str, account_id: str, *, batch: str | None
+    ) -> dict[str, str | None]:
+        """Who stands in a bulk order for this account that is not over; with a batch, whoever got or gets a key of it: id and e-mail
+        address → key's id, where there is one by now."""
+        states = (RowState.WAITING, RowState.ORDERED) if batch is None else (RowState.WAITING, RowState.ORDERED, RowState.MADE)
+        query = (
+            sa.select(rows.c.developer_id, rows.c.email, rows.c.key_id)
+            .join(orders, orders.c.id == rows.c.order_id)
+            .where(orders.c.organization_id == organization_id, orders.c.account_id == account_id, rows.c.state.in_(states))
+        )
+        if batch is not None:
+            query = query.where(orders.c.batch == batch)
+        found: dict[str, str | None] = {}
+        for developer_id, email, key_id in await connection.execute(query):
+            found |= {name: key_id for name in (developer_id, email) if name}
+        return found
+
     async def holders_of_account(self, connection: AsyncConnection, organization_id: str, account_id: str) -> dict[str, str]:
         """Who has a key in this account that is not ended: owner's id → key's id."""
         query = sa.select(issued_keys.c.owner_id, issued_keys.c.id).where(

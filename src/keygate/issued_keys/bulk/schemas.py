@@ -70,7 +70,9 @@ class BulkIn(TermsIn):
     options: Named = Field(default_factory=dict, description="What only this vendor knows, as `GET /vendors` lists it")
     allow_unenforced: bool = False
     create_developers: bool = Field(False, description="Make developers of people who are none here yet; needs developers.write")
-    again: bool = Field(False, description="Also for developers who have a key in this account already")
+    batch: Annotated[str, StringConstraints(min_length=1, max_length=100, pattern=r"^[!-~]+$")] | None = Field(
+        None, description="null: whoever has a key in this account is left out. Else only whoever has one of this batch"
+    )
     fit: bool = Field(False, description="Where the vendor's ceiling leaves no room for all: make as many as fit")
     request_id: Annotated[str, StringConstraints(min_length=1, max_length=100, pattern=r"^[!-~]+$")] | None = Field(
         None, description="Yours; the same order under the same id is made once"
@@ -96,7 +98,7 @@ class BulkIn(TermsIn):
             options=dict(self.options),
             allow_unenforced=self.allow_unenforced,
             create_developers=self.create_developers,
-            again=self.again,
+            batch=self.batch,
             fit=self.fit,
             request_id=self.request_id,
         )
@@ -113,7 +115,7 @@ class PlanOut(Schema):
     vendor: str
     account_id: str
     wanted: int = Field(description="Keys that would be made")
-    left_out: int = Field(description="Rows whose developer has a key in this account already")
+    left_out: int = Field(description="Rows whose developer has a key already, or stands in an order that is going on")
     new_developers: int
     problems: list[ProblemOut]
     container: str = Field(description="What the vendor counts: project, workspace …")
@@ -151,6 +153,8 @@ class BulkOut(Schema):
     total: int
     counts: dict[RowState, int]
     note: str | None = Field(description="Why it was halted")
+    request_id: str | None
+    batch: str | None
     created_at: Moment
     created_by: str
     updated_at: Moment
@@ -167,6 +171,8 @@ class BulkOut(Schema):
             total=order.total,
             counts=dict(standing.counts),
             note=order.note,
+            request_id=order.request_id,
+            batch=order.batch,
             created_at=rfc3339(order.created_at_ns),
             created_by=order.created_by,
             updated_at=rfc3339(order.updated_at_ns),

@@ -123,6 +123,7 @@ class BulkService:
             created_at_ns=now,
             created_by=actor.id,
             created_by_kind=str(actor.kind),
+            batch=draft.batch,
             request_id=draft.request_id,
             updated_at_ns=now,
         )
@@ -208,12 +209,15 @@ class BulkService:
         ids = sorted({line.developer_id for line in draft.lines if line.developer_id})
         members = [] if draft.team_id is None else await self._people.of_team(connection, home, draft.team_id)
         named = await self._people.with_ids(connection, home, ids)
+        holders: dict[str, str | None] = dict(await self._repository.rows_of_account(connection, home, account.id, batch=draft.batch))
+        if draft.batch is None:
+            holders |= await self._repository.holders_of_account(connection, home, account.id)
         return Known(
             by_email=await self._people.with_emails(connection, home, emails),
             by_id={**named, **{member.id: member for member in members}},
             members=members,
             teams=teams,
-            holders=await self._repository.holders_of_account(connection, home, account.id),
+            holders=holders,
         )
 
     async def _standing(self, order: Order) -> Standing:

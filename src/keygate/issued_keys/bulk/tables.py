@@ -20,6 +20,7 @@ bulk_orders = sa.Table(
     sa.Column("allow_unenforced", sa.Boolean, nullable=False),
     sa.Column("note", sa.Text),
     sa.Column("request_id", sa.String(100)),
+    sa.Column("batch", sa.String(100)),
     sa.Column("created_at_ns", sa.BigInteger, nullable=False),
     sa.Column("created_by", sa.String(200), nullable=False),
     sa.Column("created_by_kind", sa.String(20), nullable=False),
