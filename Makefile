@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup run test sdks drill check fix bench docs lock migration
+.PHONY: help setup compiled run test sdks drill check fix bench docs lock migration
 
 # The system's own interpreter where it will do: distributions build theirs with profile-guided optimisation, version managers mostly don't
 # (a fifth of the CPU time of a request). PYTHON=… on the command line names another.
@@ -9,6 +9,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 UV := $(BIN)/uv
 COOL_DOWN ?= 7 days
+BUILD := .build
+COMPILED := src/keygate/_compiled/manifest.json
+# What native/modules.txt names, as files.
+SOURCES := $(patsubst %,src/%.py,$(subst .,/,$(shell sed 's/\#.*//' native/modules.txt)))
 
 # As pip and npm are told by many systems: trust the certificates that this machine trusts.
 export UV_SYSTEM_CERTS ?= true
@@ -27,7 +31,17 @@ $(VENV)/.dev: requirements/dev.txt $(VENV)/.server
 	$(UV) pip install --quiet --python $(BIN)/python --require-hashes -r requirements/dev.txt
 	@touch $@
 
-setup: $(VENV)/.server ## create .venv/ and install the server into it
+# mypyc, apart from the server. Where it can't be had, that is told when it is looked for.
+$(BUILD)/.tools: requirements/build.txt | $(VENV)/.server
+	@test -x $(BUILD)/bin/python || $(BIN)/python -m venv --without-pip $(BUILD)
+	@$(UV) pip install --quiet --python $(BUILD)/bin/python --require-hashes -r requirements/build.txt && touch $@ || true
+
+$(COMPILED): $(SOURCES) native/build.py native/mypy.ini native/modules.txt src/keygate/compiled.py $(BUILD)/.tools | $(VENV)/.server
+	@$(BUILD)/bin/python native/build.py $(BIN)/python || echo "the request path could not be compiled: KeyGate runs interpreted, slower per request"
+
+compiled: $(COMPILED) ## compile the request path where there is a C compiler
+
+setup: $(VENV)/.server compiled ## create .venv/, install the server into it and compile its request path
 
 run: setup ## start KeyGate with its sandbox vendor on http://127.0.0.1:8000
 	@exec $(BIN)/keygate serve --sandbox
@@ -42,16 +56,17 @@ fix: $(VENV)/.dev ## format and mend what can be mended
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-test: check ## every check and test, within 20 minutes
+test: check compiled ## every check and test, within 20 minutes; what is compiled is tested interpreted too
 	$(BIN)/pytest -n 2 --dist loadfile
+	KEYGATE_COMPILED=no $(BIN)/pytest -n 2 --dist loadfile tests/gateway tests/ledger
 
 sdks: $(VENV)/.dev ## install the official SDKs that the tests drive, each into .sdks/
 	$(BIN)/python tests/sdks/environments.py
 
-drill: $(VENV)/.dev ## the drills at full length
+drill: $(VENV)/.dev compiled ## the drills at full length
 	KEYGATE_DRILL=full $(BIN)/pytest tests/drills
 
-bench: $(VENV)/.dev ## CPU per request against nginx, in one run
+bench: $(VENV)/.dev compiled ## CPU per request against nginx, in one run
 	$(BIN)/python -m bench $(ARGS)
 
 docs: $(VENV)/.server ## renew docs/settings.md and docs/openapi.json
@@ -60,6 +75,7 @@ docs: $(VENV)/.server ## renew docs/settings.md and docs/openapi.json
 lock: $(VENV)/.server ## renew the lock files; releases of the last days are left out
 	$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --exclude-newer "$(COOL_DOWN)" pyproject.toml -o requirements/server.txt
 	$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --exclude-newer "$(COOL_DOWN)" pyproject.toml --group dev --extra otel -c requirements/server.txt -o requirements/dev.txt
+	$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --exclude-newer "$(COOL_DOWN)" --group pyproject.toml:build -c requirements/dev.txt -o requirements/build.txt
 
 migration: $(VENV)/.dev ## write the next migration from what the tables say: make migration m="what changes"
 	$(BIN)/python migrations/new.py "$(m)"

@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from keygate.kit.database import Database, open_database
 from keygate.kit.ids import new_id
 from keygate.ledger import TokenUsage
-from keygate.ledger.journal import Settle
+from keygate.ledger.journal import Context, Settle
 from keygate.ledger.posting import LAST_SEQ, ROLLED_SEQ, Postings
 from keygate.ledger.repository import LedgerRepository
 from keygate.policies import Rules, rules_to_json
@@ -91,33 +91,29 @@ async def fill_entries(database: Database, organization_id: str, key_ids: list[s
     chosen = random.Random(1)
     async with database.read() as connection:
         seq = await repository.counter(connection, LAST_SEQ) + 1
+    contexts: dict[tuple[str, str], Context] = {}
+
+    def context(key: str, model: str) -> Context:
+        if (key, model) not in contexts:
+            spent = ((f"filled_{key}", first_ns),)
+            contexts[key, model] = Context(
+                organization_id, key, None, None, None, (), "openai", model, model, "chat", False, f"openai/{model}", spent, (), ()
+            )
+        return contexts[key, model]
+
     for start in range(0, count, STEP):
         settles = [
             Settle(
+                context(chosen.choice(key_ids), _MODELS[number % len(_MODELS)]),
                 request_id=new_id("req"),
                 at_ns=(at := first_ns + number * (MONTH_NS // count)),
                 began_at_ns=at,
-                organization_id=organization_id,
-                key_id=(key := chosen.choice(key_ids)),
-                team_id=None,
-                developer_id=None,
-                app_id=None,
-                tags=(),
-                vendor="openai",
-                model_asked=(model := _MODELS[number % len(_MODELS)]),
-                model=model,
-                endpoint="chat",
-                streamed=False,
-                price_id=f"openai/{model}",
                 hold_nano=9_000_000,
                 cost_nano=1_234_000,
                 in_doubt=False,
                 usage=usage,
                 status=200,
                 outcome="finished",
-                budgets=((f"filled_{key}", first_ns),),
-                minute_limits=(),
-                day_limits=(),
                 latency_ns=700_000_000,
             )
             for number in range(start, min(start + STEP, count))

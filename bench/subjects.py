@@ -146,6 +146,7 @@ def server(folder: Path, data_dir: Path) -> Iterator[tuple[psutil.Process, int, 
         "KEYGATE_PORT": str(port),
         "KEYGATE_ADMIN_EMAIL": "bench@example.com",
         "KEYGATE_ADMIN_PASSWORD": PASSWORD,
+        "KEYGATE_COMPILED": os.environ.get("KEYGATE_COMPILED", ""),  # KEYGATE_COMPILED=no measures the interpreted form
     }
     command = [str(Path(sys.executable).with_name("keygate")), "serve"]
     began = time.monotonic()

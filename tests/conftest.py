@@ -12,6 +12,7 @@ import asyncpg
 import pytest
 from tests.postgresql import PostgresServer
 
+import keygate
 from keygate.audit import AuditService, HeadsFile, Signer
 from keygate.audit.repository import AuditRepository
 from keygate.identities import Actor, ActorKind, NoListener, NoPublisher, Passwords, Role, Started
@@ -20,6 +21,10 @@ from keygate.kit.clock import ManualClock
 from keygate.kit.database import Database, open_database
 from keygate.kit.secret import Secret
 from keygate.schema import whole_schema
+
+
+def pytest_report_header() -> str:
+    return f"request path: {keygate.FORM}"
 
 
 @pytest.fixture

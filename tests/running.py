@@ -129,11 +129,11 @@ class RunningKeyGate:
 
     def credential(self, vendor: str, base_url: str, secret: str) -> dict[str, Any]:
         body = {"vendor": vendor, "name": f"{vendor}-{secrets.token_hex(3)}", "secret": secret, "base_url": base_url}
-        return self.call("POST", "/credentials", body)  # type: ignore[no-any-return]  # JSON
+        return self.call("POST", "/credentials", body)
 
     def key(self, name: str = "test", **body: Any) -> dict[str, Any]:
         """A virtual key: `{id, key, …}`."""
-        return self.call("POST", "/virtual-keys", {"name": name, **body})  # type: ignore[no-any-return]  # JSON
+        return self.call("POST", "/virtual-keys", {"name": name, **body})
 
     def usage(self, key_id: str) -> dict[str, Any]:
-        return self.call("GET", f"/virtual-keys/{key_id}/usage")  # type: ignore[no-any-return]  # JSON
+        return self.call("GET", f"/virtual-keys/{key_id}/usage")

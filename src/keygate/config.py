@@ -52,6 +52,11 @@ class Settings(BaseSettings):
         validation_alias=_named("ADMIN_PASSWORD", "ADMIN_PASSWORD"),
         description="First owner's password; default: generated and printed once",
     )
+    compiled: bool = Field(
+        True,
+        validation_alias=_named("COMPILED"),
+        description="Use the compiled request path where it has been built; from the environment only, not from `.env`",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", validation_alias=_named("LOG_LEVEL"), description="Least level that is logged"
     )

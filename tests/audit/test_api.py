@@ -46,7 +46,7 @@ async def client(audit: AuditService, database: Database, clock: ManualClock) ->
 
     for number in range(7):
         clock.advance(60)
-        async with database.unit() as work:
+        async with database.unit(ACTOR.organization_id) as work:
             await audit.record(work, ACTOR, "team.create", f"team_{number}", after={"name": f"Team {number}"})
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
         yield client

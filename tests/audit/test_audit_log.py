@@ -35,7 +35,7 @@ def audit(database: Database, clock: ManualClock, tmp_path: Path) -> AuditServic
 async def write(database: Database, audit: AuditService, count: int, *, organization_id: str = ORG) -> None:
     actor = Actor(kind=ActorKind.USER, id="usr_1", organization_id=organization_id, role=Role.OWNER)
     for number in range(count):
-        async with database.unit() as work:
+        async with database.unit(actor.organization_id) as work:
             await audit.record(work, actor, "team.create", f"team_{number}", after={"name": f"Team {number}"})
 
 
@@ -45,7 +45,7 @@ async def change(database: Database, statement: sa.Executable) -> None:
 
 
 async def test_an_entry_holds_who_what_and_from_where(database: Database, audit: AuditService, clock: ManualClock) -> None:
-    async with database.unit() as work:
+    async with database.unit(ORG) as work:
         await audit.record(
             work, ACTOR, "credential.create", "cred_1", before=None, after={"secret": Secret("canary-secret"), "name": "a"}, detail="why"
         )
@@ -64,11 +64,11 @@ async def test_an_entry_holds_who_what_and_from_where(database: Database, audit:
 
 async def test_an_effect_that_fails_leaves_no_entry_and_an_entry_that_fails_no_effect(database: Database, audit: AuditService) -> None:
     with pytest.raises(LookupError):
-        async with database.unit() as work:
+        async with database.unit(ORG) as work:
             await audit.record(work, ACTOR, "team.create", "team_1")
             raise LookupError
     with pytest.raises(TypeError):
-        async with database.unit() as work:
+        async with database.unit(ORG) as work:
             await work.connection.execute(
                 audit_heads.insert().values(organization_id="org_x", sequence=1, hash="", at_ns=0, key_id="", signature="")
             )
@@ -86,16 +86,24 @@ async def test_refusals_are_entries_too(audit: AuditService) -> None:
 
 
 async def test_entries_of_one_unit_follow_each_other(database: Database, audit: AuditService) -> None:
-    async with database.unit() as work:
+    async with database.unit(ORG) as work:
         for number in range(3):
             await audit.record(work, ACTOR, "team.create", f"team_{number}")
     result = await audit.verify(ORG)
     assert (result.ok, result.entries) == (True, 3)
 
 
+async def test_what_is_recorded_stands_in_a_unit_of_its_organisation(database: Database, audit: AuditService) -> None:
+    for unit in (database.unit(), database.unit("org_other")):
+        with pytest.raises(RuntimeError, match="unit of its organisation"):
+            async with unit as work:
+                await audit.record(work, ACTOR, "team.create", "team_1")
+    assert await audit.find(ORG, EntryFilter(), before=None, limit=10) == []
+
+
 async def test_concurrent_writers_make_one_chain_without_gaps(database: Database, audit: AuditService) -> None:
     async def one(number: int) -> None:
-        async with database.unit() as work:
+        async with database.unit(ORG) as work:
             await audit.record(work, ACTOR, "team.create", f"team_{number}")
 
     await asyncio.gather(*(one(number) for number in range(40)))
@@ -259,7 +267,7 @@ async def test_a_crash_between_commit_and_file_is_no_tampering_and_is_mended_at_
 async def test_lists_are_filtered_and_paged_newest_first(database: Database, audit: AuditService, clock: ManualClock) -> None:
     for number in range(6):
         clock.advance(10)
-        async with database.unit() as work:
+        async with database.unit(ORG) as work:
             await audit.record(work, ACTOR, "team.create" if number % 2 else "team.update", f"team_{number}")
     first = await audit.find(ORG, EntryFilter(), before=None, limit=4)
     assert [entry.sequence for entry in first] == [6, 5, 4, 3]

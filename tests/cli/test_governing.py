@@ -80,6 +80,54 @@ def test_life_of_a_key(desk: Desk) -> None:
     assert desk.run("keys", "show", "vk_nobody").code == Exit.NOT_FOUND
 
 
+def test_apps_and_teams_are_ended_too(desk: Desk) -> None:
+    team = desk.made("teams", "create", "short-lived")
+    developer = desk.made("developers", "create", "Lin", "--email", "lin@example.com")
+    app = desk.made("apps", "create", "nightly", "--team", team["id"], "--developer", developer["id"])
+    assert app["developer_id"] == developer["id"]
+    key = desk.made("keys", "create", "of nightly", "--app", app["id"])
+    assert desk.run("teams", "archive", team["id"], "--yes").code == Exit.NOT_VALID  # the app is in it
+    desk.ok("developers", "deactivate", developer["id"], "--yes")
+    assert chat(desk, key["key"]).status_code == 401
+    assert key["id"] in desk.ok("keys", "list", "--status", "owner_inactive").out
+    assert key["id"] not in desk.ok("keys", "list", "--status", "active").out
+    assert desk.run("apps", "deactivate", app["id"], text="n\n").code == Exit.FAILED  # asked, and declined
+    desk.ok("apps", "deactivate", app["id"], "--yes")
+    assert "deactivated" in desk.ok("apps", "list").out
+    desk.ok("teams", "archive", team["id"], "--yes")
+    assert team["id"] not in desk.ok("teams", "list").out
+
+
+def test_an_id_reaches_no_other_address(desk: Desk) -> None:
+    """What a script takes for an id may be anything: it must not become the path of something else."""
+    developer = desk.made("developers", "create", "Kay", "--email", "kay@example.com")
+    for noun, verb in (("credentials", "remove"), ("budgets", "remove"), ("keys", "revoke"), ("apps", "deactivate")):
+        for thing in (f"../developers/{developer['id']}", f"x/../../developers/{developer['id']}", "", "..", "a?b=c", "vk_1%2F"):
+            said = desk.run(noun, verb, thing, "--yes")
+            assert said.code == Exit.USAGE, (noun, thing, said)
+            assert "is no id" in said.err
+    (found,) = [each for each in desk.ok("developers", "list", "--json").json() if each["id"] == developer["id"]]
+    assert found["status"] == "active"
+
+
+def test_a_budget_names_its_period(desk: Desk) -> None:
+    for words in (
+        ("keys", "create", "x", "--budget", "10"),
+        ("budgets", "create", "organization", "10"),
+        ("keys", "create", "x", "--budget", "10/"),
+    ):
+        said = desk.run(*words)
+        assert said.code == Exit.USAGE, said
+        assert "10.00/month" in said.err
+
+
+def test_what_is_no_address_is_said_in_words(desk: Desk) -> None:
+    said = desk.run("developers", "create", "Eve", "--email", "eve")
+    assert said.err == "error: email: this is no e-mail address\n"
+    said = desk.run("keys", "create", "x", "--team", "team_1", "--app", "app_1")
+    assert said.err == "error: owner: name one of team_id, developer_id and app_id\n"
+
+
 @pytest.mark.parametrize(
     "words", [("--limit", "x"), ("--limit", "requests_per_minute=-5"), ("--limit", "nonsense=5"), ("--limit", "requests_per_minute=²")]
 )
@@ -135,6 +183,14 @@ def test_policies_budgets_and_limits(desk: Desk) -> None:
     for noun, thing in (("budgets", budget), ("budgets", tagged), ("limits", limit)):
         desk.ok(noun, "remove", thing["id"], "--yes")
         assert desk.run(noun, "remove", thing["id"], "--yes").code == Exit.NOT_FOUND
+
+
+def test_exports_are_made_for_virtual_keys_only(desk: Desk) -> None:
+    for text in ("notakey", "sk-proj-0123456789", "kgt_0123456789", "sk-kg-a b"):
+        said = desk.run("env", text)
+        assert said.code == Exit.USAGE
+        assert not said.out
+        assert text not in said.err
 
 
 def test_exports_work_in_the_shells_they_are_for(desk: Desk) -> None:

@@ -149,3 +149,14 @@ def test_a_csv_with_a_mistake_orders_nothing(bureau: Desk, tmp_path: Path, text:
     path.write_text(text)
     said = bureau.run("provision", "--vendor", "openai", "--csv", str(path))
     assert said.code in {Exit.USAGE, Exit.NOT_VALID, Exit.NOT_FOUND}
+
+
+def test_identity_of_keygate_is_shown_and_lasting_keys_have_no_tokens(bureau: Desk) -> None:
+    told = json.loads(bureau.ok("vendors", "issuer").out)
+    assert told["jwks"]["keys"][0]["crv"] == "P-256"
+    assert "d" not in told["jwks"]["keys"][0]
+    made = bureau.made("provision", "--vendor", "openai", "--dev", "priya")
+    said = bureau.run("issued-keys", "token", made["id"])
+    assert said.code != 0
+    assert "no token to fetch" in said.err
+    bureau.ok("revoke", made["id"], "--yes")

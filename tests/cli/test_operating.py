@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sqlite3
 import stat
 import threading
@@ -42,6 +43,53 @@ def test_audit_log_is_listed_exported_and_verified(desk: Desk) -> None:
     assert (
         desk.ok("audit", "verify", str(file), KEYGATE_DATA_DIR=str(desk.home / "nothing")).code == Exit.OK
     )  # without a data directory too
+
+
+def test_looking_at_a_database_makes_none(desk: Desk) -> None:
+    empty = desk.home / "empty"
+    empty.mkdir()
+    for words in (
+        ("db", "check"),
+        ("db", "backup", str(desk.home / "copy")),
+        ("vault", "status"),
+        ("vault", "rotate"),
+        ("audit", "verify"),
+    ):
+        said = desk.run(*words, KEYGATE_DATA_DIR=str(empty))
+        assert said.code == Exit.FAILED, (words, said)
+        assert "there is no database" in said.err
+        assert list(empty.iterdir()) == []
+    assert not (desk.home / "copy").exists()
+
+
+def test_a_damaged_database_is_named_as_that(desk: Desk) -> None:
+    for content in (b"nothing" * 5_000, (desk.keygate.data_dir / "keygate.db").read_bytes()[:20_000]):
+        folder = desk.home / "damaged"
+        folder.mkdir(exist_ok=True)
+        (folder / "keygate.db").write_bytes(content)
+        said = desk.run("db", "check", KEYGATE_DATA_DIR=str(folder))
+        assert said.code == Exit.FAILED, said
+        assert "damaged" in said.out + said.err
+
+
+def test_verification_says_how_far_the_heads_file_vouches(desk: Desk, tmp_path: Path) -> None:
+    folder = tmp_path / "copy"
+    folder.mkdir()
+    desk.ok("db", "backup", str(folder / "keygate.db"))
+    for name in ("audit-heads.jsonl", "master.key"):
+        shutil.copy(desk.keygate.data_dir / name, folder / name)
+    (report,) = desk.ok("audit", "verify", "--json", KEYGATE_DATA_DIR=str(folder)).json()
+    assert report["heads_file"] == f"up to entry {report['entries']}"
+    (folder / "audit-heads.jsonl").unlink()
+    (report,) = desk.ok("audit", "verify", "--json", KEYGATE_DATA_DIR=str(folder)).json()
+    assert report["heads_file"].startswith("gone or empty")
+
+
+def test_an_export_that_cannot_be_written_is_said_in_a_sentence(desk: Desk) -> None:
+    for target in (desk.home / "nowhere" / "audit.jsonl", desk.home):
+        said = desk.run("audit", "export", str(target))
+        assert said.code == Exit.FAILED
+        assert said.err.startswith(f"error: {target} can't be written")
 
 
 @pytest.mark.parametrize("way", ["edited", "removed", "reordered", "cut off"])

@@ -98,3 +98,10 @@ def test_logout_ends_the_sign_in_here_and_there(stranger: Desk) -> None:
     stranger.ok("logout")
     assert not saved.exists()
     assert stranger.run("status", KEYGATE_URL=stranger.keygate.url, KEYGATE_TOKEN=token).code == Exit.NOT_SIGNED_IN
+
+
+def test_a_password_is_asked_for_on_a_terminal_only(stranger: Desk) -> None:
+    said = stranger.run("login", "--email", stranger.keygate.EMAIL, "--url", stranger.keygate.url, text=stranger.keygate.password + "\n")
+    assert said.code == Exit.USAGE
+    assert said.err == "error: there is no terminal to ask for the password on; write it to standard input with --password-stdin\n"
+    assert not said.out

@@ -33,7 +33,7 @@ def test_the_first_start_prints_a_login_and_a_curl_that_works_once(tmp_path: Pat
         password = re.search(r"password\s+(\S+)", said)
         assert email is not None
         assert password is not None
-        keygate.EMAIL, keygate.password = email[1], password[1]  # type: ignore[misc]
+        keygate.EMAIL, keygate.password = email[1], password[1]
         assert keygate.sign_in()
         key = re.search(r"sk-kg-[0-9A-Za-z]+", curl)
         assert key is not None
@@ -70,7 +70,7 @@ def environed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Runnin
         "GCP_PROJECT_ID": "y",
     }
     with RunningKeyGate(folder, environment=environment) as keygate:
-        keygate.EMAIL, keygate.password = "other@example.com", "an-other-password"  # type: ignore[misc]
+        keygate.EMAIL, keygate.password = "other@example.com", "an-other-password"
         yield keygate, database
 
 

@@ -344,7 +344,7 @@ async def running(*, proxies: ProxySettings | None = None, keep_alive: int = 75,
         timeout_graceful_shutdown=max(1, int(settings.get("shutdown_timeout", 2))),
     )
     server = uvicorn.Server(config)
-    server.capture_signals = _no_signals  # type: ignore[method-assign]
+    server.capture_signals = _no_signals
     task = asyncio.create_task(server.serve())
     while not server.started:
         await asyncio.sleep(0.005)

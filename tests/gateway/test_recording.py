@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 from tests.gateway.rig import Rig, chat, running
 
-from keygate.gateway.dialects.interface import Reading
+from keygate.gateway.dialects.openai_chat import ChatTap
 from keygate.gateway.observation import Ended
 from keygate.gateway.recording import KeepingTap, Kept
 from keygate.ledger import Ask, Outcome, Recording
@@ -103,31 +103,16 @@ async def test_a_fault_of_the_observer_is_not_the_requests(rig: Rig) -> None:
     assert len(rig.gateway.observer.told) == 1
 
 
-class _Hiding:
-    """Hides every second chunk and holds one back to the end."""
-
-    done = False
-
-    def __init__(self) -> None:
-        self._count = 0
-
-    def feed(self, chunk: bytes) -> bytes:
-        self._count += 1
-        return chunk if self._count % 2 else b""
-
-    def finish(self) -> Reading:
-        return Reading(rest=b"rest")
-
-
 def test_what_is_kept_is_what_was_passed_on_however_it_came() -> None:
     recorder = MemoryRecorder()
     kept = Kept(b"prompt", 1000)
-    tap = KeepingTap(_Hiding(), kept)
-    passed = b"".join(tap.feed(chunk) for chunk in (b"one", b"two", b"three")) + tap.finish().rest
+    tap = KeepingTap(ChatTap(hide=True), kept)
+    first, hidden, held_back = b'data: {"id":"a"}\n\n', b'data: {"choices":[],"usage":{"prompt_tokens":1}}\n\n', b"data: cut"
+    passed = b"".join(tap.feed(chunk) for chunk in (first, hidden, held_back)) + tap.finish().rest
     ask = Ask("req_1", 5, "chat", "m", 1, None)
     state = KeyState("vk_1", "p", "key", "org_1", None, None, None, KeyStatus.ACTIVE, (), None, (), (), ())
     kept.offer(recorder, state, ask, ("owner",))
-    assert passed == b"onethreerest"
+    assert passed == first + held_back
     assert recorder.offered == [Recording("req_1", state.organization_id, state.id, 5, b"prompt", passed, ("owner",))]
-    kept.offer(recorder, state, ask._replace(request_id="req_2"), ("owner",))  # the second attempt begins with an empty answer
+    kept.offer(recorder, state, ask.again("req_2", 6), ("owner",))  # the second attempt begins with an empty answer
     assert (recorder.offered[1].prompt, recorder.offered[1].answer) == (b"prompt", b"")

@@ -302,7 +302,7 @@ async def test_kept_connection_that_was_closed_as_the_request_left_is_tried_once
                 connection.shutdown(socket.SHUT_RDWR)
         return begin(*arguments)
 
-    rig.accounts.begin = begin_as_the_vendor_closes  # type: ignore[method-assign]  # the moment is what is tested
+    rig.accounts.begin = begin_as_the_vendor_closes  # the moment is what is tested
     reply = await rig.call(token, chat(max_tokens=5))
     assert reply.status == 200
     assert len(rig.upstream.seen) == 2

@@ -14,7 +14,7 @@ from tests.sdks.azure_clients import GROUP, SUBSCRIPTION, TENANT, TEXT, AzureSdk
 from tests.sdks.bridge import Bridge, SdkError
 
 from keygate.sandbox import SandboxServer, Vendor
-from keygate.sandbox.admin import Account, AdminFault, FaultKind
+from keygate.sandbox.admin import Account, AdminFault
 
 __all__ = ["aws_bridge", "azure_bridge"]
 
@@ -180,31 +180,6 @@ def test_a_vendor_that_fails_half_way_keeps_nothing(house: House, vendor: Vendor
     assert house.standing(vendor) == before
 
 
-@VENDORS
-def test_a_process_killed_while_the_vendor_makes_the_key_leaves_one_key_and_its_secret(house: House, vendor: Vendor) -> None:
-    """The vendor does what it was told and never answers; the process is killed then."""
-    before = house.standing(vendor)
-    operation = "accounts.list_keys" if vendor is Vendor.AZURE else "CreateServiceSpecificCredential"
-    account = house.account(vendor)
-    seen = sum(call.operation == operation for call in account.calls)
-    account.faults.append(AdminFault(operation, kind=FaultKind.STALL, performed=True))
-    made = house.provision(vendor, deliver="later", wait_seconds=0)
-    ends = time.monotonic() + 30
-    while sum(call.operation == operation for call in account.calls) == seen:
-        assert time.monotonic() < ends
-        time.sleep(0.05)
-    house.keygate.kill()
-    house.keygate.start()
-    house.keygate.sign_in()
-    house.until(made["id"], lambda key: key["state"] == "active")
-    after = house.standing(vendor)
-    assert (after[0] - before[0], after[1] - before[1]) == (1, 1)
-    link = house.call("POST", f"/keys/{made['id']}/link", {"expires_in_seconds": 60})
-    opened = house.call("POST", "/keys/deliveries", {"token": link["token"]})
-    env = {"AZURE_OPENAI_ENDPOINT": f"{house.sandbox.address}/azure/accounts/", **opened["env"]}
-    assert house.opens({"vendor": vendor, "env": env})
-
-
 def test_a_term_that_the_vendor_cannot_enforce_is_refused_with_the_reason(house: House) -> None:
     with pytest.raises(ApiError, match="Azure caps no spend"):
         house.provision(Vendor.AZURE, budget_usd="5.00")
@@ -215,6 +190,7 @@ def test_a_term_that_the_vendor_cannot_enforce_is_refused_with_the_reason(house:
 def test_a_full_region_is_told_and_another_one_serves(house: House) -> None:
     account = house.account(Vendor.AZURE)
     settings = account.settings
+    house.provision(Vendor.AZURE)
     account.settings = settings.with_changes({"ceilings": {"accounts": house.standing(Vendor.AZURE)[0]}})
     try:
         with pytest.raises(ApiError, match="another region"):
@@ -233,3 +209,21 @@ def test_neither_admin_credentials_nor_issued_keys_stand_anywhere_in_the_clear(h
     texts += [json.dumps(house.call("GET", path)).encode() for path in ("/audit", "/keys", "/vendors/accounts", "/events")]
     for secret in (*(each.value for each in house.secrets.values()), *(str(each["key"]) for each in made)):
         assert not [text for text in texts if secret.encode() in text]
+
+
+def test_a_container_that_the_vendor_keeps_is_shown_as_owed_until_it_is_gone(house: House) -> None:
+    """The key is dead, but the deleted account counts against the ceiling: nobody is told that all is done."""
+    before = house.standing(Vendor.AZURE)
+    made = house.provision(Vendor.AZURE)
+    account = house.account(Vendor.AZURE)
+    account.faults.append(AdminFault("deleted_accounts.purge", status=403, calls=None))
+    try:
+        told = house.call("POST", f"/keys/{made['id']}/revoke", {"wait_seconds": 10})
+    finally:
+        account.faults.clear()
+    assert not house.opens(made)
+    assert told["state"] == "irrevocable" or told["owed"], told
+    assert "deletedAccounts/delete" in told["error"]
+    house.call("POST", f"/keys/{made['id']}/revoke", {"wait_seconds": 20})
+    house.until(made["id"], lambda key: key["state"] == "revoked" and not key["owed"])
+    assert house.standing(Vendor.AZURE) == before

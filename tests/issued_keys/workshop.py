@@ -21,8 +21,8 @@ from keygate.events import EventOutbox
 from keygate.events.repository import EventRepository
 from keygate.identities import Actor, ActorKind, Developer, NoPublisher, Role
 from keygate.identities.access_repository import AccessRepository
+from keygate.identities.developers import DeveloperService
 from keygate.identities.directory import OwnerDirectory
-from keygate.identities.owners import DeveloperService
 from keygate.identities.repository import OwnerRepository
 from keygate.issued_keys import IssuedKey, IssueDraft
 from keygate.issued_keys.bulk.model import BulkDraft

@@ -42,7 +42,7 @@ class FoldedSpend:
                     continue
                 self.seen.add(settle.request_id)
                 self.settles.append(settle)
-                for budget_id, start in settle.budgets:
+                for budget_id, start in settle.context.budgets:
                     row = self.budgets.setdefault(budget_id, {}).setdefault(start, [0, 0])
                     row[0] += settle.cost_nano or 0
                     row[1] += (settle.cost_nano or 0) if settle.in_doubt else 0
@@ -107,13 +107,13 @@ class Engine:
 
     def ask(self, *, tokens: int = 100, output: int | None = 100, **more: object) -> Ask:
         request_id = f"req_{next(_ids)}"
-        return Ask(request_id, self.clock.now_ns(), "chat", "gpt-4.1", tokens, output, **more)  # type: ignore[arg-type]  # by name
+        return Ask(request_id, self.clock.now_ns(), "chat", "gpt-4.1", tokens, output, **more)
 
     def begin(self, state: KeyState, model: tuple[str, str] = OPUS, **more: object) -> Hold | Refusal:
-        return self.accounts.begin(state, *model, self.ask(**more))  # type: ignore[arg-type]  # by name
+        return self.accounts.begin(state, *model, self.ask(**more))
 
     async def begin_waiting(self, state: KeyState, model: tuple[str, str] = OPUS, **more: object) -> Hold | Refusal:
-        return await self.accounts.begin_waiting(state, *model, self.ask(**more))  # type: ignore[arg-type]  # by name
+        return await self.accounts.begin_waiting(state, *model, self.ask(**more))
 
     def finish(self, hold: Hold, *, tokens: int = 10, output: int = 10) -> int | None:
         return self.accounts.settle(hold, Settlement(Outcome.FINISHED, 200, TokenUsage(input=tokens, output=output)))
@@ -129,7 +129,7 @@ def budget(
     mode: BudgetMode = BudgetMode.HARD,
     **more: object,
 ) -> BudgetRule:
-    return BudgetRule(id, scope, f"{scope}_1", selector, period, mode, amount, **more)  # type: ignore[arg-type]  # by name
+    return BudgetRule(id, scope, f"{scope}_1", selector, period, mode, amount, **more)
 
 
 def limit(kind: LimitKind, amount: int, *, id: str = "lim_1", scope: Scope = Scope.KEY) -> LimitRule:  # noqa: A002  (the field's name)

@@ -46,7 +46,7 @@ def admitted(got: Hold | Refusal) -> Hold:
 
 
 def spent_and_held(engine: Engine, state: object) -> list[tuple[int, int]]:
-    return [(each.spent_nano, each.held_nano) for each in engine.accounts.standing(state).budgets]  # type: ignore[arg-type]
+    return [(each.spent_nano, each.held_nano) for each in engine.accounts.standing(state).budgets]
 
 
 # money
@@ -158,14 +158,15 @@ async def test_an_unknown_price_is_refused_under_a_hard_budget_and_unpriced_othe
     assert engine.finish(hold) is None
     engine.fold()
     assert engine.spend.settles[0].cost_nano is None
-    assert engine.spend.settles[0].price_id is None
+    assert engine.spend.settles[0].context.price_id is None
 
 
 async def test_what_is_free_needs_no_money_and_no_price(engine: Engine) -> None:
     state = key(budgets=[budget(0)])
     await engine.accounts.bind(state)
     for endpoint in ("moderations", "count_tokens"):
-        ask = engine.ask()._replace(endpoint=endpoint)
+        ask = engine.ask()
+        ask.endpoint = endpoint
         hold = admitted(engine.accounts.begin(state, "openai", "omni-moderation-latest", ask))
         assert engine.finish(hold) == 0
     engine.fold()
@@ -190,7 +191,7 @@ async def test_a_dearer_tier_is_held_where_it_fits_and_ruled_out_where_it_does_n
     state = key(budgets=[budget(10_000_000)])
     await engine.accounts.bind(state)
     model = ("openai", "o4-mini")
-    engine.clock.advance(365 * 86_400)  # type: ignore[attr-defined]
+    engine.clock.advance(365 * 86_400)
     price = PriceBook().find(*model, engine.clock.now_ns())
     assert price is not None
     assert price.tiers["priority"].ceiling(1, False).output > price.standard.ceiling(1, False).output
@@ -464,10 +465,10 @@ async def test_a_lost_slice_spends_nothing(engine: Engine) -> None:
     await engine.accounts.bind(state)
     admitted(engine.begin(state))
     engine.slices.lost = True
-    engine.clock.advance(0.5)  # type: ignore[attr-defined]
+    engine.clock.advance(0.5)
     assert isinstance(engine.begin(state), Refusal)
     engine.slices.lost = False
-    engine.clock.advance(0.5)  # type: ignore[attr-defined]
+    engine.clock.advance(0.5)
     admitted(engine.begin(state))
 
 
@@ -475,7 +476,7 @@ async def test_day_budgets_start_anew_at_midnight_with_holds_in_flight(engine: E
     state = key(budgets=[budget(CENT, period=Period.DAY)])
     await engine.accounts.bind(state)
     hold = admitted(engine.begin(state, output=380))
-    engine.clock.advance(86_400)  # type: ignore[attr-defined]
+    engine.clock.advance(86_400)
     second = admitted(engine.begin(state, output=380))
     engine.finish(hold, tokens=100, output=380)
     assert spent_and_held(engine, state) == [(0, second.nano)]
@@ -492,7 +493,7 @@ async def test_no_minute_sees_more_requests_than_the_limit_under_50_callers(engi
     await engine.accounts.bind(state)
     pick, passed = random.Random(1), []
     for _ in range(4000):
-        engine.clock.advance(pick.choice((0, 0, 0.01, 0.2)))  # type: ignore[attr-defined]
+        engine.clock.advance(pick.choice((0, 0, 0.01, 0.2)))
         got = engine.begin(state)
         if isinstance(got, Hold):
             passed.append(engine.clock.monotonic_ns())
@@ -605,7 +606,7 @@ async def test_a_hold_whose_end_is_never_reported_is_charged_after_its_lease(eng
     await engine.accounts.bind(state)
     hold = admitted(engine.begin(state))
     assert engine.accounts.reap() == 0
-    engine.clock.advance(LEASE // NANOSECONDS)  # type: ignore[attr-defined]
+    engine.clock.advance(LEASE // NANOSECONDS)
     assert engine.accounts.reap() == 1
     assert spent_and_held(engine, state) == [(hold.nano, 0)]
     assert engine.finish(hold) == hold.nano  # too late to change it

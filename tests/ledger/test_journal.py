@@ -19,8 +19,10 @@ from keygate.ledger.journal import (
     START,
     Begin,
     Boot,
+    Context,
     Journal,
     JournalCorrupt,
+    JournalReader,
     JournalUnwritable,
     Position,
     Settle,
@@ -28,33 +30,122 @@ from keygate.ledger.journal import (
     read_from,
     recover,
 )
-from keygate.ledger.journal.records import BEGIN, BOOT, SETTLE
+from keygate.ledger.journal.records import BEGIN, BOOT, CONTEXT, SETTLE, encode, encode_context
 from keygate.ledger.journal.segments import MAGIC, frame, segment_numbers, segment_path
 
-BEGUN = Begin(
-    "req_1", 1_700_000_000_000_000_000, "org_1", "vk_1", "team_1", None, None, ("project=x",), "openai", "fast", "gpt-4.1", "chat", True,
-    "genai-prices-0.2.3:openai/gpt-4.1", 12_345, 678, (("bud_1", 0), ("bud_2", 1_699_999_200_000_000_000)),
-    (("lim_1", 1),), (("lim_2", 678),), None,
+CONTEXT_OF = (
+    "org_1", "vk_1", "team_1", None, None, ("project=x",), "openai", "fast", "gpt-4.1", "chat", True, "genai-prices-0.2.3:openai/gpt-4.1",
+    (("bud_1", 0), ("bud_2", 1_699_999_200_000_000_000)), (("lim_1", False),), (("lim_2", True),),
 )  # fmt: skip
-SETTLED = Settle(
-    "req_1", 1_700_000_001_000_000_000, 1_700_000_000_000_000_000, "org_1", "vk_1", "team_1", None, None, ("project=x",), "openai", "fast",
-    "gpt-4.1", "chat", True, "genai-prices-0.2.3:openai/gpt-4.1", 12_345, 6_789, False, TokenUsage(100, 20, 0, 0, 30, 5), 200, "finished",
-    (("bud_1", 0), ("bud_2", 1_699_999_200_000_000_000)), (("lim_1", 1),), (("lim_2", 130),), "gpt-4.1-2025-04-14", "default", "crd_1",
-    1_000_000_000, 200_000_000, "up_1",
-)  # fmt: skip
+AT = 1_700_000_000_000_000_000
+
+
+def begun(number: int, context: Context | None = None) -> Begin:
+    return Begin(context or Context(*CONTEXT_OF), f"req_{number}", AT, 12_345, 678)
+
+
+def settled(number: int, context: Context | None = None) -> Settle:
+    return Settle(
+        context or Context(*CONTEXT_OF), f"req_{number}", AT + 10**9, AT, 12_345, 6_789, False, TokenUsage(100, 20, 0, 0, 30, 5), 200,
+        "finished", 1, 130, "gpt-4.1-2025-04-14", "default", "crd_1", 1_000_000_000, 200_000_000, "up_1",
+    )  # fmt: skip
+
+
+def told(record: Begin | Settle) -> tuple[object, ...]:
+    """All that a record says."""
+    return (*record.context.fields, *msgspec.structs.astuple(record)[1:])
 
 
 def test_bytes_of_each_record_are_frozen() -> None:
-    encode = msgspec.msgpack.encode
-    boot = frame(bytes([BOOT]) + encode(Boot("boot_1", 5, "0.1.0")))
-    assert MAGIC.hex() == "4b474a524e4c0001"
-    assert boot.hex() == VECTORS["boot"]
-    assert frame(bytes([BEGIN]) + encode(BEGUN)).hex() == VECTORS["begin"]
-    assert frame(bytes([SETTLE]) + encode(SETTLED)).hex() == VECTORS["settle"]
+    context = Context(*CONTEXT_OF)
+    context.number = 7
+    assert MAGIC.hex() == "4b474a524e4c0002"
+    assert frame(bytes([BOOT]) + encode(Boot("boot_1", 5, "0.1.0"))).hex() == VECTORS["boot"]
+    assert frame(bytes([CONTEXT]) + encode_context(context)).hex() == VECTORS["context"]
+    assert frame(bytes([BEGIN]) + encode(begun(1, context))).hex() == VECTORS["begin"]
+    assert frame(bytes([SETTLE]) + encode(settled(1, context))).hex() == VECTORS["settle"]
+
+
+def test_journals_of_format_version_1_are_read_and_recovered(tmp_path: Path) -> None:
+    data = b"KGJRNL\x00\x01" + bytes.fromhex(VECTORS["boot"] + FORMER_VECTORS["begin"])
+    segment_path(tmp_path, 1).write_bytes(data + bytes.fromhex(FORMER_VECTORS["settle"]))
+    (settle,) = read_from(tmp_path, START).settles
+    assert told(settle) == told(settled(1))
+    assert settle.minute_limits == (("lim_1", 1),)
+    assert settle.day_limits == (("lim_2", 130),)
+    segment_path(tmp_path, 1).write_bytes(data)
+    lock, identity = claim(tmp_path)
+    recovered = recover(tmp_path, lock, identity, START, clock=ManualClock(), boot_id="b", version="1")
+    recovered.journal.close()
+    (settle,) = read_from(tmp_path, START).settles
+    assert (settle.cost_nano, settle.in_doubt, settle.context.fields) == (12_345, True, CONTEXT_OF)
+    assert settle.day_limits == (("lim_2", 678),)
+
+
+def test_reading_may_begin_anywhere_and_knows_the_contexts_that_stand_before(tmp_path: Path) -> None:
+    journal = open_journal(tmp_path, segment_bytes=4000)
+    shared, position, seen = Context(*CONTEXT_OF), START, []
+    for number in range(40):
+        journal.begin(begun(number, shared))
+        journal.settle(settled(number, shared if number % 5 else None))
+    while (batch := read_from(tmp_path, position, limit=1)).settles:
+        position = batch.position
+        seen.append(told(batch.settles[0]))
+    assert seen == [told(settled(number)) for number in range(40)]
+    reader = JournalReader(tmp_path)
+    for start in (position, START, position):  # forwards and backwards
+        assert reader.read(start).settles == () if start == position else len(reader.read(start).settles) == 40
+    journal.close()
+
+
+def test_a_record_whose_context_is_missing_is_named(tmp_path: Path) -> None:
+    segment_path(tmp_path, 1).write_bytes(MAGIC + bytes.fromhex(VECTORS["begin"]) + bytes.fromhex(VECTORS["settle"]))
+    with pytest.raises(JournalCorrupt, match="its context does not stand before it"):
+        read_from(tmp_path, START)
+    lock, identity = claim(tmp_path)
+    with pytest.raises(JournalCorrupt, match="its context does not stand before it"):
+        recover(tmp_path, lock, identity, START, clock=ManualClock(), boot_id="b", version="1")
+    os.close(lock)
+
+
+def test_a_context_stands_once_in_each_segment_that_names_it(tmp_path: Path) -> None:
+    journal = open_journal(tmp_path, segment_bytes=3000)
+    shared = Context(*CONTEXT_OF)
+    for number in range(60):
+        journal.begin(begun(number, shared))
+        journal.settle(settled(number, shared))
+    journal.close()
+    written = frame(bytes([CONTEXT]) + encode_context(shared))
+    counts = [segment_path(tmp_path, number).read_bytes().count(written) for number in segment_numbers(tmp_path)]
+    assert len(counts) > 3
+    assert set(counts) == {1}
+
+
+def test_a_context_goes_with_its_request_into_another_journal(tmp_path: Path) -> None:
+    shared = Context(*CONTEXT_OF)
+    for name in ("a", "b"):
+        journal = open_journal(tmp_path / name)
+        if name == "b":
+            journal.settle(settled(0))  # so that numbers differ
+        journal.settle(settled(1, shared))
+        journal.close()
+        assert told(read_from(tmp_path / name, START).settles[-1]) == told(settled(1))
 
 
 VECTORS = {
     "boot": "1000000036edcf5f0093a6626f6f745f3105a5302e312e30",
+    "context": (
+        "8b0000006f33c5970392079fa56f72675f31a4766b5f31a67465616d5f31c0c091a970726f6a6563743d78a66f70656e6169a466617374a76770742d"
+        "342e31a463686174c3d92167656e61692d7072696365732d302e322e333a6f70656e61692f6770742d342e319292a56275645f310092a56275645f32"
+        "cf17979c43f272c0009192a56c696d5f31c29192a56c696d5f32c3"
+    ),
+    "begin": "190000003f2aa728049607a57265715f31cf17979cfe362a0000cd3039cd02a6c0",
+    "settle": (
+        "6c00000085b9caa905dc001207a57265715f31cf17979cfe71c4ca00cf17979cfe362a0000cd3039cd1a85c299641400001e05000000ccc8a866696e"
+        "697368656401cc82b26770742d342e312d323032352d30342d3134a764656661756c74a56372645f31ce3b9aca00ce0bebc200a475705f31"
+    ),
+}
+FORMER_VECTORS = {
     "begin": (
         "a3000000bdc52f2401dc0014a57265715f31cf17979cfe362a0000a56f72675f31a4766b5f31a67465616d5f31c0c091a970726f6a6563743d78a66f"
         "70656e6169a466617374a76770742d342e31a463686174c3d92167656e61692d7072696365732d302e322e333a6f70656e61692f6770742d342e31cd"
@@ -77,14 +168,6 @@ def open_journal(directory: Path, *, segment_bytes: int = 1 << 20, checkpoint: P
     ).journal
 
 
-def begun(number: int) -> Begin:
-    return msgspec.structs.replace(BEGUN, request_id=f"req_{number}")
-
-
-def settled(number: int) -> Settle:
-    return msgspec.structs.replace(SETTLED, request_id=f"req_{number}")
-
-
 def ids(directory: Path, position: Position = START, limit: int = 1000) -> list[str]:
     return [settle.request_id for settle in read_from(directory, position, limit=limit).settles]
 
@@ -101,7 +184,7 @@ def test_what_was_written_is_read_in_order_and_only_once(tmp_path: Path) -> None
     assert not second.more
     assert second.position == journal.position
     assert read_from(tmp_path, second.position).settles == ()
-    assert first.settles[0] == settled(0)
+    assert told(first.settles[0]) == told(settled(0))
     journal.close()
 
 
@@ -128,7 +211,7 @@ def test_a_new_segment_carries_what_is_still_open_so_that_old_ones_can_go(tmp_pa
         journal.begin(begun(number))
         journal.settle(settled(number))
     end = read_from(tmp_path, START).position
-    assert journal.prune(end, SETTLED.at_ns) == 0  # a limit per minute may still look at them
+    assert journal.prune(end, AT + 10**9) == 0  # a limit per minute may still look at them
     assert journal.prune(end, to_ns(datetime(2027, 1, 1, tzinfo=UTC))) > 0
     assert segment_numbers(tmp_path)[0] == end.segment
     journal.close()
@@ -171,7 +254,7 @@ def test_a_cut_at_any_byte_loses_at_most_the_torn_record(tmp_path: Path, monkeyp
 
 def test_recovery_charges_the_hold_and_says_that_it_is_in_doubt(tmp_path: Path) -> None:
     journal = open_journal(tmp_path)
-    journal.begin(BEGUN)
+    journal.begin(begun(1))
     journal.close()
     for boot in range(3):
         lock, identity = claim(tmp_path)
@@ -179,12 +262,12 @@ def test_recovery_charges_the_hold_and_says_that_it_is_in_doubt(tmp_path: Path) 
         recovered.journal.close()
         assert len(recovered.in_doubt) == (1 if boot == 0 else 0)
     (settle,) = read_from(tmp_path, START).settles
-    assert (settle.cost_nano, settle.in_doubt, settle.usage, settle.budgets) == (12_345, True, None, BEGUN.budgets)
+    assert (settle.cost_nano, settle.in_doubt, settle.usage, settle.context.budgets) == (12_345, True, None, CONTEXT_OF[12])
 
 
 def test_an_unpriced_request_stays_unpriced_in_recovery(tmp_path: Path) -> None:
     journal = open_journal(tmp_path)
-    journal.begin(msgspec.structs.replace(BEGUN, price_id=None))
+    journal.begin(begun(1, Context(*CONTEXT_OF[:11], None, *CONTEXT_OF[12:])))
     journal.close()
     lock, identity = claim(tmp_path)
     recovered = recover(tmp_path, lock, identity, START, clock=ManualClock(), boot_id="b", version="1")

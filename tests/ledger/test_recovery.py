@@ -122,7 +122,7 @@ async def test_old_segments_go_when_they_are_folded_and_nothing_is_lost_by_it(tm
         hold = engine.begin(state)
         assert isinstance(hold, Hold)
         engine.finish(hold)
-        engine.clock.advance(10)  # type: ignore[attr-defined]
+        engine.clock.advance(10)
         engine.fold()
     assert len(segment_numbers(tmp_path)) <= 4
     engine.accounts.close()

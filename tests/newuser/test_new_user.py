@@ -79,7 +79,7 @@ def test_first_start_prints_a_login_once_and_a_curl_that_works_as_printed(new_us
 def test_second_start_prints_neither_and_keeps_everything(new_user: NewUser) -> None:
     curl, email, password = new_user.curl, new_user.shown("sign in as"), new_user.shown("password")
     bash(curl)
-    new_user.EMAIL, new_user.password = email, password  # type: ignore[misc]  # this one's, not the class's
+    new_user.EMAIL, new_user.password = email, password
     team = new_user.call("POST", "/teams", {"name": "research"})
     key = new_user.call("GET", "/virtual-keys")["items"][0]
     spent = new_user.usage(key["id"])
@@ -117,6 +117,18 @@ def test_ctrl_c_finishes_requests_in_flight_and_ends_within_five_seconds(new_use
     assert "in doubt" not in new_user.printed
 
 
+def test_ctrl_c_ends_within_five_seconds_also_when_a_stream_goes_on_for_ever(new_user: NewUser) -> None:
+    endless = new_user.curl.replace('{"model"', '{"stream":true,"model"').replace("Say hello.", "sandbox(chunk_ms=3000 chunks=100) hi")
+    with subprocess.Popen(["bash", "-c", f"exec {endless} -sN"], stdout=subprocess.PIPE) as caller:
+        assert caller.stdout is not None
+        assert caller.stdout.readline()
+        seconds = new_user.stop()
+    assert seconds < 5, f"ended after {seconds:.1f} s"
+    assert caller.returncode == 18, "the caller sees that the answer was cut off"
+    new_user.start()
+    assert "in doubt" not in new_user.printed, "what was produced until then is charged"
+
+
 def test_a_missing_or_wrong_master_key_refuses_the_start_with_the_remedy(new_user: NewUser) -> None:
     new_user.stop()
     key = new_user.data_dir / "master.key"
@@ -134,6 +146,49 @@ def test_a_missing_or_wrong_master_key_refuses_the_start_with_the_remedy(new_use
     assert f"chmod 600 {key}" in printed
     key.chmod(0o600)
     new_user.start()
+
+
+def test_a_data_directory_serves_its_own_database_only(new_user: NewUser, tmp_path: Path) -> None:
+    """Another database would get this one's journal into its ledger, and its audit log would not fit the heads that are kept here."""
+    new_user.stop()
+    journal = sorted((file.name, file.stat().st_size) for file in (new_user.data_dir / "journal").iterdir())
+    heads = (new_user.data_dir / "audit-heads.jsonl").read_text()
+    _, printed = refused(new_user.folder, KEYGATE_DATABASE_URL=f"sqlite:///{tmp_path}/other.db")
+    assert "belongs to another database" in printed
+    assert "KEYGATE_DATA_DIR of its own" in printed
+    with NewUser(tmp_path / "other") as other:
+        other.stop()
+        _, printed = refused(
+            new_user.folder,
+            KEYGATE_DATABASE_URL=f"sqlite:///{other.data_dir}/keygate.db",
+            KEYGATE_MASTER_KEY_FILE=str(other.data_dir / "master.key"),
+        )
+        assert "belongs to another database" in printed
+    assert (new_user.data_dir / "audit-heads.jsonl").read_text() == heads
+    assert sorted((file.name, file.stat().st_size) for file in (new_user.data_dir / "journal").iterdir()) == journal
+    new_user.start()
+    assert bash(new_user.curl)["choices"]
+
+
+def test_a_database_file_that_is_none_refuses_the_start_with_the_remedy(new_user: NewUser) -> None:
+    new_user.stop()
+    file = new_user.data_dir / "keygate.db"
+    whole = file.read_bytes()
+    for content in (b"not a database" * 1_000, whole[: len(whole) // 2]):
+        file.write_bytes(content)
+        _, printed = refused(new_user.folder)
+        assert f"the file {file} can't be used" in printed
+        assert "restore it from a backup" in printed
+    file.write_bytes(whole)
+    new_user.start()
+    assert bash(new_user.curl)["choices"]
+
+
+def test_a_lost_heads_file_is_said_at_the_start(new_user: NewUser) -> None:
+    new_user.stop()
+    (new_user.data_dir / "audit-heads.jsonl").unlink()
+    new_user.start()
+    assert "audit-heads.jsonl is gone or empty" in new_user.printed
 
 
 def test_a_second_process_on_the_same_data_directory_or_port_is_refused(new_user: NewUser, tmp_path: Path) -> None:
@@ -192,7 +247,7 @@ def test_a_misspelt_setting_is_said(tmp_path: Path) -> None:
 def test_a_vendor_key_in_the_environment_becomes_a_credential(tmp_path: Path) -> None:
     secret = "sk-from-the-environment-0123456789"
     with NewUser(tmp_path, sandbox=False, environment={"OPENAI_API_KEY": secret}) as keygate:
-        keygate.EMAIL, keygate.password = keygate.shown("sign in as"), keygate.shown("password")  # type: ignore[misc]  # this one's
+        keygate.EMAIL, keygate.password = keygate.shown("sign in as"), keygate.shown("password")
         assert [each["vendor"] for each in keygate.call("GET", "/credentials")["items"]] == ["openai"]
         assert keygate.curl, "a working gateway: there is a key to try at once"
         keygate.stop()
@@ -208,7 +263,7 @@ def test_without_credentials_the_first_start_says_what_comes_next(tmp_path: Path
 
 
 def test_a_vendor_key_of_ones_own_takes_the_sandboxs_place_at_the_next_start(new_user: NewUser) -> None:
-    new_user.EMAIL, new_user.password = new_user.shown("sign in as"), new_user.shown("password")  # type: ignore[misc]  # this one's
+    new_user.EMAIL, new_user.password = new_user.shown("sign in as"), new_user.shown("password")
     new_user.credential("openai", "http://127.0.0.1:9/v1", "sk-of-ones-own-0123456789")
     new_user.stop()
     new_user.start()

@@ -39,11 +39,11 @@ def key(*rules: RuleSet, **fields: object) -> KeyState:
         limits=(),
         budgets=(),
     )
-    return dataclasses.replace(state, **fields)  # type: ignore[arg-type]  # the fields of a test are its own business
+    return dataclasses.replace(state, **fields)
 
 
 def layer(**fields: object) -> RuleSet:
-    return RuleSet(**({"scope": Scope.TEAM, "scope_id": "team_1", "name": "search"} | fields))  # type: ignore[arg-type]  # as above
+    return RuleSet(**({"scope": Scope.TEAM, "scope_id": "team_1", "name": "search"} | fields))
 
 
 vendors = st.sampled_from(["openai", "anthropic"])

@@ -111,7 +111,7 @@ def call_vendors(run: Run) -> None:
     ask(run, CHAT, model="gpt-4o", stream=True, allowed=said)
     for path in (CHAT, RESPONSES, MESSAGES):
         for stream in (False, True):
-            assert (ask(run, path, stream=stream)).status_code == 200  # type: ignore[union-attr]  # it answers
+            assert (ask(run, path, stream=stream)).status_code == 200
     # A vendor that repeats the prompt repeats it to whom it came from; it repeats no credential of the house to anybody.
     ask(run, CHAT, model="gpt-4o", headers={"x-mode": "echo"}, allowed=("prompt",))
     ask(run, CHAT, model="gpt-4o", stream=True, headers={"x-mode": "echo"}, allowed=("prompt",))

@@ -57,6 +57,7 @@ BODIES: dict[str, Body] = {
         "deliver": "later",
         "wait_seconds": 0,
     },
+    "check_issued_key": lambda made: {"repair": True},
     "rotate_issued_key": lambda made: {"overlap_seconds": 0, "deliver": "later"},
     "revoke_issued_key": lambda made: {"reason": "silent"},
     "extend_issued_key": lambda made: {"expires_in_days": 30},

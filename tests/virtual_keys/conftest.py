@@ -141,6 +141,6 @@ async def house(database: Database, clock: ManualClock, tmp_path: Path) -> Simpl
         ),
         policies=PolicyService(**common, owners=owners, keys=source),
         budgets=BudgetService(**common, owners=owners, keys=source),
-        aliases=AliasService(**common),
+        aliases=AliasService(**common, owners=owners, keys=source),
         explain=ExplainService(keys=source, vendors=VENDORS, clock=clock, prices=books, usage=books),
     )

@@ -3,9 +3,10 @@
 from dataclasses import replace
 
 import pytest
+import sqlalchemy as sa
 
 from keygate.errors import Conflict, Forbidden, InvalidInput, NotFound, Unauthenticated
-from keygate.identities.tables import developers, teams
+from keygate.identities.tables import apps, developers, teams
 from keygate.kit.money import NANO
 from keygate.kit.secret import Secret
 from keygate.policies import BudgetMode, BudgetSpec, KeyStatus, LimitKind, Period, Place, Rules, Scope
@@ -220,11 +221,11 @@ async def test_a_deactivated_holder_loses_every_key_in_the_same_transaction(hous
     other = await house.keys.create(house.admin, KeyDraft(name="o", owner=Place(Scope.DEVELOPER, "dev_2")))
     house.publisher.keys.clear()
     with pytest.raises(RuntimeError, match="undone"):
-        async with house.database.unit() as work:
+        async with house.database.unit("org_1") as work:
             await house.keys.developer_deactivated(work, house.admin, "dev_1")
             raise RuntimeError("undone")
     assert house.publisher.keys == []
-    async with house.database.unit() as work:
+    async with house.database.unit("org_1") as work:
         await house.keys.developer_deactivated(work, house.admin, "dev_1")
     assert sorted(house.publisher.keys) == sorted(k.view.key.id for k in made)
     states = await house.source.load_by_ids([k.view.key.id for k in (*made, other)])
@@ -333,3 +334,53 @@ async def test_every_key_comes_once_when_preloading_in_pages(house) -> None:
             break
     assert len(seen) == len(set(seen))
     assert set(seen) == made
+
+
+async def test_a_list_shows_the_keys_that_stand_still_as_such_and_filters_by_it(house) -> None:
+    """Every place that a key can hang on, with each part of it ended in turn: lists, filters and the gateway agree."""
+    async with house.database.unit() as work:
+        for app, team, dev in (("app_2", "team_2", None), ("app_3", "team_2", "dev_1"), ("app_4", None, None)):
+            row = {"id": app, "organization_id": "org_1", "name": app, "team_id": team, "developer_id": dev, "status": "active"}
+            await work.connection.execute(sa.insert(apps).values(row | {"created_at_ns": 1}))
+    places = [
+        *(Place(Scope.TEAM, team) for team in ("team_1", "team_2")),
+        *(Place(Scope.DEVELOPER, dev) for dev in ("dev_1", "dev_2")),
+        *(Place(Scope.APP, f"app_{number}") for number in (1, 2, 3, 4)),
+        None,
+    ]
+    ids = [(await house.keys.create(house.admin, KeyDraft(name="k", owner=place))).view.key.id for place in places]
+    gone = await house.keys.create(house.admin, KeyDraft(name="gone", owner=DEV))
+    await house.keys.revoke(house.admin, gone.view.key.id)
+    seen = set()
+    for table, row_id, ended in (
+        (teams, "team_1", {"archived_at_ns": 1}),
+        (teams, "team_2", {"archived_at_ns": 1}),
+        *((developers, dev, {"status": "deactivated", "deactivated_at_ns": 1}) for dev in ("dev_1", "dev_2")),
+        *((apps, f"app_{number}", {"status": "deactivated", "deactivated_at_ns": 1}) for number in (1, 2, 3, 4)),
+    ):
+        await house.set_row(table, row_id, **ended)
+        serving = {state.id for state in await house.source.load_by_ids(ids) if state.status is KeyStatus.ACTIVE}
+        found = {
+            status: {view.key.id for view in await house.keys.page(house.admin, KeyFilter(status=status), after=None, limit=50)}
+            for status in Standing
+        }
+        assert found[Standing.ACTIVE] == serving
+        assert found[Standing.OWNER_INACTIVE] == set(ids) - serving
+        assert found[Standing.REVOKED] == {gone.view.key.id}
+        shown = {view.key.id: view.standing for view in await house.keys.page(house.admin, KeyFilter(), after=None, limit=50)}
+        assert {key_id for key_id, standing in shown.items() if standing is Standing.ACTIVE} == serving
+        assert {key_id for key_id, standing in shown.items() if standing is Standing.OWNER_INACTIVE} == set(ids) - serving
+        seen.add(frozenset(serving))
+        still = next(iter(set(ids) - serving))
+        assert (await house.keys.get(house.admin, still)).standing is Standing.OWNER_INACTIVE
+        assert (await house.keys.update(house.admin, still, {"name": "n"})).standing is Standing.OWNER_INACTIVE
+        await house.set_row(
+            table, row_id, **({"archived_at_ns": None} if table is teams else {"status": "active", "deactivated_at_ns": None})
+        )
+    assert len(seen) == 8
+
+
+async def test_no_key_is_made_for_an_app_whose_developer_has_left(house) -> None:
+    await house.set_row(developers, "dev_2", status="deactivated", deactivated_at_ns=1)
+    with pytest.raises(InvalidInput, match="no longer active"):
+        await house.keys.create(house.admin, KeyDraft(name="late", owner=Place(Scope.APP, "app_1")))

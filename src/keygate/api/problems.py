@@ -123,5 +123,7 @@ def _first(error: RequestValidationError) -> InvalidInput:
     if not names:
         return InvalidInput("The body is missing or of the wrong kind; send a JSON object as `application/json`")
     field = ".".join(names)
-    message = "this field is not known here" if kind == "extra_forbidden" else str(first.get("msg", "not valid"))
+    message = (
+        "this field is not known here" if kind == "extra_forbidden" else str(first.get("msg", "not valid")).removeprefix("Value error, ")
+    )
     return InvalidInput(f"{field}: {message}", field=field)

@@ -90,7 +90,8 @@ class Fault:
 @dataclass(frozen=True, slots=True)
 class Verification:
     """Result for one chain. `entries` counts those read and found good; `key_known` is False where an export's signatures were
-    checked only against the key that the export itself carries."""
+    checked only against the key that the export itself carries. `witnessed` is the newest entry that the heads file names: from there on,
+    entries that were cut off would not be missed; 0: it names none, None: an export has no such file."""
 
     organization_id: str
     entries: int
@@ -98,6 +99,7 @@ class Verification:
     fault: Fault | None
     key_id: str | None
     key_known: bool = True
+    witnessed: int | None = None
 
     @property
     def ok(self) -> bool:

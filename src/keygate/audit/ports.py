@@ -24,7 +24,8 @@ class AuditLog(Protocol):
         after: Mapping[str, Any] | None = None,
         detail: str | None = None,
     ) -> None:
-        """Appends one entry to the organisation's chain, inside `work`: if it can't be written the effect doesn't happen.
+        """Appends one entry to the organisation's chain, inside `work`: if it can't be written the effect doesn't happen. `work` is a
+        unit of the actor's organisation (a RuntimeError otherwise), so that entries of one chain are written one after another.
 
         `action` is `noun.verb` (`virtual_key.revoke`), `target` an id. Values of `before`/`after` must be JSON; `Secret`s are
         written as digests (`sha256:…` keyed by the pepper), never in the clear.

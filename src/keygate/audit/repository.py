@@ -12,17 +12,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from keygate.audit.model import AuditEntry, SignedHead
 from keygate.audit.ports import EntryFilter
 from keygate.audit.tables import audit_entries, audit_heads
-from keygate.kit.database import lock, upsert
+from keygate.kit.database import upsert
 
 _ENTRY = tuple(audit_entries.c[name] for name in AuditEntry.__slots__)
 _HEAD = tuple(audit_heads.c[name] for name in SignedHead.__slots__)
 
 
 class AuditRepository:
-    async def lock_chain(self, connection: AsyncConnection, organization_id: str) -> None:
-        """Appends to one organisation's chain queue up here until the transaction ends."""
-        await lock(connection, f"audit:{organization_id}")
-
     async def append(self, connection: AsyncConnection, entry: AuditEntry, head: SignedHead) -> None:
         await connection.execute(audit_entries.insert().values(asdict(entry)))
         changed = tuple(name for name in SignedHead.__slots__ if name != "organization_id")

@@ -69,6 +69,9 @@ class AuditVerificationOut(Schema):
     entries: int = Field(description="How many entries were read and found good")
     head_sequence: int | None
     head_hash: str | None
+    heads_file_sequence: int | None = Field(
+        description="Up to which entry the heads file outside the database vouches that none was cut off; 0: it names none"
+    )
     public_key: str = Field(description="Ed25519, base64: what exports are verified with")
     fault: AuditFaultOut | None
 
@@ -79,6 +82,7 @@ class AuditVerificationOut(Schema):
             entries=found.entries,
             head_sequence=found.head.sequence if found.head else None,
             head_hash=found.head.hash if found.head else None,
+            heads_file_sequence=found.witnessed,
             public_key=public_key,
             fault=AuditFaultOut.of(found.fault) if found.fault else None,
         )

@@ -65,7 +65,7 @@ class AuditService:
         await self._append(work, actor.organization_id, draft)
 
     async def refused(self, actor: Actor, action: str, target: str, *, reason: str) -> None:
-        async with self._database.unit() as work:
+        async with self._database.unit(actor.organization_id) as work:
             await self._append(work, actor.organization_id, _draft(actor, action, target, AuditOutcome.REFUSED, detail=reason))
 
     async def find(self, organization_id: str, wanted: EntryFilter, *, before: int | None, limit: int) -> list[AuditEntry]:
@@ -80,9 +80,9 @@ class AuditService:
             walk = await self._walk(connection, organization_id)
             head = await self._repository.head(connection, organization_id)
             below = walk.fault.sequence if walk.fault else _FOREVER
-            fault = await self._check_file(connection, organization_id, written, below=below) or walk.fault
-        fault = fault or check_head(head, walk.last, self._signer.checker)
-        return Verification(organization_id, walk.entries, head, fault, self._signer.key_id)
+            fault, witnessed = await self._check_file(connection, organization_id, written, below=below)
+        fault = fault or walk.fault or check_head(head, walk.last, self._signer.checker)
+        return Verification(organization_id, walk.entries, head, fault, self._signer.key_id, witnessed=witnessed)
 
     async def verify_all(self) -> list[Verification]:
         """Every organisation that the database or the heads file knows."""
@@ -105,10 +105,14 @@ class AuditService:
                 if stored and head_signed(stored, self._signer.checker) and stored.sequence > newest.get(organization_id, 0):
                     self._heads.append(stored)
             for organization_id in sorted(newest):
-                fault = await self._check_file(connection, organization_id, written, below=_FOREVER)
+                fault, _ = await self._check_file(connection, organization_id, written, below=_FOREVER)
                 if fault:
                     faults.append(fault)
         return faults
+
+    def first_outside(self) -> str | None:
+        """The organisation that the heads file began with; None where it names none."""
+        return next((head.organization_id for head in self._heads.read(until=self._heads.size())), None)
 
     def public_key(self) -> str:
         """What an export is verified with, in base64."""
@@ -146,7 +150,8 @@ class AuditService:
         )
 
     async def _append(self, work: UnitOfWork, organization_id: str, draft: Draft) -> None:
-        await self._repository.lock_chain(work.connection, organization_id)
+        if work.organization_id != organization_id:
+            raise RuntimeError("what is audited stands in a unit of its organisation: `database.unit(organization_id)`")
         head = await self._repository.head(work.connection, organization_id)
         entry = append(
             draft,
@@ -175,17 +180,19 @@ class AuditService:
         walk.finish()
         return walk
 
-    async def _check_file(self, connection: AsyncConnection, organization_id: str, until: int, *, below: int) -> Fault | None:
-        """The lowest sequence under `below` whose head in the file is not that of the database."""
+    async def _check_file(self, connection: AsyncConnection, organization_id: str, until: int, *, below: int) -> tuple[Fault | None, int]:
+        """The lowest sequence under `below` whose head in the file is not that of the database; and the newest that the file names."""
         worst: Fault | None = None
+        newest = 0
         heads = (head for head in self._heads.read(until=until) if head.organization_id == organization_id)
         while chunk := list(islice(heads, _BATCH)):
             stored = await self._repository.hashes(connection, organization_id, [head.sequence for head in chunk])
             for head in chunk:
+                newest = max(newest, head.sequence)
                 if head.sequence >= (worst.sequence if worst else below):
                     continue
                 worst = self._compare(head, stored.get(head.sequence)) or worst
-        return worst
+        return worst, newest
 
     def _compare(self, head: SignedHead, stored: tuple[str, str] | None) -> Fault | None:
         if stored and stored[1] == head.hash:

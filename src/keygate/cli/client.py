@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from enum import IntEnum
@@ -35,6 +36,8 @@ class Exit(IntEnum):
     TRY_LATER = 9
 
 
+_ID = re.compile(r"[A-Za-z0-9_-]{1,100}")
+_NOUNS = {"virtual-keys": "keys"}
 _EXIT_OF_STATUS = {
     401: Exit.NOT_SIGNED_IN,
     402: Exit.NOT_ALLOWED,
@@ -80,6 +83,13 @@ def _saved(settings: ClientSettings) -> tuple[str | None, Secret | None]:
 def fail(message: str, code: Exit = Exit.FAILED) -> NoReturn:
     output.error(message)
     raise typer.Exit(code)
+
+
+def one(noun: str, thing: str) -> str:
+    """The path of one thing. What is no id ends the command: it could be the path of something else (`../developers/…`)."""
+    if not _ID.fullmatch(thing):
+        fail(f"{thing!r} is no id; `keygate {_NOUNS.get(noun, noun)} list` shows those that there are", Exit.USAGE)
+    return f"/api/v1/{noun}/{thing}"
 
 
 class Api:

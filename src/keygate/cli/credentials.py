@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from keygate.cli import output
-from keygate.cli.client import Exit, api, fail
+from keygate.cli.client import Exit, api, fail, one
 
 commands = typer.Typer(no_args_is_help=True, help="Vendor keys in the vault.")
 _COLUMNS = {"id": "ID", "vendor": "VENDOR", "name": "NAME", "hint": "HINT", "base_url": "BASE URL", "weight": "WEIGHT", "status": "STATUS"}
@@ -49,17 +49,17 @@ def add(
 def prove(credential_id: str, *, as_json: output.JsonOption = False) -> None:
     """Make the least call at the vendor that proves the credential."""
     with api() as client:
-        result = client.request("POST", f"/api/v1/credentials/{credential_id}/test")
+        result = client.request("POST", f"{one('credentials', credential_id)}/test")
     output.as_json(result) if as_json else output.card(result)
     if not result.get("ok"):
         raise typer.Exit(Exit.FAILED)
 
 
 @commands.command("remove")
-def remove(credential_id: str, *, yes: Annotated[bool, typer.Option("--yes", help="Don't ask.")] = False) -> None:
+def remove(credential_id: str, *, yes: output.YesOption = False) -> None:
     """Take a credential out of the vault; calls stop using it at once."""
     if not yes:
         typer.confirm(f"Remove {credential_id}?", abort=True)
     with api() as client:
-        client.request("DELETE", f"/api/v1/credentials/{credential_id}")
+        client.request("DELETE", one("credentials", credential_id))
     output.note(f"Removed {credential_id}.")

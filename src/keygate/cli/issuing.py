@@ -266,3 +266,18 @@ def link(key_id: str, expires: Annotated[str, typer.Option(help="90m, 24h, 2d.")
     with api() as client:
         made = client.request("POST", f"/api/v1/keys/{key_id}/link", body={"expires_in_seconds": seconds(expires)})
     output.plain(made["url"])
+
+
+@commands.command("token")
+def token(
+    key_id: str,
+    *,
+    env: Annotated[bool, typer.Option("--env", help="Print only what to export.")] = False,
+    as_json: output.JsonOption = False,
+) -> None:
+    """A fresh token for a key of a vendor that has no lasting secrets (Anthropic)."""
+    with api() as client:
+        made = client.request("POST", f"/api/v1/keys/{key_id}/token")
+    if not env and not as_json:
+        output.note(f"Until {made['expires_at']}; shown this once. To use it, straight at the vendor:\n")
+    output.as_json(made) if as_json else output.plain(exports(made["env"], Shell.SH))

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from keygate.cli import output
-from keygate.cli.client import Exit, api, fail
+from keygate.cli.client import Exit, api, fail, one
 from keygate.cli.shell import Shell, exports
 
 commands = typer.Typer(no_args_is_help=True, help="Virtual keys.")
@@ -32,7 +32,9 @@ def budget_terms(text: str) -> dict[str, str]:
     """`10.00/month`, `10.00/month/soft`."""
     amount, _, rest = text.partition("/")
     period, _, mode = rest.partition("/")
-    return {"amount_usd": amount, "period": period or "month", "mode": mode or "hard"}
+    if not period:
+        fail(f"{text}: write AMOUNT/PERIOD[/soft], such as 10.00/month", Exit.USAGE)
+    return {"amount_usd": amount, "period": period, "mode": mode or "hard"}
 
 
 def limit_amount(text: str) -> tuple[str, int]:
@@ -47,7 +49,7 @@ def limit_amount(text: str) -> tuple[str, int]:
 def list_keys(
     developer: Annotated[str | None, typer.Option(help="Only this developer's.")] = None,
     team: Annotated[str | None, typer.Option(help="Only this team's.")] = None,
-    status: Annotated[str | None, typer.Option(help="active or revoked.")] = None,
+    status: Annotated[str | None, typer.Option(help="active, owner_inactive, expired or revoked.")] = None,
     *,
     as_json: output.JsonOption = False,
 ) -> None:
@@ -109,8 +111,8 @@ def _show_new(made: dict[str, Any], *, env: bool, as_json: bool) -> None:
 def show(key_id: str, *, as_json: output.JsonOption = False) -> None:
     """One key: what it may, what it has used."""
     with api() as client:
-        row = client.request("GET", f"/api/v1/virtual-keys/{key_id}")
-        usage = client.request("GET", f"/api/v1/virtual-keys/{key_id}/usage")
+        row = client.request("GET", one("virtual-keys", key_id))
+        usage = client.request("GET", f"{one('virtual-keys', key_id)}/usage")
     if as_json:
         output.as_json({**row, "usage": usage})
         return
@@ -144,17 +146,17 @@ def rotate(
     """Replace the key; limits, budgets and history stay."""
     body = {} if grace_seconds is None else {"grace_seconds": grace_seconds}
     with api() as client:
-        made = client.request("POST", f"/api/v1/virtual-keys/{key_id}/rotate", body=body)
+        made = client.request("POST", f"{one('virtual-keys', key_id)}/rotate", body=body)
     _show_new(made, env=env, as_json=as_json)
 
 
 @commands.command("revoke")
-def revoke(key_id: str, *, yes: Annotated[bool, typer.Option("--yes", help="Don't ask.")] = False) -> None:
+def revoke(key_id: str, *, yes: output.YesOption = False) -> None:
     """Revoke a key: the next request is refused, open streams are cut."""
     if not yes:
         typer.confirm(f"Revoke {key_id}?", abort=True)
     with api() as client:
-        client.request("POST", f"/api/v1/virtual-keys/{key_id}/revoke")
+        client.request("POST", f"{one('virtual-keys', key_id)}/revoke")
     output.note(f"Revoked {key_id}.")
 
 

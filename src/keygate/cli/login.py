@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated
 
 import typer
 
 from keygate.cli import output
-from keygate.cli.client import Api, api, login_file, resolve_url, save_login
+from keygate.cli.client import Api, Exit, api, fail, login_file, resolve_url, save_login
 from keygate.config import ClientSettings
 from keygate.kit.secret import Secret
 
@@ -20,6 +21,8 @@ def login(
 ) -> None:
     """Sign in, and keep the sign-in for later commands."""
     address = resolve_url(url)
+    if not password_stdin and not sys.stdin.isatty():
+        fail("there is no terminal to ask for the password on; write it to standard input with --password-stdin", Exit.USAGE)
     email = email or typer.prompt("E-mail")
     password = typer.get_text_stream("stdin").readline().rstrip("\n") if password_stdin else typer.prompt("Password", hide_input=True)
     client = Api(url=address, token=None)

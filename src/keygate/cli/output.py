@@ -13,6 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")]
+YesOption = Annotated[bool, typer.Option("--yes", help="Don't ask.")]
 _WIDTH_WHEN_PIPED = 160
 
 out = Console(highlight=False, soft_wrap=False, width=None if sys.stdout.isatty() else _WIDTH_WHEN_PIPED)

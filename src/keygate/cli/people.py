@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from keygate.cli import output
-from keygate.cli.client import api
+from keygate.cli.client import api, one
 
 teams = typer.Typer(no_args_is_help=True, help="Teams.")
 developers = typer.Typer(no_args_is_help=True, help="Developers: people who hold keys.")
@@ -15,7 +15,7 @@ apps = typer.Typer(no_args_is_help=True, help="Apps: services and CI jobs that h
 
 _TEAM = {"id": "ID", "name": "NAME", "policy_id": "POLICY"}
 _DEVELOPER = {"id": "ID", "name": "NAME", "email": "E-MAIL", "team_id": "TEAM", "status": "STATUS"}
-_APP = {"id": "ID", "name": "NAME", "team_id": "TEAM", "policy_id": "POLICY"}
+_APP = {"id": "ID", "name": "NAME", "team_id": "TEAM", "developer_id": "DEVELOPER", "policy_id": "POLICY", "status": "STATUS"}
 
 
 @teams.command("list")
@@ -32,6 +32,16 @@ def create_team(name: str, *, as_json: output.JsonOption = False) -> None:
     with api() as client:
         made = client.request("POST", "/api/v1/teams", body={"name": name})
     output.as_json(made) if as_json else output.card(made, _TEAM)
+
+
+@teams.command("archive")
+def archive_team(team_id: str, *, yes: output.YesOption = False) -> None:
+    """Archive a team without developers and apps: every key that it holds itself is revoked at once."""
+    if not yes:
+        typer.confirm(f"Archive {team_id} and revoke every key of its own?", abort=True)
+    with api() as client:
+        client.request("DELETE", one("teams", team_id))
+    output.note(f"Archived {team_id}; its keys are revoked.")
 
 
 @developers.command("list")
@@ -58,12 +68,12 @@ def create_developer(
 
 
 @developers.command("deactivate")
-def deactivate_developer(developer_id: str, *, yes: Annotated[bool, typer.Option("--yes", help="Don't ask.")] = False) -> None:
+def deactivate_developer(developer_id: str, *, yes: output.YesOption = False) -> None:
     """Deactivate a developer: every key of theirs is revoked at once."""
     if not yes:
         typer.confirm(f"Deactivate {developer_id} and revoke every key of theirs?", abort=True)
     with api() as client:
-        client.request("DELETE", f"/api/v1/developers/{developer_id}")
+        client.request("DELETE", one("developers", developer_id))
     output.note(f"Deactivated {developer_id}; their keys are revoked.")
 
 
@@ -77,9 +87,24 @@ def list_apps(*, as_json: output.JsonOption = False) -> None:
 
 @apps.command("create")
 def create_app(
-    name: str, team: Annotated[str | None, typer.Option(help="Team id (team_…).")] = None, *, as_json: output.JsonOption = False
+    name: str,
+    team: Annotated[str | None, typer.Option(help="Team id (team_…).")] = None,
+    developer: Annotated[str | None, typer.Option(help="Developer id (dev_…): whose app it is.")] = None,
+    *,
+    as_json: output.JsonOption = False,
 ) -> None:
     """Make an app."""
+    above = {"team_id": team, "developer_id": developer}
     with api() as client:
-        made = client.request("POST", "/api/v1/apps", body={"name": name} | ({"team_id": team} if team else {}))
+        made = client.request("POST", "/api/v1/apps", body={"name": name} | {field: value for field, value in above.items() if value})
     output.as_json(made) if as_json else output.card(made, _APP)
+
+
+@apps.command("deactivate")
+def deactivate_app(app_id: str, *, yes: output.YesOption = False) -> None:
+    """Deactivate an app: every key that it holds is revoked at once."""
+    if not yes:
+        typer.confirm(f"Deactivate {app_id} and revoke every key that it holds?", abort=True)
+    with api() as client:
+        client.request("DELETE", one("apps", app_id))
+    output.note(f"Deactivated {app_id}; its keys are revoked.")

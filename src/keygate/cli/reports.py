@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from keygate.cli import local, output
-from keygate.cli.client import Exit, api
+from keygate.cli.client import Exit, api, fail
 
 audit = typer.Typer(no_args_is_help=True, help="The audit log.")
 
@@ -25,6 +25,8 @@ def usage(
     as_json: output.JsonOption = False,
 ) -> None:
     """What was used and spent."""
+    if csv and as_json:
+        fail("choose one of --csv and --json", Exit.USAGE)
     query = {"group_by": group_by, "from": since, "to": until, "key_id": key, "team_id": team}
     with api() as client:
         if csv:
@@ -87,9 +89,12 @@ def export(file: Annotated[Path | None, typer.Argument(help="Where to; standard 
             for piece in client.text("/api/v1/audit/export"):
                 sys.stdout.write(piece)
             return
-        with file.open("w", encoding="utf-8", newline="") as target:
-            for piece in client.text("/api/v1/audit/export"):
-                target.write(piece)
+        try:
+            with file.open("w", encoding="utf-8", newline="") as target:
+                for piece in client.text("/api/v1/audit/export"):
+                    target.write(piece)
+        except OSError as problem:
+            fail(f"{file} can't be written: {problem.strerror}")
     output.note(f"Written to {file}.")
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from keygate.cli import output
-from keygate.cli.client import Exit, api, fail
+from keygate.cli.client import Exit, api, fail, one
 from keygate.cli.keys import LIMITS, budget_terms, limit_amount
 
 policies = typer.Typer(no_args_is_help=True, help="Policies: reusable sets of rules that keys carry.")
@@ -21,7 +21,6 @@ _LIMIT = {**_SCOPED, "kind": "KIND", "amount": "AMOUNT"}
 
 Scope = Annotated[str, typer.Argument(help="organization, team, developer, app, key, vendor, model or tag.")]
 Of = Annotated[str | None, typer.Option("--of", help="The team's, developer's, app's or key's id; vendor, model pattern or tag.")]
-Yes = Annotated[bool, typer.Option("--yes", help="Don't ask.")]
 _SELECTED = frozenset({"vendor", "model", "tag"})
 
 
@@ -45,7 +44,7 @@ def _remove(path: str, thing: str, *, yes: bool) -> None:
     if not yes:
         typer.confirm(f"Remove {thing}?", abort=True)
     with api() as client:
-        client.request("DELETE", f"/api/v1/{path}/{thing}")
+        client.request("DELETE", one(path, thing))
     output.note(f"Removed {thing}.")
 
 
@@ -82,7 +81,7 @@ def create_policy(
 
 
 @policies.command("remove")
-def remove_policy(policy_id: str, *, yes: Yes = False) -> None:
+def remove_policy(policy_id: str, *, yes: output.YesOption = False) -> None:
     """Remove a policy that nothing carries any more."""
     _remove("policies", policy_id, yes=yes)
 
@@ -106,7 +105,7 @@ def create_budget(
 
 
 @budgets.command("remove")
-def remove_budget(budget_id: str, *, yes: Yes = False) -> None:
+def remove_budget(budget_id: str, *, yes: output.YesOption = False) -> None:
     """Remove a budget; what it counted stays in the ledger."""
     _remove("budgets", budget_id, yes=yes)
 
@@ -133,6 +132,6 @@ def create_limit(
 
 
 @limits.command("remove")
-def remove_limit(limit_id: str, *, yes: Yes = False) -> None:
+def remove_limit(limit_id: str, *, yes: output.YesOption = False) -> None:
     """Remove a limit."""
     _remove("limits", limit_id, yes=yes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import sys
 from collections.abc import Mapping
@@ -12,6 +13,8 @@ import typer
 
 from keygate.cli import output
 from keygate.cli.client import Exit, api, fail
+
+_VIRTUAL_KEY = re.compile(r"sk-kg-[0-9A-Za-z]+")
 
 
 class Shell(StrEnum):
@@ -41,6 +44,8 @@ def env(
         key = typer.prompt("Virtual key", hide_input=True) if sys.stdin.isatty() else sys.stdin.readline().strip()
     if not key:
         fail("no key on standard input", Exit.USAGE)
+    if not _VIRTUAL_KEY.fullmatch(key):
+        fail("this is no virtual key; it begins with sk-kg-, and was shown when it was made", Exit.USAGE)
     with api() as client:
         vendors = client.request("GET", "/api/v1/vendors")["items"]
     variables = {name: value.replace("{key}", key) for vendor in vendors for name, value in vendor["client_env"].items()}

@@ -6,6 +6,7 @@ import asyncio
 import socket
 import ssl
 from collections.abc import Callable
+from typing import cast
 
 from keygate.gateway.proxies import Proxy, ProxySettings
 from keygate.gateway.ticker import Ticker
@@ -87,13 +88,14 @@ class Connector:
         origin = pool.origin
         proxy = self.proxy_for(origin)
         connection = UpstreamConnection(pool, self._ticker)
+        protocol = cast("asyncio.Protocol", connection)
         if proxy is None:
-            await self._reach(connection, origin.host, origin.port, self._context() if origin.tls else None)
+            await self._reach(protocol, origin.host, origin.port, self._context() if origin.tls else None)
             return connection
         if is_literal(origin.host) and is_forbidden(origin.host):
             raise NotSent(f"{origin.host} is an address that requests are never sent to")
         if not origin.tls:  # the proxy is asked in absolute form
-            await self._reach(connection, proxy.host, proxy.port, self._context() if proxy.tls else None)
+            await self._reach(protocol, proxy.host, proxy.port, self._context() if proxy.tls else None)
             return connection
         greeting = _ProxyGreeting()
         await self._reach(greeting, proxy.host, proxy.port, self._context() if proxy.tls else None)
@@ -101,7 +103,7 @@ class Connector:
         assert transport is not None  # noqa: S101  (just connected)
         try:
             await greeting.tunnel(origin, proxy)
-            secured = await asyncio.get_running_loop().start_tls(transport, connection, self._context(), server_hostname=origin.host)
+            secured = await asyncio.get_running_loop().start_tls(transport, protocol, self._context(), server_hostname=origin.host)
         except BaseException:
             transport.abort()
             raise

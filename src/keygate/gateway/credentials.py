@@ -7,6 +7,7 @@ import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
+from typing import final
 from urllib.parse import urlsplit
 
 from keygate.gateway.connector import Connector
@@ -19,6 +20,7 @@ log = logging.getLogger("keygate.gateway")
 _MAX_CHOICES = 10_000
 
 
+@final
 class Target:
     """A credential made ready: where to connect, and the lines of a request's head that do not change."""
 
@@ -69,6 +71,7 @@ def _spellings(secret: bytes) -> tuple[bytes, ...]:
     return tuple(sorted({secret, escaped, escaped.replace(b"/", b"\\/")}, key=len, reverse=True))
 
 
+@final
 class Choice:
     """The credentials that serve one model of one organisation, taken in proportion to their weights, evenly spread."""
 
@@ -94,6 +97,7 @@ class Choice:
         return targets[best]
 
 
+@final
 class CredentialBook:
     """All credentials, whole: a load replaces the former one only when it has succeeded."""
 

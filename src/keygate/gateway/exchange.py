@@ -12,7 +12,7 @@ once, and the settlement is on record before the last byte leaves.
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, final
 
 from keygate.errors import Unavailable
 from keygate.gateway.answers import own, passed_lines, worded
@@ -30,10 +30,11 @@ from keygate.ledger import Outcome, Refusal, Settlement
 if TYPE_CHECKING:
     from keygate.gateway.gateway import Gateway
 
-_BUFFERED = 1 << 20  # whole answers up to here are read before their head leaves, so that the cost can stand in it
+_BUFFERED: Final = 1 << 20  # whole answers up to here are read before their head leaves, so that the cost can stand in it
 _UNPACKED = frozenset({b"gzip", b"x-gzip", b"deflate"})
 
 
+@final
 class Exchange(Incoming):
     __slots__ = (
         "_buffering",
@@ -74,7 +75,7 @@ class Exchange(Incoming):
         self._pending = []
         self._pending_size = 0
         self._release_body()
-        if self.phase is SENT:
+        if self.phase == SENT:
             self.phase = PASSING
         self.status = status
         kind = head.content_type
@@ -105,7 +106,7 @@ class Exchange(Incoming):
     def upstream_data(self, data: bytes, *, complete: bool) -> None:
         if complete:
             self.upstream = None
-        if self.phase is DONE:
+        if self.phase == DONE:
             return
         if self.first_ns is None and data:
             self.first_ns = time.monotonic_ns() - self.began_ns
@@ -118,9 +119,9 @@ class Exchange(Incoming):
                 self.tap = None
                 if reading.rest:
                     data += reading.rest
-                if not self._buffering or self.phase is DRAINING:
+                if not self._buffering or self.phase == DRAINING:
                     self._settle_read(reading)
-        if self.phase is DRAINING:
+        if self.phase == DRAINING:
             if complete or self.settled:
                 self._drained()
         elif self._buffering:
@@ -133,9 +134,9 @@ class Exchange(Incoming):
 
     def upstream_lost(self, reason: str, *, timed_out: bool) -> None:
         upstream, self.upstream = self.upstream, None
-        if self.phase is DONE:
+        if self.phase == DONE:
             return
-        if self.phase is SENT and upstream is not None and not upstream.answered and not timed_out and not self._retried:
+        if self.phase == SENT and upstream is not None and not upstream.answered and not timed_out and not self._retried:
             self._retry(upstream, reason)
         else:
             self._lost(reason, timed_out=timed_out)
@@ -156,7 +157,7 @@ class Exchange(Incoming):
         assert plan is not None  # noqa: S101  (sent)
         self._settle(Outcome.UPSTREAM_LOST, None)
         self.request_id = g.request_ids.next()
-        self.ask = self.ask._replace(request_id=self.request_id, at_ns=time.time_ns())
+        self.ask = self.ask.again(self.request_id, time.time_ns())
         try:
             hold = g.pipeline.hold(caller.entry.state, plan, self.ask)
         except Exception as error:  # noqa: BLE001  (logged, and answered: a request always ends)
@@ -175,7 +176,7 @@ class Exchange(Incoming):
 
     def upstream_whole(self, status: int, head: ResponseHead, body: bytes) -> None:
         """Head, body and end in one piece, as most plain answers come: one way through, one write."""
-        if status != 200 or self.phase is not SENT or head.encoding is not None or head.content_type[:17].lower() == b"text/event-stream":
+        if status != 200 or self.phase != SENT or head.encoding is not None or head.content_type[:17].lower() == b"text/event-stream":
             self.upstream_head(status, head)
             self.upstream_data(body, complete=True)
             return
@@ -292,7 +293,7 @@ class Exchange(Incoming):
     def _lost(self, reason: str, *, timed_out: bool = False) -> None:
         """The vendor's answer can't be had whole."""
         self._abandon()
-        if self.phase is DRAINING:
+        if self.phase == DRAINING:
             self._drained()
             return
         self._read_out()
@@ -309,7 +310,7 @@ class Exchange(Incoming):
         self._release_body()
         self._abandon()
         connection = self.connection
-        if connection is None or self.phase is DONE:
+        if connection is None or self.phase == DONE:
             self.phase = DONE
         elif self._buffering:
             self._refuse(refused)
@@ -372,7 +373,7 @@ class Exchange(Incoming):
     def caller_gone(self) -> None:
         """The caller's connection has ended. What the vendor still sends is read on, for its cost, and thrown away."""
         self.connection = None
-        if self.phase is RECEIVING:
+        if self.phase == RECEIVING:
             self.phase = DONE
             self._release_body()
             self._leave()
@@ -432,7 +433,7 @@ class Exchange(Incoming):
     def _end(self, outcome: Outcome) -> None:
         if self.hold is not None and not self.settled:
             self._settle(outcome, self._reading)
-        if self.connection is None and self.phase is not DONE:
+        if self.connection is None and self.phase != DONE:
             self.phase = DONE
             self._release_body()
             self._leave()

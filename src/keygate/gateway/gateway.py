@@ -12,7 +12,7 @@ import secrets
 import time
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, final
 
 from keygate.gateway.catalogue import Catalogue
 from keygate.gateway.connector import Connector
@@ -46,6 +46,7 @@ class GatewaySettings:
     per_origin: int = 1000  # connections to one vendor address
 
 
+@final
 class RequestIds:
     """`req_` and 22 base62 digits, as `kit.ids` makes them, at a tenth of the price: time and chance once a second, then counted."""
 
@@ -64,6 +65,7 @@ class RequestIds:
             self._prefix = f"req_{base62(time.time_ns() // 1_000_000, 8)}{base62(secrets.randbelow(62**6), 6)}"
 
 
+@final
 class Gateway:
     """Also the `StatePublisher` that the control plane tells of changes."""
 

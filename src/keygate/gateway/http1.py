@@ -8,7 +8,7 @@ from __future__ import annotations
 import http
 from collections.abc import Iterable
 from enum import IntEnum
-from typing import NamedTuple
+from typing import final
 
 Header = tuple[bytes, bytes]
 
@@ -136,18 +136,65 @@ def request_spellings(dropped: Iterable[str] = ()) -> Spellings:
 RESPONSE_SPELLINGS = Spellings(_RESPONSE, _RESPONSE_PREFIXES)
 
 
-class RequestHead(NamedTuple):
-    forward: bytes  # header lines to send on, each ended
-    token: bytes | None  # the caller's key
-    token_conflict: bool  # two different keys were sent
-    content_length: int | None
-    chunked: bool
-    expect_continue: bool
-    encoding: bytes | None  # Content-Encoding other than identity
-    websocket: bool
-    hosted: bool
-    content_type: bytes | None
-    traceparent: bytes | None = None  # as it came
+@final
+class RequestHead:
+    __slots__ = (
+        "chunked",
+        "content_length",
+        "content_type",
+        "encoding",
+        "expect_continue",
+        "forward",
+        "hosted",
+        "token",
+        "token_conflict",
+        "traceparent",
+        "websocket",
+    )
+
+    def __init__(
+        self,
+        forward: bytes,
+        token: bytes | None,
+        token_conflict: bool,
+        content_length: int | None,
+        chunked: bool,
+        expect_continue: bool,
+        encoding: bytes | None,
+        websocket: bool,
+        hosted: bool,
+        content_type: bytes | None,
+        traceparent: bytes | None = None,
+    ) -> None:
+        self.forward = forward  # header lines to send on, each ended
+        self.token = token  # the caller's key
+        self.token_conflict = token_conflict  # two different keys were sent
+        self.content_length = content_length
+        self.chunked = chunked
+        self.expect_continue = expect_continue
+        self.encoding = encoding  # Content-Encoding other than identity
+        self.websocket = websocket
+        self.hosted = hosted
+        self.content_type = content_type
+        self.traceparent = traceparent  # as it came
+
+    def of_length(self, length: int) -> RequestHead:
+        """The same head before a body of another length."""
+        if length == self.content_length:
+            return self
+        return RequestHead(
+            self.forward,
+            self.token,
+            self.token_conflict,
+            length,
+            self.chunked,
+            self.expect_continue,
+            self.encoding,
+            self.websocket,
+            self.hosted,
+            self.content_type,
+            self.traceparent,
+        )
 
 
 def read_request_head(headers: list[Header], spellings: Spellings) -> RequestHead:
@@ -230,13 +277,32 @@ def _without_listed(headers: list[Header], spellings: Spellings, listed: bytes) 
     return b"".join(b"%b: %b\r\n" % (n, v) for n, v in headers if spellings[n] in passed and n.lower() not in hop)
 
 
-class ResponseHead(NamedTuple):
-    forward: bytes  # header lines to pass on, each ended; without framing
-    content_length: int | None
-    chunked: bool
-    content_type: bytes
-    encoding: bytes | None
-    request_id: bytes | None
+@final
+class ResponseHead:
+    __slots__ = (
+        "chunked",
+        "content_length",
+        "content_type",
+        "encoding",
+        "forward",
+        "request_id",
+    )
+
+    def __init__(
+        self,
+        forward: bytes,
+        content_length: int | None,
+        chunked: bool,
+        content_type: bytes,
+        encoding: bytes | None,
+        request_id: bytes | None,
+    ) -> None:
+        self.forward = forward  # header lines to pass on, each ended; without framing
+        self.content_length = content_length
+        self.chunked = chunked
+        self.content_type = content_type
+        self.encoding = encoding
+        self.request_id = request_id
 
 
 def read_response_head(headers: list[Header]) -> ResponseHead:

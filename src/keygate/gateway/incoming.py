@@ -7,19 +7,18 @@ from __future__ import annotations
 
 import logging
 import time
-from enum import IntEnum
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final
 
 from keygate.errors import Unavailable
 from keygate.gateway.answers import own, worded
 from keygate.gateway.connector import NotSent
 from keygate.gateway.dialects.interface import Answer, Problem
-from keygate.gateway.http1 import RequestHead, ResponseHead
+from keygate.gateway.http1 import RequestHead
 from keygate.gateway.keyring import FOREVER
 from keygate.gateway.observation import tell
 from keygate.gateway.pipeline import MONEY, Caller, Plan, Refuse, Route, refuse_held
 from keygate.gateway.recording import Kept
-from keygate.gateway.upstream import UpstreamConnection
+from keygate.gateway.upstream import Receiver, UpstreamConnection
 from keygate.ledger import Hold, Outcome, Refusal, RefusalKind
 
 if TYPE_CHECKING:
@@ -30,41 +29,43 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("keygate.gateway")
 
-_EAGER = 256 << 10  # request bodies above this are not read before the key is known, nor to the end after a refusal
+_EAGER: Final = 256 << 10  # request bodies above this are not read before the key is known, nor to the end after a refusal
 _ROUTE_PROBLEMS = {403: Problem.FORBIDDEN, 404: Problem.NOT_FOUND, 405: Problem.METHOD_NOT_ALLOWED}
 _NOTHING: list[bytes] = []  # never appended to
 _PROBE = Answer(200, ((b"content-type", b"application/json"),), b"")
 
 
-class Phase(IntEnum):
-    RECEIVING = 0
-    PREPARING = 1
-    SENT = 2
-    PASSING = 3
-    DRAINING = 4
-    DONE = 5
+# The phases: plain numbers, which compile to constants.
+RECEIVING: Final = 0
+PREPARING: Final = 1
+SENT: Final = 2
+PASSING: Final = 3
+DRAINING: Final = 4
+DONE: Final = 5
 
 
-# Plain names: a look-up of a member through its class costs as much as the comparison.
-RECEIVING, PREPARING, SENT, PASSING, DRAINING, DONE = Phase
-
-
-class CallerConnection(Protocol):
+class CallerConnection:
     """The caller's connection, as an exchange needs it."""
 
-    def write(self, data: bytes) -> None: ...
+    __slots__ = ()
+
+    def write(self, data: bytes) -> None:
+        raise NotImplementedError
 
     def proceed(self, exchange: Incoming) -> None:
         """The exchange can go on: start it if it is its turn."""
+        raise NotImplementedError
 
     def finished(self, exchange: Incoming, *, close: bool) -> None:
         """The answer has been written whole."""
+        raise NotImplementedError
 
     def abort(self) -> None:
         """The answer can't be written whole: let the caller see that."""
+        raise NotImplementedError
 
 
-class Incoming:
+class Incoming(Receiver):
     """The first half of an exchange. Never raises towards the connection; every hold that it takes is handed to `_settle` in the end."""
 
     __slots__ = (
@@ -114,7 +115,7 @@ class Incoming:
         self.keep_alive = keep_alive
         self.request_id = gateway.request_ids.next()
         self.began_ns = time.monotonic_ns()
-        self.phase: Phase = RECEIVING
+        self.phase: int = RECEIVING
         self.received = self.early = self.loading = self.settled = self.observed = False
         self.refused: Refuse | None = None
         self.caller: Caller | None = None
@@ -183,7 +184,7 @@ class Incoming:
             found = g.pipeline.authenticate(token, now_ns) if entry is None else g.pipeline.verify(entry, token, now_ns)
             if isinstance(found, str):
                 self.refused = Refuse(Problem.UNAVAILABLE, "The key could not be looked up.")
-            elif self.phase is not DONE:
+            elif self.phase != DONE:
                 self._belongs_to(found)
         except Refuse as refused:
             self.refused = refused
@@ -237,7 +238,7 @@ class Incoming:
     @property
     def ready(self) -> bool:
         """It can be started: the request is whole and its caller known, or it is refused without that."""
-        return self.phase is RECEIVING and not self.loading and (self.received or self.early)
+        return self.phase == RECEIVING and not self.loading and (self.received or self.early)
 
     # PREPARING
 
@@ -360,7 +361,7 @@ class Incoming:
         except Exception as error:  # noqa: BLE001  (logged, and answered: a request always ends)
             self._fail(error)
             return
-        if self.phase is not PREPARING or self.connection is None or self.refused is not None:
+        if self.phase != PREPARING or self.connection is None or self.refused is not None:
             target.pool.give_back(upstream)
             self._end(Outcome.NOT_SENT)
             if self.refused is not None:
@@ -390,7 +391,7 @@ class Incoming:
 
     def _refuse(self, refused: Refuse) -> None:
         self._end(Outcome.NOT_SENT)
-        if self.phase is DONE:
+        if self.phase == DONE:
             return
         self.refused = refused
         self._g.metrics.refused(refused.code or refused.problem.value)
@@ -408,18 +409,6 @@ class Incoming:
         )
 
     # of the second half
-
-    def upstream_head(self, status: int, head: ResponseHead) -> None:
-        raise NotImplementedError
-
-    def upstream_data(self, data: bytes, *, complete: bool) -> None:
-        raise NotImplementedError
-
-    def upstream_whole(self, status: int, head: ResponseHead, body: bytes) -> None:
-        raise NotImplementedError
-
-    def upstream_lost(self, reason: str, *, timed_out: bool) -> None:
-        raise NotImplementedError
 
     def recheck(self) -> None:
         raise NotImplementedError

@@ -10,7 +10,7 @@ import asyncio
 import hmac
 import logging
 from collections.abc import Iterable, Sequence
-from typing import Protocol
+from typing import Protocol, final
 
 from keygate.errors import Unavailable
 from keygate.gateway.ports import Accounts, KeySource
@@ -37,6 +37,7 @@ class OpenExchange(Protocol):
         """End now, at the next byte."""
 
 
+@final
 class KeyEntry:
     """A key in memory. The object stays the same while its state changes; requests stand in `open` from authentication to end."""
 

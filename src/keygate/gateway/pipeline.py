@@ -16,7 +16,7 @@ Each step returns what the next one needs, or raises `Refuse`. A refusal is a va
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import final
 from urllib.parse import unquote_plus
 
 from keygate.gateway.credentials import CredentialBook, Target
@@ -57,6 +57,7 @@ class Refuse(Exception):
         self.should_retry = should_retry
 
 
+@final
 class Route:
     """What a path means. Compared by identity: one object per known path."""
 
@@ -74,6 +75,7 @@ class Route:
             self.refused = match
 
 
+@final
 class Routes:
     """Remembers routes by method and path, within a bound; paths with an id in them are not kept."""
 
@@ -93,24 +95,62 @@ class Routes:
         return route
 
 
-class Plan(NamedTuple):
+@final
+class Plan:
     """Where a request of one key on one route for one model goes. Made once per state of the key."""
 
-    vendor: str
-    model: str  # as the vendor knows it
-    endpoint: str
-    renamed: bool  # the body must name another model than the caller wrote
-    upstream_path: bytes
-    codec: Codec
-    tally: Tally
-    readers: tuple[str, ...] | None = None  # of the recorded content; None: nothing is recorded
+    __slots__ = (
+        "codec",
+        "endpoint",
+        "model",
+        "readers",
+        "renamed",
+        "tally",
+        "upstream_path",
+        "vendor",
+    )
+
+    def __init__(
+        self,
+        vendor: str,
+        model: str,
+        endpoint: str,
+        renamed: bool,
+        upstream_path: bytes,
+        codec: Codec,
+        tally: Tally,
+        readers: tuple[str, ...] | None = None,
+    ) -> None:
+        self.vendor = vendor
+        self.model = model  # as the vendor knows it
+        self.endpoint = endpoint
+        self.renamed = renamed  # the body must name another model than the caller wrote
+        self.upstream_path = upstream_path
+        self.codec = codec
+        self.tally = tally
+        self.readers = readers  # of the recorded content; None: nothing is recorded
 
 
-class Caller(NamedTuple):
-    entry: KeyEntry
-    digest: bytes
-    valid_until: int  # nanoseconds; the key or this token of it ends then
-    state: KeyState  # under which this was found
+@final
+class Caller:
+    __slots__ = (
+        "digest",
+        "entry",
+        "state",
+        "valid_until",
+    )
+
+    def __init__(
+        self,
+        entry: KeyEntry,
+        digest: bytes,
+        valid_until: int,
+        state: KeyState,
+    ) -> None:
+        self.entry = entry
+        self.digest = digest
+        self.valid_until = valid_until  # nanoseconds; the key or this token of it ends then
+        self.state = state  # under which this was found
 
     def holds(self, now_ns: int) -> bool:
         """True while nothing has changed that could make it wrong."""
@@ -118,6 +158,7 @@ class Caller(NamedTuple):
         return entry.state is self.state and not entry.stale and now_ns < self.valid_until
 
 
+@final
 class Pipeline:
     def __init__(
         self,
@@ -294,7 +335,7 @@ class Pipeline:
         if facts.input_unknown:
             return None
         tight = plan.codec.tight_input_bound(body)
-        return ask._replace(input_bound=tight) if tight < ask.input_bound else None
+        return ask.tighter(tight) if tight < ask.input_bound else None
 
     # pick
 

@@ -5,13 +5,13 @@ other path to ASGI. Answers leave in the order of their requests, whichever kind
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from keygate.gateway.connection import GatewayConnection
 from keygate.gateway.exchange import Exchange
 from keygate.gateway.http1 import (
     CONTINUE,
@@ -23,7 +23,6 @@ from keygate.gateway.http1 import (
     read_request_head,
 )
 from keygate.gateway.incoming import Incoming
-from keygate.gateway.repeated import HeadTemplate, Request
 
 if TYPE_CHECKING:
     from uvicorn.config import Config
@@ -33,8 +32,6 @@ if TYPE_CHECKING:
 
 _VERSIONS = frozenset({"1.1", "1.0"})
 _MAX_PIPELINED = 16
-_SMALL = 64 * 1024  # bodies that need not be counted while they wait
-_MAX_TEMPLATES = 4  # heads of one connection that are kept in the hope of a repetition
 _MAX_URL = 16 * 1024
 _LINGER = 2.0  # seconds that a refused caller may still send, so that it reads our answer and not a reset
 _MAX_OVERHEAD = 1 << 20  # bytes of chunk framing between two pieces of body
@@ -58,33 +55,30 @@ class GatewayProtocol(HttpToolsProtocol):
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self.ticker = self.gateway.ticker
-        self.current: Exchange | None = None  # whose answer is due
-        self.reading: Exchange | None = None  # whose body is coming
-        self.seen = self.head_since = self.ticker.now
-        self.in_head = False
+        self.caller = GatewayConnection(self.gateway, self, server_state)
+        self.data_received = self.caller.data_received  # type: ignore[method-assign]  # what transports call, with nothing between
+        self.head_since = self.ticker.now
         self.head_bytes = 0
         self.overhead = 0
         self.closing_since: float | None = None
         self.lingered = -1  # bytes thrown away since the last answer; -1: not lingering
-        self.last = False  # no request after the current ones
         self.stalled_since: float | None = None
         self.stalled_bytes = 0
         self.url = b""
         self.headers: list[Header] = []
         self.header_count = 0
-        self.template: HeadTemplate | None = None
-        self.templates_left = _MAX_TEMPLATES
-        self.body_left = 0  # of a request whose head was the template's: its body is not parsed either
 
     # transport
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's own
         super().connection_made(transport)
+        self.caller.connected(transport)
         self.gateway.connections.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.gateway.connections.discard(self)
-        current, self.current, self.reading = self.current, None, None
+        caller = self.caller
+        current, caller.current, caller.reading = caller.current, None, None
         waiting = [entry for entry, app in self.pipeline if app is None]
         self.pipeline.clear()
         super().connection_lost(exc)
@@ -93,89 +87,23 @@ class GatewayProtocol(HttpToolsProtocol):
         for exchange in waiting:
             exchange.caller_gone()
 
-    def data_received(self, data: bytes) -> None:
-        self.seen = self.ticker.now
-        template = self.template
-        if template is not None and not self.in_head:
-            if self.body_left:
-                data = self._body_unparsed(data)
-                if not data:
-                    return
-            cycle = self.cycle
-            if (
-                self.current is None
-                and self.reading is None
-                and not self.last
-                and not self.pipeline
-                and (cycle is None or cycle.response_complete)
-            ):
-                found = template.match(data)
-                if found is not None:
-                    self._repeated(template, data, *found)
-                    return
-        self._parse(data)
-
-    def _repeated(self, template: HeadTemplate, data: bytes, length: int, begins: int) -> None:
-        """The head is one that was parsed before: nothing is parsed."""
-        if self.timeout_keep_alive_task is not None:
-            self._unset_keepalive_if_required()
-        request = template.request
-        exchange = Exchange(self.gateway, self, request.route, request.method, request.query, http10=False, keep_alive=True)
-        if 0 < length <= _SMALL and len(data) - begins == length:
-            now_ns = time.time_ns()
-            if request.caller.holds(now_ns):
-                self.current = exchange
-                exchange.go(request.head, request.caller, data[begins:], now_ns)
-                return
-        head = request.head if request.head.content_length == length else request.head._replace(content_length=length)
-        self.current = self.reading = exchange
-        exchange.begin(head, request.caller)
-        self.body_left = length
-        if begins < len(data) or not length:
-            rest = self._body_unparsed(data[begins:])
-            if rest:
-                self._parse(rest)
-        elif exchange.ready:
-            exchange.start()
-
-    def _body_unparsed(self, data: bytes) -> bytes:
-        """Takes what belongs to the body; returns what stands behind it."""
-        left = self.body_left
-        rest = b""
-        if len(data) > left:
-            data, rest = data[:left], data[left:]
-        self.body_left = left - len(data)
-        exchange = self.reading
-        if exchange is None:  # answered early, or refused: nobody wants it
-            return rest
-        exchange.body_received(data)
-        if not self.body_left:
-            self.reading = None
-            exchange.received = True
-        elif exchange.greedy:
-            self.flow.pause_reading()
-        if exchange.ready:
-            exchange.start()
-        return rest
-
-    def _parse(self, data: bytes) -> None:
+    def parse(self, data: bytes) -> None:
+        caller = self.caller
         if self.lingered >= 0:
             self.lingered += len(data)
             if self.lingered > _MAX_LINGER_BYTES:
                 self.transport.abort()
             return
-        if self.last and self.reading is None and self.current is not None:
+        if caller.last and caller.reading is None and caller.current is not None:
             return  # nothing more is taken on this connection
-        if self.in_head:
+        if caller.in_head:
             self.head_bytes += len(data)
             if self.head_bytes > MAX_HEAD_BYTES:
                 self._refuse_bytes(431, "The request's head is too large.")
                 return
         else:
             self.overhead += len(data)
-        if self.timeout_keep_alive_task is not None:
-            self._unset_keepalive_if_required()
-        fresh = self.current is None and not self.in_head and self.reading is None
+        fresh = caller.current is None and not caller.in_head and caller.reading is None
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -185,35 +113,25 @@ class GatewayProtocol(HttpToolsProtocol):
             reason = error.__context__
             self._refuse_bytes(*(reason.args if isinstance(reason, _Malformed) else (400, f"This is not valid HTTP: {error}.")))
             return
-        if self.in_head and not self.head_bytes:
+        if caller.in_head and not self.head_bytes:
             self.head_bytes = len(data)
-        elif self.overhead > _MAX_OVERHEAD and self.reading is not None:
+        elif self.overhead > _MAX_OVERHEAD and caller.reading is not None:
             self._refuse_bytes(400, "The body's framing is larger than the body.")
             return
-        current = self.current
+        current = caller.current
         if current is not None and current.ready:
-            if fresh and self.templates_left and current.caller is not None:
-                self._keep_template(data, current)
+            if fresh and not self.pipeline:
+                caller.keep_template(data, current, self.headers)
             current.start()
 
-    def _keep_template(self, data: bytes, exchange: Exchange) -> None:
-        """`data` began with this exchange's head. What a client does not repeat a few times is not kept."""
-        self.templates_left -= 1
-        head, caller = exchange.head, exchange.caller
-        if caller is None or exchange.http10 or not exchange.keep_alive or head.expect_continue or exchange.route.refused is not None:
-            return
-        request = Request(head, exchange.route, exchange.method, exchange.query, caller)
-        if b"key=" not in exchange.query and not self.pipeline and not self.in_head:
-            self.template = HeadTemplate.of(data, self.headers, self.gateway.spellings, request)
-
     def _upgrade(self) -> None:
-        exchange = self.reading
+        exchange = self.caller.reading
         if exchange is not None:
-            self.reading = None
+            self.caller.reading = None
             exchange.received = True
-            if exchange is self.current and exchange.ready:
+            if exchange is self.caller.current and exchange.ready:
                 exchange.start()
-        elif self.current is not None or self.pipeline:
+        elif self.caller.current is not None or self.pipeline:
             self._refuse_bytes(400, "An upgrade can't stand behind other requests.")
         elif self._should_upgrade():
             self.handle_websocket_upgrade()
@@ -227,7 +145,7 @@ class GatewayProtocol(HttpToolsProtocol):
     # parser
 
     def on_message_begin(self) -> None:
-        self.in_head = True
+        self.caller.in_head = True
         self.head_since = self.ticker.now
         self.head_bytes = 0
         self.url = b""
@@ -242,13 +160,13 @@ class GatewayProtocol(HttpToolsProtocol):
         self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
-        self.in_head = False
+        self.caller.in_head = False
         self.overhead = 0
         headers = self.headers
         self.header_count = len(headers)
         if self.header_count > MAX_HEADERS:
             raise _Malformed(431, "The request has too many headers.")
-        if self.last:
+        if self.caller.last:
             return
         url = self.url
         parser = self.parser
@@ -270,20 +188,21 @@ class GatewayProtocol(HttpToolsProtocol):
             raise _Malformed(400, "The Host header is missing.")
         if b"#" in url:
             raise _Malformed(400, "A fragment can't stand in a request.")
-        exchange = Exchange(self.gateway, self, route, method, query, http10=http10, keep_alive=parser.should_keep_alive())
-        self.reading = exchange
+        exchange = Exchange(self.gateway, self.caller, route, method, query, http10=http10, keep_alive=parser.should_keep_alive())
+        self.caller.reading = exchange
         if parser.should_upgrade():
-            head = head._replace(websocket=True)
+            head.websocket = True
             exchange.keep_alive = False
-        if self._free:
-            self.current = exchange
+        if self.free:
+            self.caller.current = exchange
         else:
             self._queue(exchange)
         exchange.begin(head)
-        if exchange is self.current and exchange.wants_continue():
+        if exchange is self.caller.current and exchange.wants_continue():
             self.transport.write(CONTINUE)
 
     def _leave_to_asgi(self, url: bytes) -> None:
+        self.caller.mixed = True
         if not url.startswith((b"/", b"http://", b"https://")):
             raise _Malformed(400, "The request's target is not a path.")
         try:
@@ -295,8 +214,8 @@ class GatewayProtocol(HttpToolsProtocol):
         self.url = url
         self.headers = self.scope["headers"] = [(name.lower(), value) for name, value in headers]
         self.expect_100_continue = any(name == b"expect" and value.lower() == b"100-continue" for name, value in self.headers)
-        self.reading = None
-        if self._free:
+        self.caller.reading = None
+        if self.free:
             super().on_headers_complete()
             return
         running = self.cycle
@@ -307,81 +226,65 @@ class GatewayProtocol(HttpToolsProtocol):
         self._bound_queue()
 
     @property
-    def _free(self) -> bool:
-        return self.current is None and not self.pipeline and (self.cycle is None or self.cycle.response_complete)
+    def free(self) -> bool:
+        return self.caller.current is None and not self.pipeline and (self.cycle is None or self.cycle.response_complete)
 
     def _queue(self, exchange: Exchange) -> None:
-        self.flow.pause_reading()
+        self.stop_reading()
         self.pipeline.appendleft((exchange, None))
         self._bound_queue()
 
     def _bound_queue(self) -> None:
         if len(self.pipeline) > _MAX_PIPELINED:
-            self.last = True
+            self.caller.last = True
 
     def on_body(self, body: bytes) -> None:
         self.overhead = 0
-        exchange = self.reading
+        exchange = self.caller.reading
         if exchange is not None:
             exchange.body_received(body)
             if exchange.greedy:
-                self.flow.pause_reading()
-        elif not self.last and self.cycle is not None:
+                self.stop_reading()
+        elif not self.caller.last and self.cycle is not None:
             super().on_body(body)
 
     def on_message_complete(self) -> None:
         if len(self.headers) != self.header_count:
             raise _Malformed(400, "Trailers are not taken.")
-        exchange = self.reading
+        exchange = self.caller.reading
         if exchange is not None:
             if not self.parser.should_upgrade():
-                self.reading = None
+                self.caller.reading = None
                 exchange.received = True
-        elif not self.last and self.cycle is not None:
+        elif not self.caller.last and self.cycle is not None:
             super().on_message_complete()
 
     # exchanges
 
-    def write(self, data: bytes) -> None:
-        self.transport.write(data)
+    def read_on(self, exchange: Incoming) -> None:
+        if exchange is self.caller.reading or not self.pipeline:
+            self.flow.resume_reading()
 
-    def proceed(self, exchange: Incoming) -> None:
-        if exchange is self.current:
-            if exchange is self.reading or not self.pipeline:
-                self.flow.resume_reading()
-            if exchange.ready:
-                exchange.start()
+    def stop_reading(self) -> None:
+        self.caller.mixed = True
+        self.flow.pause_reading()
 
-    def finished(self, exchange: Incoming, *, close: bool) -> None:
-        self.server_state.total_requests += 1
-        if exchange is not self.current:
-            return
-        self.current = None
-        self.seen = self.ticker.now
-        if self.transport.is_closing():
-            return
-        if self.reading is exchange:  # answered before its body was whole
-            self.reading = None
-            self._linger()
-        elif close or (self.last and not self.pipeline):
-            self._close()
+    def take_next(self) -> None:
+        if self.caller.last and not self.pipeline:
+            self.close()
         elif self.pipeline or self.flow.read_paused:
             self._next()
-
-    def abort(self) -> None:
-        self.current = None
-        self.transport.abort()
 
     def on_response_complete(self) -> None:
         """From uvicorn: an ASGI answer has been written."""
         self.server_state.total_requests += 1
         if self.transport.is_closing():
             return
-        self.seen = self.ticker.now
+        self.caller.seen = self.ticker.now
         if self.cycle is not None and self.cycle.more_body and not self.pipeline:  # answered before its body was whole
-            self._linger()
-        elif self.last and not self.pipeline:
-            self._close()
+            self.linger()
+        elif self.caller.last and not self.pipeline:
+            self.close()
         else:
             self._next()
 
@@ -394,10 +297,10 @@ class GatewayProtocol(HttpToolsProtocol):
         if app is not None:
             self._start_asgi_task(entry, app)
         else:
-            self.current = exchange = entry
+            self.caller.current = exchange = entry
             if exchange.wants_continue():
                 self.transport.write(CONTINUE)
-            self.loop.call_soon(self.proceed, exchange)
+            self.loop.call_soon(self.caller.proceed, exchange)
         if not self.pipeline:
             self.flow.resume_reading()
 
@@ -407,72 +310,72 @@ class GatewayProtocol(HttpToolsProtocol):
         super().pause_writing()
         self.stalled_since = self.ticker.now
         self.stalled_bytes = self.transport.get_write_buffer_size()
-        if self.current is not None:
-            self.current.pause()
+        if self.caller.current is not None:
+            self.caller.current.pause()
 
     def resume_writing(self) -> None:
         super().resume_writing()
         self.stalled_since = None
-        if self.current is not None:
-            self.current.resume()
+        if self.caller.current is not None:
+            self.caller.current.resume()
 
     # endings
 
     def shutdown(self) -> None:
         self.gateway.shutting_down()
-        self.last = True
-        if self.current is not None or self.pipeline:
+        self.caller.last = True
+        if self.caller.current is not None or self.pipeline:
             if self.cycle is not None:
                 self.cycle.keep_alive = False
-            if self.current is not None:
-                self.current.keep_alive = False
+            if self.caller.current is not None:
+                self.caller.current.keep_alive = False
         else:
             super().shutdown()
 
-    def _close(self) -> None:
+    def close(self) -> None:
         self.closing_since = self.ticker.now
         self.transport.close()
 
-    def _linger(self) -> None:
+    def linger(self) -> None:
         """The caller is still sending: what comes is thrown away for a moment, then the connection ends."""
         self.lingered = 0
         self.closing_since = self.ticker.now
-        self.last = True
+        self.caller.last = True
         self.flow.resume_reading()
         if self.transport.can_write_eof():
             self.transport.write_eof()
 
     def _refuse_bytes(self, status: int, message: str) -> None:
         """What came can't be read as requests any further. If an answer is under way, the connection breaks with it."""
-        current = self.current
-        self.reading = None
+        current = self.caller.current
+        self.caller.reading = None
         if current is not None and not current.received:
-            self.current = None
+            self.caller.current = None
             current.caller_gone()
         elif self._waits_for_body:
             self.cycle.disconnected = True  # what it still answers is not written
             self.cycle.message_event.set()
-        elif not self._free:
-            self.last = True  # what was asked in good form is answered; then the connection ends
+        elif not self.free:
+            self.caller.last = True  # what was asked in good form is answered; then the connection ends
             return
         body = message.encode("ascii", "replace")
         self.transport.write(
             b"%bcontent-type: text/plain; charset=utf-8\r\nconnection: close\r\ncontent-length: %d\r\n\r\n%b"
             % (STATUS_LINES[status], len(body), body)
         )
-        self._linger()
+        self.linger()
 
     @property
     def _waits_for_body(self) -> bool:
         """An ASGI request is due, has not been answered, and will never be whole."""
         cycle = self.cycle
-        return self.current is None and cycle is not None and cycle.more_body and not cycle.response_started and not self.pipeline
+        return self.caller.current is None and cycle is not None and cycle.more_body and not cycle.response_started and not self.pipeline
 
     def sweep(self, now: float) -> None:
         """Every time-out of a caller's connection. Called by the gateway's ticker."""
         patience = self.gateway.client_timeout
         if self.closing_since is not None or self.transport.is_closing():
-            since = self.closing_since if self.closing_since is not None else self.seen
+            since = self.closing_since if self.closing_since is not None else self.caller.seen
             if now - since > (_LINGER if self.lingered >= 0 else patience):
                 self.transport.abort()
         elif self.stalled_since is not None:
@@ -482,21 +385,21 @@ class GatewayProtocol(HttpToolsProtocol):
                 self.stalled_since = now
             elif now - self.stalled_since > patience:
                 self.transport.abort()
-        elif self.in_head:
-            if now - self.head_since > patience and self._free:
+        elif self.caller.in_head:
+            if now - self.head_since > patience and self.free:
                 self._refuse_bytes(408, "The request's head did not come in time.")
-        elif self.reading is not None:
-            if now - self.seen > patience and not self.flow.read_paused:
+        elif self.caller.reading is not None:
+            if now - self.caller.seen > patience and not self.flow.read_paused:
                 self._refuse_bytes(408, "The request's body did not come in time.")
-        elif self._free:
-            if now - self.seen > self.timeout_keep_alive:
-                self._close()
+        elif self.free:
+            if now - self.caller.seen > self.timeout_keep_alive:
+                self.close()
         elif (
-            self.current is None
+            self.caller.current is None
             and self.cycle is not None
             and self.cycle.more_body
             and not self.flow.read_paused
-            and now - self.seen > patience
+            and now - self.caller.seen > patience
         ):
             self.transport.abort()
 

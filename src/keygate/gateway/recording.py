@@ -40,21 +40,19 @@ class Kept:
         self.forget_answer()
 
 
-class KeepingTap:
+class KeepingTap(Tap):
     """A dialect's tap that also keeps what it passes on."""
 
     __slots__ = ("_kept", "_tap")
 
     def __init__(self, tap: Tap, kept: Kept) -> None:
+        super().__init__()
         self._tap = tap
         self._kept = kept
 
-    @property
-    def done(self) -> bool:
-        return self._tap.done
-
     def feed(self, chunk: bytes) -> bytes:
         passed = self._tap.feed(chunk)
+        self.done = self._tap.done
         self._kept.add(passed)
         return passed
 

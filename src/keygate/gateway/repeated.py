@@ -8,27 +8,46 @@ come to the same result, so it is left out. Whatever differs in any byte goes to
 from __future__ import annotations
 
 from hmac import compare_digest
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, final
 
 from keygate.gateway.http1 import Header, RequestHead, Spellings
 
 if TYPE_CHECKING:
     from keygate.gateway.pipeline import Caller, Route
 
-_MAX_DIGITS = 9
-_KEY, _LENGTH = 9, 2  # http1.Kind, as plain numbers
+_MAX_DIGITS: Final = 9
+_KEY: Final = 9  # http1.Kind, as plain numbers
+_LENGTH: Final = 2
 
 
-class Request(NamedTuple):
+@final
+class Request:
     """What a parsed head came to."""
 
-    head: RequestHead
-    route: Route
-    method: bytes
-    query: bytes
-    caller: Caller
+    __slots__ = (
+        "caller",
+        "head",
+        "method",
+        "query",
+        "route",
+    )
+
+    def __init__(
+        self,
+        head: RequestHead,
+        route: Route,
+        method: bytes,
+        query: bytes,
+        caller: Caller,
+    ) -> None:
+        self.head = head
+        self.route = route
+        self.method = method
+        self.query = query
+        self.caller = caller
 
 
+@final
 class HeadTemplate:
     __slots__ = ("_after", "_before", "_between", "_key", "_key_first", "request")
 
@@ -69,28 +88,30 @@ class HeadTemplate:
             request=request,
         )
 
-    def match(self, data: bytes) -> tuple[int, int] | None:
-        """(length of the body, where it begins in `data`), if `data` begins with this head."""
-        before, between, key = self._before, self._between, self._key
+    def match(self, data: bytes) -> tuple[int, int]:
+        """(length of the body, where it begins in `data`), if `data` begins with this head; else (-1, 0)."""
+        before, between, after, key = self._before, self._between, self._after, self._key
         if not data.startswith(before):
-            return None
+            return -1, 0
         at = len(before)
         if self._key_first:
             behind = at + len(key)
             if not data.startswith(between, behind) or not compare_digest(data[at:behind], key):
-                return None
+                return -1, 0
             at = behind + len(between)
             end = data.find(b"\r", at, at + _MAX_DIGITS + 1)
+            if end < 0:
+                return -1, 0
             length = data[at:end]
         else:
             end = data.find(b"\r", at, at + _MAX_DIGITS + 1)
-            length = data[at:end]
             if end < 0 or not data.startswith(between, end):
-                return None
+                return -1, 0
+            length = data[at:end]
             at = end + len(between)
             end = at + len(key)
             if not compare_digest(data[at:end], key):
-                return None
-        if end < 0 or not length.isdigit() or not data.startswith(self._after, end):
-            return None
-        return int(length), end + len(self._after)
+                return -1, 0
+        if not length.isdigit() or not data.startswith(after, end):
+            return -1, 0
+        return int(length), end + len(after)

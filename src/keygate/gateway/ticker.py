@@ -6,12 +6,14 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from typing import final
 
 log = logging.getLogger("keygate.gateway")
 
 STEP = 0.25
 
 
+@final
 class Ticker:
     """`now` is monotonic seconds, at most a step old; each sweep gets it. Time-outs are exact to a step, and cost one attribute read."""
 

@@ -10,16 +10,17 @@ import asyncio
 import fcntl
 import sys
 import termios
-from typing import NamedTuple, Protocol
+from collections.abc import Callable
+from typing import Final, NamedTuple, final
 
 import httptools
 
 from keygate.gateway.http1 import MAX_HEADERS, Header, HeadInvalid, ResponseHead, read_response_head
 from keygate.gateway.ticker import Ticker
 
-_MAX_OVERHEAD = 512 * 1024  # bytes that are no body, between two pieces of body: head, chunk framing, trailers
-_MAX_INFORMATIONAL = 8
-_JOIN_BELOW = 64 * 1024  # head and body go out as one write below this
+_MAX_OVERHEAD: Final = 512 * 1024  # bytes that are no body, between two pieces of body: head, chunk framing, trailers
+_MAX_INFORMATIONAL: Final = 8
+_JOIN_BELOW: Final = 64 * 1024  # head and body go out as one write below this
 
 
 class Origin(NamedTuple):
@@ -28,22 +29,30 @@ class Origin(NamedTuple):
     tls: bool
 
 
-class Receiver(Protocol):
+class Receiver:
     """Who gets an answer. Called outside the parser, in this order: head, data (any number of times), `complete` with the last."""
 
-    def upstream_head(self, status: int, head: ResponseHead) -> None: ...
+    __slots__ = ()
 
-    def upstream_data(self, data: bytes, *, complete: bool) -> None: ...
+    def upstream_head(self, status: int, head: ResponseHead) -> None:
+        raise NotImplementedError
+
+    def upstream_data(self, data: bytes, *, complete: bool) -> None:
+        raise NotImplementedError
 
     def upstream_whole(self, status: int, head: ResponseHead, body: bytes) -> None:
         """Head, body and end at once, instead of the two above."""
+        raise NotImplementedError
 
     def upstream_lost(self, reason: str, *, timed_out: bool) -> None:
         """The answer ended before it was whole; nothing follows."""
+        raise NotImplementedError
 
 
-class UpstreamConnection(asyncio.Protocol):
-    """One connection. Free (in its pool, `receiver` None) or busy with one request."""
+@final
+class UpstreamConnection:
+    """One connection. Free (in its pool, `receiver` None) or busy with one request. An `asyncio.Protocol` by its methods, not by its class,
+    which would not compile."""
 
     __slots__ = (
         "_answered", "_body", "_complete", "_head", "_headers", "_informational", "_keep", "_overhead", "_parser",
@@ -62,7 +71,7 @@ class UpstreamConnection(asyncio.Protocol):
         self.untaken = False  # the vendor closed before it had the request: it can't have served it
         self.paused = False
         self.parts: list[bytes] = []
-        self.on_body = self.parts.append  # the parser calls the list itself
+        self.on_body: Callable[[bytes], None] = self.parts.append  # the parser calls the list itself
         self._headers: list[Header] = []
         self._parser = httptools.HttpResponseParser(self)
         self._reset()
@@ -186,6 +195,11 @@ class UpstreamConnection(asyncio.Protocol):
                 self._lose("it closed the connection before its answer was whole" if self._answered else "it closed the connection")
         self.pool.forget(self)
 
+    def pause_writing(self) -> None:
+        """The transport keeps what the vendor does not take yet: at most one request, whose size is bounded."""
+
+    def resume_writing(self) -> None: ...
+
     def _finish(self, receiver: Receiver, body: bytes, head: tuple[int, ResponseHead] | None = None) -> None:
         self.receiver = None
         self.pool.busy.discard(self)
@@ -279,6 +293,7 @@ def _unacknowledged(transport: asyncio.Transport | None) -> int:
         return 0
 
 
+@final
 class Pool:
     """The connections to one origin. The last one used is the next one used, so that idle ones grow old and are closed."""
 

@@ -1,6 +1,8 @@
 """Organisations, teams, developers, apps, users, sessions and API tokens."""
 
 from keygate.identities.api_tokens import ApiTokenService
+from keygate.identities.apps import AppService
+from keygate.identities.developers import DeveloperService
 from keygate.identities.model import (
     Actor,
     ActorKind,
@@ -16,7 +18,7 @@ from keygate.identities.model import (
     operator_actor,
     system_actor,
 )
-from keygate.identities.owners import AppService, DeveloperService, OrganizationService, TeamService
+from keygate.identities.owners import OrganizationService, TeamService
 from keygate.identities.passwords import Passwords
 from keygate.identities.permissions import KNOWN, SELF, allows, held_by, may_grant, permissions_of
 from keygate.identities.ports import ChangePublisher, HolderListener, NoListener, NoPublisher, PolicyDirectory

@@ -41,10 +41,8 @@ class AccessRepository:
         values = {column.name: getattr(user, column.name) for column in _USER}
         return await insert_or_ignore(connection, users, {**values, "password_hash": password_hash})
 
-    async def user(self, connection: AsyncConnection, organization_id: str, user_id: str, *, for_update: bool = False) -> User | None:
+    async def user(self, connection: AsyncConnection, organization_id: str, user_id: str) -> User | None:
         statement = sa.select(*_USER).where(users.c.organization_id == organization_id, users.c.id == user_id)
-        if for_update:
-            statement = statement.with_for_update()
         row = (await connection.execute(statement)).mappings().first()
         return _user(row) if row else None
 
@@ -66,14 +64,14 @@ class AccessRepository:
     async def users_of(self, connection: AsyncConnection, organization_id: str, developer_id: str) -> list[User]:
         """Who signs in as this developer."""
         asked = sa.select(*_USER).where(users.c.organization_id == organization_id, users.c.developer_id == developer_id)
-        return [_user(row) for row in (await connection.execute(asked.with_for_update())).mappings()]
+        return [_user(row) for row in (await connection.execute(asked)).mappings()]
 
-    async def lock_owners(self, connection: AsyncConnection, organization_id: str) -> list[str]:
-        """Ids of the active owners, locked: two demotions at once can't leave none."""
+    async def owner_ids(self, connection: AsyncConnection, organization_id: str) -> list[str]:
+        """The active owners."""
         asked = sa.select(users.c.id).where(
             users.c.organization_id == organization_id, users.c.role == Role.OWNER, users.c.status == Status.ACTIVE
         )
-        return list((await connection.execute(asked.order_by(users.c.id).with_for_update())).scalars())
+        return list((await connection.execute(asked.order_by(users.c.id))).scalars())
 
     async def update_user(self, connection: AsyncConnection, user: User, changes: Mapping[str, Any]) -> None:
         await connection.execute(
@@ -141,7 +139,7 @@ class AccessRepository:
         found = [api_tokens.c.organization_id == organization_id, api_tokens.c.id == token_id]
         if user_id is not None:
             found.append(api_tokens.c.user_id == user_id)
-        row = (await connection.execute(sa.select(*_TOKEN).where(*found).with_for_update())).mappings().first()
+        row = (await connection.execute(sa.select(*_TOKEN).where(*found))).mappings().first()
         return _token(row) if row else None
 
     async def tokens(
@@ -190,12 +188,13 @@ class AccessRepository:
         )
 
     async def forget_attempts(self, connection: AsyncConnection, *, before_ns: int, trusted_before_ns: int) -> None:
+        """Waits for nobody: a row that is in use is no old one by the next time."""
         trusted = login_attempts.c.subject.startswith("trusted:")
-        await connection.execute(
-            sa.delete(login_attempts).where(
-                sa.or_(
-                    sa.and_(login_attempts.c.updated_at_ns < before_ns, sa.not_(trusted)),
-                    sa.and_(login_attempts.c.updated_at_ns < trusted_before_ns, trusted),
-                )
+        old = sa.select(login_attempts.c.subject).where(
+            sa.or_(
+                sa.and_(login_attempts.c.updated_at_ns < before_ns, sa.not_(trusted)),
+                sa.and_(login_attempts.c.updated_at_ns < trusted_before_ns, trusted),
             )
         )
+        some = old.limit(1_000).with_for_update(skip_locked=True)
+        await connection.execute(sa.delete(login_attempts).where(login_attempts.c.subject.in_(some)))

@@ -10,8 +10,10 @@ from fastapi import Depends, Path, Query, Request, Response
 from keygate.errors import InvalidInput
 from keygate.identities import schemas
 from keygate.identities.api_tokens import ApiTokenService
+from keygate.identities.apps import AppService
+from keygate.identities.developers import DeveloperService
 from keygate.identities.model import Actor, ApiToken, App, Developer, Organization, Status, Team, User
-from keygate.identities.owners import AppService, DeveloperService, OrganizationService, TeamService
+from keygate.identities.owners import OrganizationService, TeamService
 from keygate.identities.permissions import SELF, held_by
 from keygate.identities.schemas import stamp
 from keygate.identities.sessions import SessionService

@@ -58,7 +58,7 @@ class ApiTokenService:
             revoked_at_ns=None,
             last_used_at_ns=None,
         )
-        async with self._database.unit() as work:
+        async with self._database.unit(actor.organization_id) as work:
             await self._repository.add_token(work.connection, token, digest=digest(secret.open()))
             after = {"name": name, "scopes": sorted(token.scopes), "expires_at_ns": expires_at_ns}
             await self._audit.record(work, actor, "api_token.create", token.id, after=after)
@@ -71,7 +71,7 @@ class ApiTokenService:
 
     async def revoke(self, actor: Actor, token_id: str) -> ApiToken:
         """Idempotent; the next call with it is refused."""
-        async with self._database.unit() as work:
+        async with self._database.unit(actor.organization_id) as work:
             token = await self._repository.token(work.connection, actor.organization_id, token_id, user_id=_only(actor))
             if token is None:
                 raise NotFound("There is no such API token")

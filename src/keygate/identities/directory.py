@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from keygate.identities.repository import OwnerRepository
@@ -38,6 +39,9 @@ class OwnerDirectory:
             ),
         ]
         return {holder.id: holder for holder in found}
+
+    def ended(self, organization_id: str) -> sa.Select[tuple[str]]:
+        return self._repository.ended(organization_id)
 
     async def organization(self, connection: AsyncConnection, organization_id: str) -> Organization | None:
         found = await self._repository.organization(connection, organization_id)

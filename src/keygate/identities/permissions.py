@@ -47,6 +47,7 @@ _WRITE = frozenset(
         "developers",
         "inventory",
         "issued_keys",
+        "issued_tokens",  # fresh tokens of a key that one holds or administers
         "limits",
         "models",
         "organization",
@@ -78,6 +79,7 @@ _ROLES: dict[Role, frozenset[str]] = {
             "dashboard.read",
             "developers.read",
             "issued_keys.read",
+            "issued_tokens.write",
             "models.read",
             "organization.read",
             "policies.explain",

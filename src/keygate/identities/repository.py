@@ -32,7 +32,7 @@ def _app(row: Mapping[Any, Any]) -> App:
 
 
 class OwnerRepository:
-    """Rows are found only inside the organisation that asks. `for_update` locks the row until the transaction ends."""
+    """Rows are found only inside the organisation that asks."""
 
     async def lock_start(self, connection: AsyncConnection) -> None:
         await lock(connection, "keygate:bootstrap")
@@ -55,8 +55,8 @@ class OwnerRepository:
         """False where an active team has this name."""
         return await insert_or_ignore(connection, teams, _values(team, teams))
 
-    async def team(self, connection: AsyncConnection, organization_id: str, team_id: str, *, for_update: bool = False) -> Team | None:
-        row = await _one(connection, teams, teams.c.organization_id == organization_id, teams.c.id == team_id, for_update=for_update)
+    async def team(self, connection: AsyncConnection, organization_id: str, team_id: str) -> Team | None:
+        row = await _one(connection, teams, teams.c.organization_id == organization_id, teams.c.id == team_id)
         return _team(row) if row else None
 
     async def team_named(self, connection: AsyncConnection, organization_id: str, name: str) -> Team | None:
@@ -97,15 +97,12 @@ class OwnerRepository:
         """False where the e-mail address is taken."""
         return await insert_or_ignore(connection, developers, _values(developer, developers))
 
-    async def developer(
-        self, connection: AsyncConnection, organization_id: str, developer_id: str, *, for_update: bool = False
-    ) -> Developer | None:
+    async def developer(self, connection: AsyncConnection, organization_id: str, developer_id: str) -> Developer | None:
         row = await _one(
             connection,
             developers,
             developers.c.organization_id == organization_id,
             developers.c.id == developer_id,
-            for_update=for_update,
         )
         return _developer(row) if row else None
 
@@ -146,8 +143,8 @@ class OwnerRepository:
         """False where an active app has this name."""
         return await insert_or_ignore(connection, apps, _values(app, apps))
 
-    async def app(self, connection: AsyncConnection, organization_id: str, app_id: str, *, for_update: bool = False) -> App | None:
-        row = await _one(connection, apps, apps.c.organization_id == organization_id, apps.c.id == app_id, for_update=for_update)
+    async def app(self, connection: AsyncConnection, organization_id: str, app_id: str) -> App | None:
+        row = await _one(connection, apps, apps.c.organization_id == organization_id, apps.c.id == app_id)
         return _app(row) if row else None
 
     async def app_named(self, connection: AsyncConnection, organization_id: str, name: str) -> App | None:
@@ -193,6 +190,24 @@ class OwnerRepository:
         every = sa.union_all(*asked).subquery()
         return (await connection.execute(sa.select(sa.func.count()).select_from(every))).scalar_one()
 
+    def ended(self, organization_id: str) -> sa.Select[tuple[str]]:
+        """The ids of teams, developers and apps that are ended, or stand below one that is."""
+        archived = sa.select(teams.c.id).where(teams.c.organization_id == organization_id, teams.c.archived_at_ns.is_not(None))
+        here = developers.c.organization_id == organization_id
+        left = sa.select(developers.c.id).where(here, sa.or_(developers.c.status != Status.ACTIVE, developers.c.team_id.in_(archived)))
+        away = sa.select(developers.c.id).where(here, developers.c.status != Status.ACTIVE)
+        stopped = sa.select(apps.c.id).where(
+            apps.c.organization_id == organization_id,
+            sa.or_(
+                apps.c.status != Status.ACTIVE,
+                apps.c.team_id.in_(archived),
+                apps.c.developer_id.in_(away),
+                sa.and_(apps.c.team_id.is_(None), apps.c.developer_id.in_(left)),  # its developer's team is its own then
+            ),
+        )
+        every = sa.union_all(archived, left, stopped).subquery()
+        return sa.select(every.c.id)
+
     async def by_ids(
         self, connection: AsyncConnection, organization_id: str, ids: Iterable[str]
     ) -> tuple[list[Team], list[Developer], list[App]]:
@@ -211,12 +226,8 @@ def _values(value: Any, table: sa.Table) -> dict[str, Any]:
     return {column.name: getattr(value, column.name) for column in table.columns}
 
 
-async def _one(
-    connection: AsyncConnection, table: sa.Table, *conditions: sa.ColumnElement[bool], for_update: bool = False
-) -> Mapping[str, Any] | None:
+async def _one(connection: AsyncConnection, table: sa.Table, *conditions: sa.ColumnElement[bool]) -> Mapping[str, Any] | None:
     statement = sa.select(table).where(*conditions)
-    if for_update:
-        statement = statement.with_for_update()
     row = (await connection.execute(statement)).mappings().first()
     return dict(row) if row else None
 

@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated
 
-from pydantic import Field, SecretStr, StringConstraints
+from pydantic import AfterValidator, Field, SecretStr, StringConstraints
 
 from keygate.identities.model import Role, Status
 from keygate.kit.clock import rfc3339
 from keygate.kit.routes import Id, Instant, Name, Schema
 
+_EMAIL = r"^[^@\s\x00-\x1f\x7f]+@[^@\s\x00-\x1f\x7f]+$"
+
+
+def _address(value: str) -> str:
+    if not re.match(_EMAIL.replace("$", r"\Z"), value):
+        raise ValueError("this is no e-mail address")
+    return value
+
+
 Email = Annotated[
-    str, StringConstraints(strip_whitespace=True, min_length=3, max_length=254, pattern=r"^[^@\s\x00-\x1f\x7f]+@[^@\s\x00-\x1f\x7f]+$")
+    str,
+    StringConstraints(strip_whitespace=True, max_length=254),
+    AfterValidator(_address),
+    Field(json_schema_extra={"minLength": 3, "pattern": _EMAIL}),
 ]
 NewPassword = Annotated[SecretStr, Field(min_length=12, max_length=200, description="12 to 200 characters")]
 AnyPassword = Annotated[SecretStr, Field(min_length=1, max_length=200)]

@@ -59,7 +59,7 @@ class SessionService:
         """Ends the sign-in in use. An API token is not a sign-in: it is revoked, and nothing happens here."""
         if actor.session_id is None:
             return
-        async with self._database.unit() as work:
+        async with self._database.unit(actor.organization_id) as work:
             await self._repository.end_session(work.connection, actor.organization_id, actor.session_id)
             await self._audit.record(work, actor, "session.logout", actor.session_id)
 
@@ -100,9 +100,6 @@ class SessionService:
     async def _take(self, email: str, network: str, user: User | None) -> None:
         now = self._clock.now_ns()
         async with self._database.unit() as work:
-            await self._repository.forget_attempts(
-                work.connection, before_ns=now - 2 * throttle.FORGET_NS, trusted_before_ns=now - throttle.TRUST_NS
-            )
             buckets = await self._buckets(work.connection, email, network, now_ns=now)
             taken: dict[str, Attempts] = {}
             wait = 0
@@ -116,6 +113,9 @@ class SessionService:
                 for subject, attempts in taken.items():
                     owner = user.organization_id if user and not subject.startswith(ADDRESS.name) else None
                     await self._repository.set_attempts(work.connection, subject, attempts, organization_id=owner)
+            await self._repository.forget_attempts(
+                work.connection, before_ns=now - 2 * throttle.FORGET_NS, trusted_before_ns=now - throttle.TRUST_NS
+            )
         if wait:
             _log.warning("a sign-in has to wait: too many attempts")
             raise Throttled(f"Too many attempts to sign in; try again in {wait} seconds", retry_after=wait)
@@ -123,8 +123,8 @@ class SessionService:
     async def _begin(self, user: User, email: str, network: str, rehashed: str | None, actor: Actor) -> Session:
         token, now = mint(ACCESS), self._clock.now_ns()
         session = Session(id=new_id("ses"), token=token, expires_at_ns=now + LIFETIME_SECONDS * NANOSECONDS, expires_in=LIFETIME_SECONDS)
-        async with self._database.unit() as work:
-            current = await self._repository.user(work.connection, user.organization_id, user.id, for_update=True)
+        async with self._database.unit(user.organization_id) as work:
+            current = await self._repository.user(work.connection, user.organization_id, user.id)
             if current is None or not current.active:  # ended while the password was being checked
                 raise Unauthenticated(_REFUSED)
             await self._forgive(work.connection, email, network, user, now_ns=now)

@@ -71,7 +71,7 @@ class UserService:
             created_at_ns=now,
         )
         actor = system_actor(organization.id)
-        async with self._database.unit() as work:
+        async with self._database.unit(organization.id) as work:
             await self._owners.lock_start(work.connection)
             if await self._owners.any_organization(work.connection) is not None:
                 return None
@@ -108,7 +108,7 @@ class UserService:
             status=Status.ACTIVE,
             created_at_ns=self._clock.now_ns(),
         )
-        async with self._database.unit() as work:
+        async with self._database.unit(actor.organization_id) as work:
             await self._check_link(work.connection, user)
             if not await self._repository.add_user(work.connection, user, password_hash=hashed):
                 raise Conflict("email: a user with this address is there already", field="email")
@@ -118,7 +118,7 @@ class UserService:
 
     async def update(self, actor: Actor, user_id: str, changes: Mapping[str, Any]) -> User:
         """`changes`: name, role, developer_id, status. A change of role or status ends every sign-in of that user."""
-        async with self._database.unit() as work:
+        async with self._database.unit(actor.organization_id) as work:
             before = await self._manageable(work.connection, actor, user_id)
             after = _changed(before, changes)
             if after.role is not before.role:
@@ -142,7 +142,7 @@ class UserService:
     async def set_password(self, actor: Actor, user_id: str, password: Secret) -> None:
         """For somebody else; ends every sign-in and API token of theirs."""
         hashed = await self._passwords.hash(password)
-        async with self._database.unit() as work:
+        async with self._database.unit(actor.organization_id) as work:
             user = await self._manageable(work.connection, actor, user_id)
             await self._repository.update_user(work.connection, user, {"password_hash": hashed})
             await self._repository.end_access(work.connection, user, now_ns=self._clock.now_ns())
@@ -157,27 +157,27 @@ class UserService:
         if not await self._passwords.matches(stored, current):
             raise Forbidden("current_password: this is not the current password", field="current_password")
         hashed = await self._passwords.hash(password)
-        async with self._database.unit() as work:
-            user = await self._find(work.connection, actor, actor.user_id, for_update=True)
+        async with self._database.unit(actor.organization_id) as work:
+            user = await self._find(work.connection, actor, actor.user_id)
             await self._repository.update_user(work.connection, user, {"password_hash": hashed})
             await self._repository.end_access(
                 work.connection, user, now_ns=self._clock.now_ns(), keep_session=actor.session_id, tokens=False
             )
             await self._audit.record(work, actor, "user.change_password", user.id)
 
-    async def _find(self, connection: AsyncConnection, actor: Actor, user_id: str, *, for_update: bool = False) -> User:
-        user = await self._repository.user(connection, actor.organization_id, user_id, for_update=for_update)
+    async def _find(self, connection: AsyncConnection, actor: Actor, user_id: str) -> User:
+        user = await self._repository.user(connection, actor.organization_id, user_id)
         if user is None:
             raise NotFound("There is no such user")
         return user
 
     async def _manageable(self, connection: AsyncConnection, actor: Actor, user_id: str) -> User:
-        user = await self._find(connection, actor, user_id, for_update=True)
+        user = await self._find(connection, actor, user_id)
         _require_grant(actor, user.role)
         return user
 
     async def _keep_an_owner(self, connection: AsyncConnection, actor: Actor, user_id: str) -> None:
-        if await self._repository.lock_owners(connection, actor.organization_id) == [user_id]:
+        if await self._repository.owner_ids(connection, actor.organization_id) == [user_id]:
             raise Conflict("This is the last owner of the organisation; make somebody else an owner first")
 
     async def _check_link(self, connection: AsyncConnection, user: User) -> None:
@@ -185,7 +185,7 @@ class UserService:
             if user.role is Role.DEVELOPER:
                 raise InvalidInput("developer_id: a user of role developer needs the developer that they are", field="developer_id")
             return
-        developer = await self._owners.developer(connection, user.organization_id, user.developer_id, for_update=True)
+        developer = await self._owners.developer(connection, user.organization_id, user.developer_id)
         if developer is None or (user.active and not developer.active):
             raise InvalidInput("developer_id: there is no such active developer", field="developer_id")
 

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from keygate.audit import AuditLog
 from keygate.identities.access_repository import AccessRepository
 from keygate.identities.api_tokens import ApiTokenService
-from keygate.identities.owners import AppService, DeveloperService, OrganizationService, TeamService
+from keygate.identities.apps import AppService
+from keygate.identities.developers import DeveloperService
+from keygate.identities.owners import OrganizationService, TeamService
 from keygate.identities.passwords import Passwords
 from keygate.identities.ports import ChangePublisher, HolderListener, PolicyDirectory
 from keygate.identities.repository import OwnerRepository

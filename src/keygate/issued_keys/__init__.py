@@ -2,6 +2,7 @@
 
 from keygate.issued_keys.accounts import VendorAccountService
 from keygate.issued_keys.life import ENDED, State
+from keygate.issued_keys.minting import MintingService
 from keygate.issued_keys.model import SEALED, IssuedFilter, IssuedKey, IssueDraft, VendorAccount
 from keygate.issued_keys.operations import Operations
 from keygate.issued_keys.receipts import MAX_BYTES as MAX_RECEIPT_BYTES
@@ -16,6 +17,7 @@ __all__ = [
     "IssuedFilter",
     "IssuedKey",
     "IssuedKeyService",
+    "MintingService",
     "Operations",
     "State",
     "Told",

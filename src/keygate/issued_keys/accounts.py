@@ -62,7 +62,7 @@ class VendorAccountService:
         wanted = self._settings(provisioner, settings)
         found, status = await self._try(provisioner, self._desks.trial(provisioner.facts, admin, wanted))
         now = self._clock.now_ns()
-        async with self._database.unit() as work:
+        async with self._database.unit(actor.organization_id) as work:
             known = await self._repository.all(work.connection, actor.organization_id, vendor=vendor)
             former = next((each for each in known if each.name == name), None)
             draft = VendorAccount(
@@ -101,7 +101,7 @@ class VendorAccountService:
             found, status = await self._try(provisioner, desk)
         except InvalidInput:
             found, status = Verification(rights=account.rights, account=account.account), AccountStatus.REFUSED
-        async with self._database.unit() as work:
+        async with self._database.unit(actor.organization_id) as work:
             current = await self._repository.get(work.connection, actor.organization_id, account_id)
             if current is None:
                 raise _absent()

@@ -101,7 +101,7 @@ class Bench:
         """Commits the key as it is now, with its audit entry and its event. Raises `Overtaken` where it was changed meanwhile."""
         tools = self.tools
         after = replace(after, version=self.key.version + 1)
-        async with tools.database.unit() as work:
+        async with tools.database.unit(after.organization_id) as work:
             if secret is not None:
                 sealed = await tools.vault.seal(work, secret, secret_place(after))
                 after = replace(after, secret=sealed, secret_digest=digest_secret(secret, tools.digest_key), hint=secret.hint())

@@ -60,6 +60,7 @@ async def _ended(bench: Bench) -> tuple[dict[str, str], ...]:
     keys = _distinct([*known, *(each.footprint for each in found)])
     containers = [each.footprint for each in found if each.footprint.key is None]
     failure: ProvisionerError | None = None
+    kept: ProvisionerError | None = None
     for footprint in keys:
         try:
             await provisioner.revoke(desk, footprint)
@@ -70,15 +71,15 @@ async def _ended(bench: Bench) -> tuple[dict[str, str], ...]:
             try:
                 await provisioner.retire(desk, container)
             except ProvisionerError as error:
-                failure = failure or error
+                kept = kept or error
     evidence = []
     for footprint in keys:
         reading = await bench.gone(footprint)
         if not is_gone(reading):
-            raise failure or Rejected(f"The vendor took the call, but still shows the key as {reading.presence}")
+            raise failure or kept or Rejected(f"The vendor took the call, but still shows the key as {reading.presence}")
         evidence.append(bench.evidence(footprint, reading))
-    if failure is not None and containers:
-        raise failure  # the keys are gone, the container is not
+    if kept is not None:
+        raise kept  # the keys are gone, the container is not
     return tuple(evidence) or ({"key": "", "place": "", "vendor_says": "nothing carries this key's mark", "read_at_ns": str(bench.now)},)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from keygate.issued_keys.life import ENDED, State
@@ -218,3 +218,10 @@ def compare(wanted: Terms, told: Terms, facts: ProvisionerFacts) -> dict[str, En
         else:
             standing[str(term)] = Enforcement.TAKEN if term in facts.takes else Enforcement.NOT_ENFORCED
     return standing
+
+
+def enforced(key: IssuedKey) -> Terms:
+    """The terms that the vendor is to show: KeyGate's own end of an adopted key is none of them."""
+    if not key.adopted or key.enforcement.get(str(Term.EXPIRY)) is Enforcement.CONFIRMED:
+        return key.terms
+    return replace(key.terms, expires_at_ns=None)

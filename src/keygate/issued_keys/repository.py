@@ -46,12 +46,12 @@ class IssuedKeyRepository:
     async def get(self, connection: AsyncConnection, organization_id: str, key_id: str, *, lock: bool = False) -> IssuedKey | None:
         query = sa.select(t).where(t.c.organization_id == organization_id, t.c.id == key_id)
         row = (await connection.execute(query.with_for_update() if lock else query)).first()
-        return None if row is None else _key(row)
+        return None if row is None else key_of_row(row)
 
     async def requested(self, connection: AsyncConnection, organization_id: str, request_id: str) -> IssuedKey | None:
         query = sa.select(t).where(t.c.organization_id == organization_id, t.c.request_id == request_id)
         row = (await connection.execute(query)).first()
-        return None if row is None else _key(row)
+        return None if row is None else key_of_row(row)
 
     async def page(
         self, connection: AsyncConnection, organization_id: str, wanted: IssuedFilter, *, after: str | None, limit: int
@@ -60,26 +60,26 @@ class IssuedKeyRepository:
         for column, value in ((t.c.owner_id, wanted.owner_id), (t.c.vendor, wanted.vendor), (t.c.state, wanted.state)):
             if value is not None:
                 query = query.where(column == value)
-        return [_key(row) for row in await connection.execute(query)]
+        return [key_of_row(row) for row in await connection.execute(query)]
 
     async def by_ids(self, connection: AsyncConnection, organization_id: str, ids: Sequence[str]) -> list[IssuedKey]:
         found = []
         for start in range(0, len(ids), 500):
             query = sa.select(t).where(t.c.organization_id == organization_id, t.c.id.in_(ids[start : start + 500]))
-            found += [_key(row) for row in await connection.execute(query.order_by(t.c.id))]
+            found += [key_of_row(row) for row in await connection.execute(query.order_by(t.c.id))]
         return found
 
     async def of_account(self, connection: AsyncConnection, organization_id: str, account_id: str) -> list[IssuedKey]:
         """Every key that was made in this account or adopted there, ended ones too."""
         query = sa.select(t).where(t.c.organization_id == organization_id, t.c.account_id == account_id)
-        return [_key(row) for row in await connection.execute(query.order_by(t.c.id))]
+        return [key_of_row(row) for row in await connection.execute(query.order_by(t.c.id))]
 
     async def held_by(self, connection: AsyncConnection, organization_id: str, owner_id: str) -> list[IssuedKey]:
         """Every key of this owner that is not ended, or of which something may be left at the vendor; locked."""
         query = sa.select(t).where(
             t.c.organization_id == organization_id, t.c.owner_id == owner_id, sa.or_(t.c.state.in_(_ALIVE), t.c.owed.is_(True))
         )
-        return [_key(row) for row in await connection.execute(query.order_by(t.c.id).with_for_update())]
+        return [key_of_row(row) for row in await connection.execute(query.order_by(t.c.id).with_for_update())]
 
     async def count_alive(self, connection: AsyncConnection, organization_id: str, account_id: str) -> int:
         """Keys of an account that may have a container at the vendor."""
@@ -144,7 +144,7 @@ class IssuedKeyRepository:
     async def any_with_secret(self, connection: AsyncConnection, digest: str) -> IssuedKey | None:
         # Across organisations: whoever found a key knows nothing else of it.
         row = (await connection.execute(sa.select(t).where(t.c.secret_digest == digest).limit(1))).first()
-        return None if row is None else _key(row)
+        return None if row is None else key_of_row(row)
 
     # For the worker, across organisations
 
@@ -203,7 +203,7 @@ def _row(key: IssuedKey) -> dict[str, Any]:
     }
 
 
-def _key(row: sa.Row[Any]) -> IssuedKey:
+def key_of_row(row: sa.Row[Any]) -> IssuedKey:
     values = {name: getattr(row, name) for name in _FIELDS}
     return IssuedKey(
         **values,

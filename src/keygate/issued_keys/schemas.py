@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, Field, SecretStr, StringConstraints, model_validator
@@ -228,6 +229,17 @@ class LinkOut(Schema):
     expires_at: Moment
 
 
+class TokenOut(Schema):
+    key: str = Field(description="A fresh token, this once")
+    env: dict[str, str] = Field(description="What to export so that the vendor's own SDK uses it")
+    expires_at: Moment | None
+
+
+class IssuerOut(Schema):
+    issuer: str = Field(description="`iss` of the identity tokens that KeyGate signs for vendors")
+    jwks: dict[str, Any] = Field(description="Its public keys (RFC 7517), to be entered at the vendor inline")
+
+
 class Open(Schema):
     token: Annotated[str, StringConstraints(min_length=1, max_length=100)]
 
@@ -375,6 +387,46 @@ class StepOut(Schema):
 
 class IssuedDetail(IssuedOut):
     steps: list[StepOut] = Field(description="Every call that changed something at the vendor for this key")
+
+
+class SpendGroup(StrEnum):
+    KEY = "key"
+    OWNER = "owner"
+    VENDOR = "vendor"
+    ACCOUNT = "account"
+    DAY = "day"
+    ITEM = "item"
+
+
+class SpendLineOut(Schema):
+    group: str | None = Field(description="null: what no key of ours made: traffic that bypasses KeyGate")
+    amount_usd: str
+    requests: int | None
+
+
+class FreshnessOut(Schema):
+    """How current the numbers of an account are."""
+
+    account_id: str
+    vendor: str
+    reports_costs: bool
+    read_at: Moment
+    delay_seconds: int | None = Field(description="How late the vendor's numbers come; null: it does not say")
+    restated_days: int | None = Field(description="How far back they may still change")
+    error: str | None
+
+
+class VendorSpendOut(Schema):
+    """What vendors bill, by their own cost APIs: late by nature, restated, and never called a hard limit."""
+
+    items: list[SpendLineOut]
+    total_usd: str
+    unattributed_usd: str
+    accounts: list[FreshnessOut]
+
+
+class Check(Schema):
+    repair: bool = Field(False, description="Set terms that differ again, and read them back")
 
 
 class ReceiptOut(Schema):

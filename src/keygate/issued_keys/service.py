@@ -307,7 +307,11 @@ class IssuedKeyService:
         if not links.well_formed(token.open()):
             raise _no_link()
         now = self._clock.now_ns()
-        async with self._database.unit() as work:
+        async with self._database.read() as connection:
+            known = await self._repository.link(connection, links.digest(token))
+        if known is None:
+            raise _no_link()
+        async with self._database.unit(known.organization_id) as work:
             link = await self._repository.link(work.connection, links.digest(token))
             if link is None or link.opened_at_ns is not None or now >= link.expires_at_ns:
                 raise _no_link()
@@ -421,7 +425,7 @@ class IssuedKeyService:
         if not tell or not key.settled:
             return Told(key)
         now = self._clock.now_ns()
-        async with self._database.unit() as work:
+        async with self._database.unit(key.organization_id) as work:
             current = await self._repository.get(work.connection, key.organization_id, key.id, lock=True)
             if current is None or current.delivery(now) is not Delivery.WAITING:
                 return Told(current or key)

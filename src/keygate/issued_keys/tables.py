@@ -122,3 +122,33 @@ receipts = sa.Table(
     sa.Column("created_by", sa.String(200), nullable=False),
     sa.Index(None, "organization_id", "id"),
 )
+
+vendor_spend = sa.Table(
+    "vendor_spend",
+    metadata,
+    sa.Column("account_id", sa.String(40), primary_key=True),
+    sa.Column("start_ns", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("digest", sa.LargeBinary(32), primary_key=True),  # of place, vendor's key and item: together they name the row
+    sa.Column("organization_id", sa.String(40), nullable=False),
+    sa.Column("vendor", sa.String(40), nullable=False),
+    sa.Column("key_id", sa.String(40)),  # our issued key; null: traffic that no key of ours made
+    sa.Column("owner_id", sa.String(40)),
+    sa.Column("place", sa.JSON, nullable=False),
+    sa.Column("vendor_key", sa.String(300)),
+    sa.Column("item", sa.String(300), nullable=False),
+    sa.Column("end_ns", sa.BigInteger, nullable=False),
+    sa.Column("amount_nano", sa.BigInteger, nullable=False),
+    sa.Column("requests", sa.BigInteger),
+    sa.Index(None, "organization_id", "start_ns"),
+)
+
+spend_imports = sa.Table(
+    "spend_imports",
+    metadata,
+    sa.Column("account_id", sa.String(40), primary_key=True),
+    sa.Column("organization_id", sa.String(40), nullable=False),
+    sa.Column("until_ns", sa.BigInteger),  # everything before was read at least once
+    sa.Column("read_at_ns", sa.BigInteger),  # when the last import succeeded
+    sa.Column("tried_at_ns", sa.BigInteger, nullable=False),
+    sa.Column("error", sa.Text),
+)

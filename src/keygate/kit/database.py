@@ -46,8 +46,9 @@ class UnitOfWork:
     """One transaction. `connection` runs the SQL; `after_commit` callbacks run, in order, once the commit has succeeded
     and before the caller gets its answer (so a revoked key is out of the gateway when the API says so)."""
 
-    def __init__(self, connection: AsyncConnection) -> None:
+    def __init__(self, connection: AsyncConnection, organization_id: str | None = None) -> None:
         self.connection = connection
+        self.organization_id = organization_id  # whose changes wait for this one to end
         self._after_commit: list[Callable[[], Awaitable[None]]] = []
 
     def after_commit(self, callback: Callable[[], Awaitable[None]]) -> None:
@@ -83,10 +84,14 @@ class Database:
         return self.engine.dialect.name == "sqlite"
 
     @asynccontextmanager
-    async def unit(self) -> AsyncIterator[UnitOfWork]:
+    async def unit(self, organization_id: str | None = None) -> AsyncIterator[UnitOfWork]:
         """A write transaction: committed when the block ends, rolled back when it raises. Units do not nest: a task that opens a
         second one inside the first would wait for itself, so it gets a RuntimeError. A commit that has begun is finished, with
-        its `after_commit` callbacks, even where the caller is cancelled."""
+        its `after_commit` callbacks, even where the caller is cancelled.
+
+        Units that name the same organisation run one after another, on PostgreSQL as on SQLite: from the first statement to the last
+        nobody else changes what such a unit has read, and whatever it locks, no two of them wait for each other in a circle. All that is
+        audited does so (ADR 0006)."""
         task = asyncio.current_task()
         if task in self._writing:
             raise RuntimeError("a unit of work inside a unit of work; pass `work` on, or end the first one before")
@@ -95,8 +100,10 @@ class Database:
             with _translated():
                 async with _connected(self.engine) as connection:
                     transaction = await connection.begin()
-                    work = UnitOfWork(connection)
+                    work = UnitOfWork(connection, organization_id)
                     try:
+                        if organization_id is not None:
+                            await lock(connection, f"organization:{organization_id}")
                         yield work
                     except BaseException:
                         await _finished(transaction.rollback())
@@ -177,7 +184,7 @@ async def upsert(
 
 async def lock(connection: AsyncConnection, name: str) -> None:
     """Holds the lock of this name until the transaction ends. On SQLite a unit of work has the whole database to itself already.
-    To lock rows that exist, use `select(…).with_for_update()`, which both databases take."""
+    Changes of one organisation need none of their own: `unit(organization_id)` has that organisation's."""
     if connection.dialect.name == "postgresql":
         await connection.execute(sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtextextended(name, 0))))
 

@@ -32,5 +32,5 @@ def format_usd(nano: int) -> str:
     """10_000_000_000 → `"10.00"`; always at least two decimals, never more than nine, no exponent."""
     sign = "-" if nano < 0 else ""
     whole, rest = divmod(abs(nano), NANO)
-    fraction = f"{rest:09d}".rstrip("0").ljust(2, "0")
-    return f"{sign}{whole}.{fraction}"
+    text = f"{sign}{whole}.{rest:09d}"
+    return text[: max(len(text.rstrip("0")), len(text) - 7)]

@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from typing import final
 
 from keygate.errors import Unavailable
 from keygate.kit.clock import Clock
@@ -28,13 +29,13 @@ from keygate.ledger.prices import Price, PriceBook
 from keygate.ledger.refusals import lowered
 from keygate.policies import BudgetRule, KeyState, LimitRule
 
-FREE = "free"  # the price id of what no vendor bills
 _GRANT_NS = 500_000_000
 _SERVED_AT_ONCE = 32  # waiters tried for each settle
 _NOTHING_BILLED = frozenset({Outcome.NOT_SENT, Outcome.UPSTREAM_ERROR})
 _NEVER = (2**62, 0)
 
 
+@final
 class _InFlight:
     """What a hold has taken, and from where."""
 
@@ -91,6 +92,7 @@ class Health:
     meters: int
 
 
+@final
 class LedgerAccounts:
     """The `Accounts` of the gateway. One per process that owns the journal."""
 
@@ -147,7 +149,7 @@ class LedgerAccounts:
 
     def begin(self, state: KeyState, vendor: str, model: str, ask: Ask) -> Hold | Refusal:
         got = self._attempt(state, vendor, model, ask, Patience.FRESH)
-        return got if type(got) is Hold else got.refusal  # type: ignore[union-attr]  # `type() is` doesn't narrow the other way
+        return got if type(got) is Hold else got.refusal
 
     async def begin_waiting(self, state: KeyState, vendor: str, model: str, ask: Ask) -> Hold | Refusal:
         got = self._attempt(state, vendor, model, ask, Patience.FRESH)
@@ -207,44 +209,26 @@ class LedgerAccounts:
         now = ask.at_ns
         mono = self._clock.monotonic_ns()
         budgets = plan.budgets
+        turns = 0
         for meter in budgets:
             if now >= meter.roll_at:
                 meter.roll(now)
+            turns += meter.turns
             if mono >= meter.grant_at:
                 self._ask_for_grant(meter, mono)
         admitted = admit(plan, state, vendor, model, ask, patience=patience, mono=mono)
         if type(admitted) is not Admitted:
-            return admitted  # type: ignore[return-value]  # `type() is` doesn't narrow the other way
-        nano, tokens, output_set, tier_set, tools = admitted
+            return admitted
+        nano, tokens = admitted.nano, admitted.tokens
         request_id, price = ask.request_id, plan.price
         free = ask.endpoint in FREE_ENDPOINTS
-        begin = Begin(
-            request_id,
-            now,
-            state.organization_id,
-            state.id,
-            state.team_id,
-            state.developer_id,
-            state.app_id,
-            ask.tags,
-            vendor,
-            ask.model_asked,
-            model,
-            ask.endpoint,
-            ask.streamed,
-            FREE if free else price.id if price is not None else None,
-            nano,
-            tokens,
-            tuple([meter.window.posting for meter in budgets]),
-            plan.minute_uses(tokens),
-            plan.day_uses(tokens),
-            ask.service_tier,
-        )
+        context = plan.context(state, vendor, model, ask, turns, free=free)
+        begin = Begin(context, request_id, now, nano, tokens, ask.service_tier)
         if self._unwritten:
             self.retry()
         self._journal.begin(begin)
 
-        flight = _InFlight(begin, mono, None if free else price, tools, budgets, plan.slots)
+        flight = _InFlight(begin, mono, None if free else price, admitted.tools_nano, budgets, plan.slots)
         for meter in budgets:
             meter.flying += 1
             meter.window.held += nano
@@ -256,7 +240,7 @@ class LedgerAccounts:
         for slots in plan.slots:
             slots.take(request_id, mono)
         self._holds[request_id] = flight
-        return Hold(request_id, nano, tokens, output_set, tier_set, flight)
+        return Hold(request_id, nano, tokens, admitted.output_set, admitted.tier_set, flight)
 
     def _ask_for_grant(self, meter: BudgetMeter, mono: int) -> None:
         """What this node may spend of a budget, asked again twice a second: a lost permission ends well before its lease does."""
@@ -278,49 +262,37 @@ class LedgerAccounts:
 
     def _settle(self, flight: _InFlight, settlement: Settlement) -> int | None:
         begin = flight.begin
+        context = begin.context
         usage, outcome = settlement.usage, settlement.outcome
         unknown = usage is None and outcome not in _NOTHING_BILLED
         cost: int | None = 0
-        if begin.price_id is None:
+        priced = context.price_id is not None
+        if not priced:
             cost = 0 if usage is None and not unknown else None
         elif unknown:
             cost = begin.hold_nano
         elif usage is not None and flight.price is not None:
             tier = settlement.service_tier or begin.service_tier
             cost = flight.price.cost(usage, tier) + flight.tools_nano
-        in_doubt = unknown and bool(begin.hold_nano or begin.price_id is None)
+        in_doubt = unknown and (not priced or begin.hold_nano > 0)
         flight.settled = True
         flight.cost = cost
         charged = cost or 0
 
-        minute, per_day = begin.minute_limits, begin.day_limits
-        if flight.windows:
-            minute, per_day = self._count(flight, usage, outcome, unknown=unknown)
+        requests, tokens = self._count(flight, usage, outcome, unknown=unknown) if flight.windows else (1, 0)
         record = Settle(
+            context,
             begin.request_id,
             self._clock.now_ns(),
             begin.at_ns,
-            begin.organization_id,
-            begin.key_id,
-            begin.team_id,
-            begin.developer_id,
-            begin.app_id,
-            begin.tags,
-            begin.vendor,
-            begin.model_asked,
-            begin.model,
-            begin.endpoint,
-            begin.streamed,
-            begin.price_id,
             begin.hold_nano,
             cost,
             in_doubt,
             usage,
             settlement.status,
             outcome.value,
-            begin.budgets,
-            minute,
-            per_day,
+            requests,
+            tokens,
             settlement.model_served,
             settlement.service_tier or begin.service_tier,
             settlement.credential_id,
@@ -338,7 +310,7 @@ class LedgerAccounts:
             slots.free(begin.request_id)
         held_nano = begin.hold_nano
         waited_for = False
-        for meter, window, posted in zip(flight.meters, flight.budgets, begin.budgets, strict=True):
+        for meter, window, posted in zip(flight.meters, flight.budgets, context.budgets, strict=True):
             meter.flying -= 1
             window.held -= held_nano
             meter.last_settle = behind
@@ -354,12 +326,10 @@ class LedgerAccounts:
                     self._serve(meter)
         return cost
 
-    def _count(
-        self, flight: _InFlight, usage: TokenUsage | None, outcome: Outcome, *, unknown: bool
-    ) -> tuple[tuple[tuple[str, int], ...], tuple[tuple[str, int], ...]]:
-        """Lowers what was reserved to what was used, at the time at which it was reserved."""
-        minute: list[tuple[str, int]] = []
-        per_day: list[tuple[str, int]] = []
+    def _count(self, flight: _InFlight, usage: TokenUsage | None, outcome: Outcome, *, unknown: bool) -> tuple[int, int]:
+        """Lowers what was reserved to what was used, at the time at which it was reserved. Returns what counted in the end: requests
+        and tokens."""
+        requests = tokens = 0
         for window, entry, taken in flight.windows:
             window.flying -= 1
             used = taken
@@ -368,17 +338,20 @@ class LedgerAccounts:
             elif window.tokens and not unknown:
                 used = usage.input + usage.output if usage is not None else 0
             window.correct(entry, used - taken)
-            (per_day if window.per_day else minute).append((window.rule.id, used))
-        return tuple(minute), tuple(per_day)
+            if window.tokens:
+                tokens = used
+            else:
+                requests = used
+        return requests, tokens
 
     # queries and care
 
     def exceeded(self, hold: Hold, state: KeyState) -> Refusal | None:
         flight = hold.state
         assert isinstance(flight, _InFlight)  # noqa: S101  (only this class makes holds)
-        begin = flight.begin
+        context = flight.begin.context
         held_in = {id(meter): window for meter, window in zip(flight.meters, flight.budgets, strict=True)}
-        for meter in self._bindings.plan_for(state, begin.vendor, begin.model, begin.tags).hard:
+        for meter in self._bindings.plan_for(state, context.vendor, context.model, context.tags).hard:
             meter.roll(self._clock.now_ns())
             self._ask_for_grant(meter, self._clock.monotonic_ns())
             window = held_in.get(id(meter))
@@ -405,7 +378,7 @@ class LedgerAccounts:
 
     def held_by_key(self, key_id: str) -> int:
         """Nano-dollars held by this key's requests in flight."""
-        return sum(flight.begin.hold_nano for flight in self._holds.values() if flight.begin.key_id == key_id)
+        return sum(flight.begin.hold_nano for flight in self._holds.values() if flight.begin.context.key_id == key_id)
 
     def correct(self, budget_id: str, window_start_ns: int, nano: int, in_doubt_nano: int) -> None:
         """A charge in the database was corrected after it was folded (reconciling); brings the meter in line and serves who waits."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import final
 
 from keygate.ledger.meters.budget import BudgetMeter
 from keygate.ledger.meters.plan import UNNAMED_TIERS, Plan
@@ -24,17 +24,45 @@ _MONEY = frozenset({RefusalKind.BUDGET_HELD, RefusalKind.BUDGET_SPENT})
 _SOON_NS = 2_000_000_000
 
 
-class Blocked(NamedTuple):
-    refusal: Refusal
-    meter: BudgetMeter | None = None  # whose holds stand in the way: worth waiting for
+@final
+class Blocked:
+    __slots__ = (
+        "meter",
+        "refusal",
+    )
+
+    def __init__(
+        self,
+        refusal: Refusal,
+        meter: BudgetMeter | None = None,
+    ) -> None:
+        self.refusal = refusal
+        self.meter = meter  # whose holds stand in the way: worth waiting for
 
 
-class Admitted(NamedTuple):
-    nano: int
-    tokens: int
-    output_set: int | None = None  # the maximum per answer that the gateway must set
-    tier_set: str | None = None  # the service tier that it must set
-    tools_nano: int = 0  # to be charged for server-side tools whose cost nobody can read
+@final
+class Admitted:
+    __slots__ = (
+        "nano",
+        "output_set",
+        "tier_set",
+        "tokens",
+        "tools_nano",
+    )
+
+    def __init__(
+        self,
+        nano: int,
+        tokens: int,
+        output_set: int | None = None,
+        tier_set: str | None = None,
+        tools_nano: int = 0,
+    ) -> None:
+        self.nano = nano
+        self.tokens = tokens
+        self.output_set = output_set  # the maximum per answer that the gateway must set
+        self.tier_set = tier_set  # the service tier that it must set
+        self.tools_nano = tools_nano  # to be charged for server-side tools whose cost nobody can read
 
 
 _NOTHING = Admitted(0, 0)
@@ -76,7 +104,9 @@ def _unusual(plan: Plan, state: KeyState, vendor: str, model: str, ask: Ask, pat
     extra = min(ceilings)
     admitted = _sized(plan, ask, extra, patience, mono)
     measured = price.standard.measures_searches and all(feature.startswith(_MEASURED) for feature in features)
-    return admitted if isinstance(admitted, Blocked) or measured else admitted._replace(tools_nano=extra)
+    if isinstance(admitted, Blocked) or measured:
+        return admitted
+    return Admitted(admitted.nano, admitted.tokens, admitted.output_set, admitted.tier_set, extra)
 
 
 def _unbounded(ask: Ask, price: Price) -> tuple[str, ...]:

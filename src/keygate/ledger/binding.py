@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import final
 
 from keygate.errors import Unavailable
 from keygate.kit.clock import Clock
-from keygate.ledger.journal import Position, Recovered, Settle, read_from
+from keygate.ledger.journal import JournalReader, Position, Recovered, Settle
 from keygate.ledger.meters.budget import BudgetMeter
 from keygate.ledger.meters.plan import Plan
 from keygate.ledger.meters.selectors import applies
@@ -21,6 +22,7 @@ _PLANS_PER_KEY = 256  # models and tags are the callers' words
 Gauge = SlidingWindow | Slots
 
 
+@final
 class _Bound:
     __slots__ = ("plans", "revision", "state", "visit")
 
@@ -31,6 +33,7 @@ class _Bound:
         self.plans: dict[tuple[str, str, tuple[str, ...]], Plan] = {}
 
 
+@final
 class Bindings:
     """Meters by rule, plans by key. A meter lives while a bound key, a hold or an unfolded settle needs it."""
 
@@ -158,7 +161,8 @@ class Bindings:
 
     def written(self, record: Settle, behind: Position) -> None:
         """A settle that had to wait is in the journal now."""
-        for rule_id, _ in (*record.budgets, *record.minute_limits, *record.day_limits):
+        context = record.context
+        for rule_id, _ in (*context.budgets, *context.minute_limits, *context.day_limits):
             for meter in (self._budgets.get(rule_id), self._gauges.get(rule_id)):
                 if meter is not None:
                     meter.last_settle = behind
@@ -189,12 +193,13 @@ class Bindings:
         a meter is only forgotten when all of it is folded."""
         rows: dict[str, list[WindowSpend]] = {rule_id: [] for rule_id in fresh if rule_id in self._budgets}
         more = bool(rows)
+        reader = JournalReader(self._directory)
         while more:
-            batch = read_from(self._directory, position)
+            batch = reader.read(position)
             position, more = batch.position, batch.more
             for settle in batch.settles:
                 cost = settle.cost_nano or 0
-                for rule_id, start in settle.budgets:
+                for rule_id, start in settle.context.budgets:
                     if cost and rule_id in rows:
                         rows[rule_id].append(WindowSpend(start, cost, cost if settle.in_doubt else 0))
         return rows

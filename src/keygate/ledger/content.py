@@ -138,7 +138,7 @@ class ContentReader:
             await self._audit.refused(actor, "content.read", request_id, reason="not among the readers that the policy names")
             raise _absent(request_id)
         opened = await self._seal.open(row.sealed, _place(request_id, actor.organization_id))
-        async with self._database.unit() as work:
+        async with self._database.unit(actor.organization_id) as work:
             await self._audit.record(work, actor, "content.read", request_id, after={"key_id": row.key_id})
         prompt, answer = (base64.b64decode(part) for part in json.loads(opened.open()))
         return Content(request_id, row.at_ns, row.key_id, prompt, answer, bool(row.truncated))

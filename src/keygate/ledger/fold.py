@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from keygate.kit.clock import NANOSECONDS, Clock
-from keygate.ledger.journal import START, Position, Settle, read_from
+from keygate.ledger.journal import START, JournalReader, Position, Settle
 from keygate.ledger.journal.segments import segment_path
 from keygate.ledger.meters.budget import Crossed
 from keygate.ledger.posting import LAST_SEQ, ROLLED_SEQ, AlreadyPosted, Postings
@@ -80,6 +80,7 @@ class Fold:
         self._database = database
         self._repository = repository
         self._directory = directory
+        self._reader = JournalReader(directory)
         self._journal_id = journal_id
         self._clock = clock
         self._crossings = crossings
@@ -166,7 +167,7 @@ class Fold:
         settles: list[Settle] = []
         more = True
         while more and len(settles) < TRANSACTION:
-            batch = read_from(self._directory, position, limit=min(CHUNK, TRANSACTION - len(settles)))
+            batch = self._reader.read(position, limit=min(CHUNK, TRANSACTION - len(settles)))
             settles += batch.settles
             position, more = batch.position, batch.more
             await asyncio.sleep(0)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
-from typing import NamedTuple
+from typing import NamedTuple, final
 
 from keygate.policies import Scope
 
@@ -37,35 +37,104 @@ class Outcome(StrEnum):
     NOT_SENT = "not_sent"  # the request never reached the vendor
 
 
-class Ask(NamedTuple):
+@final
+class Ask:
     """What one request may use at most. Bounds, not estimates: the vendor must not be able to bill more."""
 
-    request_id: str  # req_…
-    at_ns: int
-    endpoint: str  # EndpointGroup value
-    model_asked: str  # as the caller wrote it
-    input_bound: int  # tokens; never less than the vendor will count
-    output_max: int | None  # the caller's own maximum for one answer; None: the caller set none
-    answers: int = 1  # `n`, `best_of`, prompts in one call: output_max counts this many times
-    output_free: bool = False  # the endpoint produces no billed output (embeddings)
-    cache_write_possible: bool = False
-    extra_output: int = 0  # further tokens billable at output rates (predicted outputs)
-    service_tier: str | None = None
-    unbounded: tuple[str, ...] = ()  # features whose cost tokens do not bound: `web_search`, `code_interpreter`, …
-    streamed: bool = False
-    tags: tuple[str, ...] = ()
+    __slots__ = (
+        "answers",
+        "at_ns",
+        "cache_write_possible",
+        "endpoint",
+        "extra_output",
+        "input_bound",
+        "model_asked",
+        "output_free",
+        "output_max",
+        "request_id",
+        "service_tier",
+        "streamed",
+        "tags",
+        "unbounded",
+    )
+
+    def __init__(
+        self,
+        request_id: str,
+        at_ns: int,
+        endpoint: str,
+        model_asked: str,
+        input_bound: int,
+        output_max: int | None,
+        answers: int = 1,
+        output_free: bool = False,
+        cache_write_possible: bool = False,
+        extra_output: int = 0,
+        service_tier: str | None = None,
+        unbounded: tuple[str, ...] = (),
+        streamed: bool = False,
+        tags: tuple[str, ...] = (),
+    ) -> None:
+        self.request_id = request_id  # req_…
+        self.at_ns = at_ns
+        self.endpoint = endpoint  # EndpointGroup value
+        self.model_asked = model_asked  # as the caller wrote it
+        self.input_bound = input_bound  # tokens; never less than the vendor will count
+        self.output_max = output_max  # the caller's own maximum for one answer; None: the caller set none
+        self.answers = answers  # `n`, `best_of`, prompts in one call: output_max counts this many times
+        self.output_free = output_free  # the endpoint produces no billed output (embeddings)
+        self.cache_write_possible = cache_write_possible
+        self.extra_output = extra_output  # further tokens billable at output rates (predicted outputs)
+        self.service_tier = service_tier
+        self.unbounded = unbounded  # features whose cost tokens do not bound: `web_search`, `code_interpreter`, …
+        self.streamed = streamed
+        self.tags = tags
+
+    def tighter(self, input_bound: int) -> Ask:
+        """The same question with a lower bound on the input."""
+        return self._changed(self.request_id, self.at_ns, input_bound)
+
+    def again(self, request_id: str, at_ns: int) -> Ask:
+        """The same question for another attempt."""
+        return self._changed(request_id, at_ns, self.input_bound)
+
+    def _changed(self, request_id: str, at_ns: int, input_bound: int) -> Ask:
+        return Ask(
+            request_id,
+            at_ns,
+            self.endpoint,
+            self.model_asked,
+            input_bound,
+            self.output_max,
+            self.answers,
+            self.output_free,
+            self.cache_write_possible,
+            self.extra_output,
+            self.service_tier,
+            self.unbounded,
+            self.streamed,
+            self.tags,
+        )
 
 
-@dataclass(slots=True)
+@final
 class Hold:
-    """Money, tokens and slots reserved for one request in flight. Ends by exactly one `settle`."""
+    """Money, tokens and slots reserved for one request in flight. Ends by exactly one `settle`. `id` is the request's."""
 
-    id: str  # the request id
-    nano: int
-    tokens: int
-    output_set: int | None = None  # the maximum that the gateway must write into the request, where the caller set none
-    tier_set: str | None = None  # the service tier that the gateway must write into it: the hold covers no dearer one
-    state: object = field(default=None, repr=False)  # the engine's own
+    __slots__ = ("id", "nano", "output_set", "state", "tier_set", "tokens")
+
+    def __init__(
+        self, request_id: str, nano: int, tokens: int, output_set: int | None = None, tier_set: str | None = None, state: object = None
+    ) -> None:
+        self.id = request_id
+        self.nano = nano
+        self.tokens = tokens
+        self.output_set = output_set  # the maximum that the gateway must write into the request, where the caller set none
+        self.tier_set = tier_set  # the service tier that the gateway must write into it: the hold covers no dearer one
+        self.state = state  # the engine's own
+
+    def __repr__(self) -> str:
+        return f"Hold({self.id!r}, nano={self.nano}, tokens={self.tokens})"
 
 
 class RefusalKind(StrEnum):
@@ -87,18 +156,43 @@ class Refusal:
     retry_after_ms: int | None = None
 
 
-class Settlement(NamedTuple):
+@final
+class Settlement:
     """How a request ended. `usage` None: unknown; then the hold is charged, in doubt, unless `outcome` says nothing was billed."""
 
-    outcome: Outcome
-    status: int  # what the caller got, 0 when nothing
-    usage: TokenUsage | None
-    model_served: str | None = None
-    service_tier: str | None = None
-    credential_id: str | None = None
-    latency_ns: int = 0
-    first_token_ns: int | None = None
-    upstream_request_id: str | None = None
+    __slots__ = (
+        "credential_id",
+        "first_token_ns",
+        "latency_ns",
+        "model_served",
+        "outcome",
+        "service_tier",
+        "status",
+        "upstream_request_id",
+        "usage",
+    )
+
+    def __init__(
+        self,
+        outcome: Outcome,
+        status: int,
+        usage: TokenUsage | None,
+        model_served: str | None = None,
+        service_tier: str | None = None,
+        credential_id: str | None = None,
+        latency_ns: int = 0,
+        first_token_ns: int | None = None,
+        upstream_request_id: str | None = None,
+    ) -> None:
+        self.outcome = outcome
+        self.status = status  # what the caller got, 0 when nothing
+        self.usage = usage
+        self.model_served = model_served
+        self.service_tier = service_tier
+        self.credential_id = credential_id
+        self.latency_ns = latency_ns
+        self.first_token_ns = first_token_ns
+        self.upstream_request_id = upstream_request_id
 
 
 class Recording(NamedTuple):

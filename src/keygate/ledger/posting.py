@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from keygate.ledger.journal import Settle
+from keygate.ledger.journal import Context, Settle
 from keygate.ledger.model import TokenUsage
 
 HOUR_NS = 3_600 * 10**9
@@ -38,60 +38,65 @@ class Postings:
         """Adds settled requests, numbered from `first_seq`; returns the next number. Every microsecond here is paid by every request."""
         seq = first_seq
         append = self.rows.append
-        together: dict[tuple[str, tuple[tuple[str, int], ...]], list[int]] = {}  # requests under the same budgets → spent, in doubt
+        together: dict[int, tuple[Context, list[int]]] = {}  # of requests in the same context → spent, in doubt
         for s in settles:
+            context = s.context
             cost = s.cost_nano
             append(
                 (
                     seq,
                     s.request_id,
-                    s.organization_id,
                     s.began_at_ns,
-                    s.key_id,
-                    s.team_id,
-                    s.developer_id,
-                    s.app_id,
-                    s.vendor,
-                    s.endpoint,
-                    s.model_asked,
-                    s.model,
                     s.model_served,
                     s.credential_id,
                     s.status,
                     s.outcome,
                     *(s.usage or _NO_USAGE),
-                    s.price_id,
                     s.service_tier,
                     cost,
                     s.hold_nano,
                     1 if s.in_doubt else 0,
                     s.latency_ns // _MILLISECOND,
                     None if s.first_token_ns is None else s.first_token_ns // _MILLISECOND,
-                    1 if s.streamed else 0,
-                    json.dumps(s.tags) if s.tags else None,
                     s.upstream_request_id,
-                    json.dumps(s.budgets) if s.in_doubt else None,
+                    json.dumps(context.budgets) if s.in_doubt else None,
+                    *(context.row or _row_of(context)),
                 )
             )
             seq += 1
-            if cost and s.budgets:
-                nested = (s.organization_id, s.budgets)
-                if nested not in together:
-                    together[nested] = [0, 0]
-                sums = together[nested]
-                sums[0] += cost
+            if cost and context.budgets:
+                found = together.get(id(context))
+                if found is None:
+                    found = together[id(context)] = (context, [0, 0])
+                found[1][0] += cost
                 if s.in_doubt:
-                    sums[1] += cost
-            if s.day_limits:
+                    found[1][1] += cost
+            if context.day_limits:
                 bucket = s.began_at_ns - s.began_at_ns % BUCKET_NS
                 for limit_id, amount in s.day_limits:
                     counted = self.use.get((limit_id, bucket))
-                    self.use[limit_id, bucket] = (s.organization_id, amount if counted is None else counted[1] + amount)
-        self._spend(together)
+                    self.use[limit_id, bucket] = (context.organization_id, amount if counted is None else counted[1] + amount)
+        for context, (spent, doubted) in together.values():
+            for window in context.budgets:
+                _, before, doubted_before = self.spend.get(window, (context.organization_id, 0, 0))
+                self.spend[window] = (context.organization_id, before + spent, doubted_before + doubted)
         return seq
 
-    def _spend(self, together: dict[tuple[str, tuple[tuple[str, int], ...]], list[int]]) -> None:
-        for (organization_id, windows), (spent, doubted) in together.items():
-            for window in windows:
-                _, before, doubted_before = self.spend.get(window, (organization_id, 0, 0))
-                self.spend[window] = (organization_id, before + spent, doubted_before + doubted)
+
+def _row_of(context: Context) -> Row:
+    """The values of `SHARED`."""
+    context.row = (
+        context.organization_id,
+        context.key_id,
+        context.team_id,
+        context.developer_id,
+        context.app_id,
+        context.vendor,
+        context.endpoint,
+        context.model_asked,
+        context.model,
+        context.price_id,
+        1 if context.streamed else 0,
+        json.dumps(context.tags) if context.tags else None,
+    )
+    return context.row

@@ -55,5 +55,6 @@ class Retention:
                     break
             await asyncio.sleep(PAUSE)
         async with self._database.unit() as work:
+            await self._repository.lock_fold(work.connection)  # it may be adding to the same rows, in another order
             await self._repository.forget_limit_use(work.connection, now - LIMIT_DAYS * DAY_NS)
         return gone

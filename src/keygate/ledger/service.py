@@ -56,7 +56,8 @@ class Reconciliation:
         """The corrected entry. Raises `NotFound`, and `Conflict` where the charge is not in doubt (any more)."""
         if self._fresh is not None:
             await self._fresh.flush(2.0)
-        async with self._database.unit() as work:
+        async with self._database.unit(actor.organization_id) as work:
+            await self._repository.lock_fold(work.connection)  # what is spent and rolled up changes in one place at a time
             entry = await self._repository.entry(work.connection, actor.organization_id, request_id, for_update=True)
             if entry is None:
                 raise NotFound(f"There is no ledger entry of a request {request_id}")
@@ -125,7 +126,7 @@ class OperatorPrices:
         if "input" not in rates and "output" not in rates:
             raise InvalidInput("rates: name at least input or output", field="rates")
         organization_id = actor.organization_id
-        async with self._database.unit() as work:
+        async with self._database.unit(actor.organization_id) as work:
             former = await self._repository.price(work.connection, organization_id, vendor, model)
             values = {
                 "organization_id": organization_id,
@@ -150,7 +151,7 @@ class OperatorPrices:
 
     async def delete(self, actor: Actor, vendor: str, model: str) -> None:
         """The shipped price counts again. Raises `NotFound`."""
-        async with self._database.unit() as work:
+        async with self._database.unit(actor.organization_id) as work:
             former = await self._repository.price(work.connection, actor.organization_id, vendor, model)
             if former is None:
                 raise NotFound(f"There is no price of your own for {vendor}/{model}")

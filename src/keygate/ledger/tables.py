@@ -67,7 +67,23 @@ entries = sa.Table(
     ),
 )
 
-POSTED = tuple(column.name for column in entries.columns if not column.name.startswith("reconciled_"))  # what the fold writes
+# What the fold writes, in its order: what is each request's own, then what it shares with others of its context.
+SHARED = (
+    "organization_id",
+    "key_id",
+    "team_id",
+    "developer_id",
+    "app_id",
+    "vendor",
+    "endpoint",
+    "model_asked",
+    "model",
+    "price_id",
+    "streamed",
+    "tags",
+)
+_LATER = ("reconciled_at_ns", "reconciled_by")
+POSTED = (*(column.name for column in entries.columns if column.name not in (*SHARED, *_LATER)), *SHARED)
 
 # What the columns of a roll-up are told apart by. Empty text stands for "none", since a primary key takes no null.
 DIMENSIONS = ("key_id", "team_id", "developer_id", "app_id", "vendor", "model")

@@ -1,9 +1,10 @@
 """Rules, limits and budgets, and how they decide. The values and `evaluate` are pure; services are wired by `api/` and `processes/`."""
 
 from keygate.policies import validation
+from keygate.policies.aliases import AliasService
 from keygate.policies.budgets import BudgetService, placed_budget, terms_of
 from keygate.policies.changes import change, require_governor
-from keygate.policies.compilation import KeyFacts, applies, compile_key
+from keygate.policies.compilation import KeyFacts, applies, compile_key, owner_active
 from keygate.policies.evaluate import decide, evaluate, may_use, resolve_alias, server_tool_ceiling, standing
 from keygate.policies.explanation import BudgetAnswer, ExplainService, Explanation, Layer
 from keygate.policies.model import Alias, Budget, BudgetSpec, Governance, Holder, Limit, Organization, Place, Policy, Rules
@@ -20,7 +21,7 @@ from keygate.policies.ports import (
     UsageReader,
 )
 from keygate.policies.records import rules_from_json, rules_to_json
-from keygate.policies.service import AliasService, PolicyDraft, PolicyService, home_zone, kept_accounts
+from keygate.policies.service import PolicyDraft, PolicyService, home_zone, kept_accounts
 from keygate.policies.state import (
     Allow,
     BudgetMode,
@@ -89,6 +90,7 @@ __all__ = [
     "kept_accounts",
     "matches",
     "may_use",
+    "owner_active",
     "placed_budget",
     "require_governor",
     "resolve_alias",

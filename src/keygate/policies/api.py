@@ -9,6 +9,7 @@ from fastapi import Depends, Path, Query
 from keygate.identities import Actor
 from keygate.kit.routes import Page, PageQuery, Routes, current_actor, service
 from keygate.kit.secret import Secret
+from keygate.policies.aliases import AliasService
 from keygate.policies.budgets import BudgetService
 from keygate.policies.explanation import ExplainService
 from keygate.policies.model import Rules
@@ -29,7 +30,7 @@ from keygate.policies.schemas import (
     PolicyView,
     rule_changes,
 )
-from keygate.policies.service import AliasService, PolicyDraft, PolicyService
+from keygate.policies.service import PolicyDraft, PolicyService
 from keygate.policies.state import Scope
 
 policies = Routes("/policies", tag="policies")

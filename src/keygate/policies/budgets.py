@@ -6,25 +6,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from keygate.audit import AuditLog
 from keygate.errors import Forbidden, InvalidInput, NotFound
 from keygate.identities import Actor, Role
-from keygate.kit.clock import Clock
 from keygate.kit.ids import new_id
 from keygate.policies import validation
-from keygate.policies.changes import change, require_governor
+from keygate.policies.changes import RuleService, require_governor
 from keygate.policies.model import BESIDE, Budget, BudgetSpec, Limit
-from keygate.policies.ports import KeyDirectory, OwnerDirectory, StatePublisher
 from keygate.policies.records import budget_record, limit_record
 from keygate.policies.service import home_zone
 from keygate.policies.state import BudgetRule, LimitKind, LimitRule, Scope
-from keygate.vendors import Vendor
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection
 
-    from keygate.kit.database import Database, UnitOfWork
-    from keygate.policies.repository import PolicyRepository
+    from keygate.kit.database import UnitOfWork
 
 
 def placed_budget(spec: BudgetSpec, scope: Scope, scope_id: str, selector: str | None = None) -> BudgetRule:
@@ -56,34 +51,13 @@ def terms_of(rule: BudgetRule) -> BudgetSpec:
     )
 
 
-class BudgetService:
+class BudgetService(RuleService):
     """Budgets and limits. Owners and admins change them; developers see none but their keys' own, on the keys."""
-
-    def __init__(
-        self,
-        *,
-        database: Database,
-        repository: PolicyRepository,
-        audit: AuditLog,
-        publisher: StatePublisher,
-        owners: OwnerDirectory,
-        keys: KeyDirectory,
-        vendors: Mapping[str, Vendor],
-        clock: Clock,
-    ) -> None:
-        self._database = database
-        self._repository = repository
-        self._audit = audit
-        self._publisher = publisher
-        self._owners = owners
-        self._keys = keys
-        self._vendors = vendors
-        self._clock = clock
 
     async def create_budget(self, actor: Actor, *, scope: Scope, scope_id: str | None, selector: str | None, terms: BudgetSpec) -> Budget:
         """Counts from now on. Raises `InvalidInput` where the scope, its id or its selector don't fit together."""
         now = self._clock.now_ns()
-        async with change(self._database, self._audit, actor, "budget.create", "budget") as work:
+        async with self._change(actor, "budget.create", "budget") as work:
             require_governor(actor)
             scope_id, selector = _named(scope, scope_id, selector)
             place = await self._place(work.connection, actor, scope, scope_id)
@@ -94,12 +68,12 @@ class BudgetService:
             budget = Budget(rule=rule, organization_id=actor.organization_id, created_at_ns=now, created_by=actor.id)
             await self._repository.add_budgets(work.connection, [budget])
             await self._audit.record(work, actor, "budget.create", rule.id, after=budget_record(budget))
-            self._changed(work, actor, rule)
+            self._changed_at(work, actor, rule)
         return budget
 
     async def update_budget(self, actor: Actor, budget_id: str, changes: Mapping[str, Any]) -> Budget:
         """`changes`: amount_nano, mode, thresholds. What is spent stays counted. Lowering an amount takes effect at once."""
-        async with change(self._database, self._audit, actor, "budget.update", budget_id) as work:
+        async with self._change(actor, "budget.update", budget_id) as work:
             before = await self._budget(work.connection, actor, budget_id)
             require_governor(actor)
             spec = validation.budget_terms(replace(terms_of(before.rule), **changes), "amount_usd")
@@ -107,16 +81,16 @@ class BudgetService:
             after = replace(before, rule=rule)
             await self._repository.save_budget(work.connection, after)
             await self._audit.record(work, actor, "budget.update", budget_id, before=budget_record(before), after=budget_record(after))
-            self._changed(work, actor, after.rule)
+            self._changed_at(work, actor, after.rule)
         return after
 
     async def delete_budget(self, actor: Actor, budget_id: str) -> None:
-        async with change(self._database, self._audit, actor, "budget.delete", budget_id) as work:
+        async with self._change(actor, "budget.delete", budget_id) as work:
             before = await self._budget(work.connection, actor, budget_id)
             require_governor(actor)
             await self._repository.remove_budgets(work.connection, actor.organization_id, [budget_id])
             await self._audit.record(work, actor, "budget.delete", budget_id, before=budget_record(before))
-            self._changed(work, actor, before.rule)
+            self._changed_at(work, actor, before.rule)
 
     async def get_budget(self, actor: Actor, budget_id: str) -> Budget:
         _require_overview(actor)
@@ -136,7 +110,7 @@ class BudgetService:
     async def create_limit(
         self, actor: Actor, *, scope: Scope, scope_id: str | None, selector: str | None, kind: LimitKind, amount: int
     ) -> Limit:
-        async with change(self._database, self._audit, actor, "limit.create", "limit") as work:
+        async with self._change(actor, "limit.create", "limit") as work:
             require_governor(actor)
             validation.limit_amounts({kind: amount}, "amount")
             scope_id, selector = _named(scope, scope_id, selector)
@@ -151,27 +125,27 @@ class BudgetService:
             limit = Limit(rule=rule, organization_id=actor.organization_id, created_at_ns=self._clock.now_ns(), created_by=actor.id)
             await self._repository.add_limits(work.connection, [limit])
             await self._audit.record(work, actor, "limit.create", rule.id, after=limit_record(limit))
-            self._changed(work, actor, rule)
+            self._changed_at(work, actor, rule)
         return limit
 
     async def update_limit(self, actor: Actor, limit_id: str, *, amount: int) -> Limit:
-        async with change(self._database, self._audit, actor, "limit.update", limit_id) as work:
+        async with self._change(actor, "limit.update", limit_id) as work:
             before = await self._limit(work.connection, actor, limit_id)
             require_governor(actor)
             validation.limit_amounts({before.rule.kind: amount}, "amount")
             after = replace(before, rule=replace(before.rule, amount=amount))
             await self._repository.save_limit(work.connection, after)
             await self._audit.record(work, actor, "limit.update", limit_id, before=limit_record(before), after=limit_record(after))
-            self._changed(work, actor, after.rule)
+            self._changed_at(work, actor, after.rule)
         return after
 
     async def delete_limit(self, actor: Actor, limit_id: str) -> None:
-        async with change(self._database, self._audit, actor, "limit.delete", limit_id) as work:
+        async with self._change(actor, "limit.delete", limit_id) as work:
             before = await self._limit(work.connection, actor, limit_id)
             require_governor(actor)
             await self._repository.remove_limits(work.connection, actor.organization_id, [limit_id])
             await self._audit.record(work, actor, "limit.delete", limit_id, before=limit_record(before))
-            self._changed(work, actor, before.rule)
+            self._changed_at(work, actor, before.rule)
 
     async def get_limit(self, actor: Actor, limit_id: str) -> Limit:
         _require_overview(actor)
@@ -217,11 +191,11 @@ class BudgetService:
             raise NotFound("There is no limit with this id")
         return limit
 
-    def _changed(self, work: UnitOfWork, actor: Actor, rule: BudgetRule | LimitRule) -> None:
+    def _changed_at(self, work: UnitOfWork, actor: Actor, rule: BudgetRule | LimitRule) -> None:
         if rule.scope is Scope.KEY:
             work.after_commit(lambda: self._publisher.keys_changed([rule.scope_id]))
         else:
-            work.after_commit(lambda: self._publisher.organization_changed(actor.organization_id))
+            self._changed(work, actor)
 
 
 def _require_overview(actor: Actor) -> None:

@@ -6,6 +6,7 @@ layer adds rules, limits and budgets; none takes any away. A policy that is name
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from keygate.policies.model import BudgetSpec, Governance, Holder, Policy, Rules
@@ -40,7 +41,7 @@ class KeyFacts:
 
 def compile_key(key: KeyFacts, above: Governance, *, now_ns: int, version: int = 0) -> KeyState:
     """Former tokens whose overlap has ended are left out. `version` must rise from one snapshot to the next."""
-    chain = _chain(key, above)
+    chain = _chain(key.owner_id, above.holders)
     carried = _carried(key, chain, above)
     by_scope = {holder.scope: holder.id for holder in chain}
     places = (above.organization.id, *(holder.id for holder in chain), key.id)
@@ -52,7 +53,7 @@ def compile_key(key: KeyFacts, above: Governance, *, now_ns: int, version: int =
         team_id=by_scope.get(Scope.TEAM),
         developer_id=by_scope.get(Scope.DEVELOPER),
         app_id=by_scope.get(Scope.APP),
-        status=_status(key, chain, above),
+        status=_status(key, above),
         digests=tuple(digest for digest in key.digests if digest.expires_at_ns is None or digest.expires_at_ns > now_ns),
         expires_at_ns=key.expires_at_ns,
         rules=(
@@ -85,14 +86,21 @@ def applies(rule: BudgetRule | LimitRule, *, vendor: str, model: str, tags: tupl
     return True
 
 
-def _chain(key: KeyFacts, above: Governance) -> list[Holder]:
-    """The holders above the key, outermost first: team, developer, app. A part that is gone leaves a hole that `_status` sees."""
-    owner = above.holders.get(key.owner_id or "")
+def owner_active(owner_id: str | None, holders: Mapping[str, Holder]) -> bool:
+    """Whether a key's owner and all that the owner stands below are there and active. The organisation itself (None) always is."""
+    chain = _chain(owner_id, holders)
+    named = {owner_id, *(holder.team_id for holder in chain), *(holder.developer_id for holder in chain)} - {None}
+    return all(holder_id in holders for holder_id in named) and all(holder.active for holder in chain)
+
+
+def _chain(owner_id: str | None, holders: Mapping[str, Holder]) -> list[Holder]:
+    """The holders above a key, outermost first: team, developer, app. A part that is gone leaves a hole that `owner_active` sees."""
+    owner = holders.get(owner_id or "")
     if owner is None:
         return []
-    developer = above.holders.get(owner.developer_id or "")
+    developer = holders.get(owner.developer_id or "")
     team_id = owner.team_id or (developer.team_id if developer is not None else None)
-    team = above.holders.get(team_id or "")
+    team = holders.get(team_id or "")
     return [holder for holder in (team, developer, owner) if holder is not None]
 
 
@@ -125,13 +133,10 @@ def _gone(policy_id: str, above: Governance) -> Policy:
     )
 
 
-def _status(key: KeyFacts, chain: list[Holder], above: Governance) -> KeyStatus:
+def _status(key: KeyFacts, above: Governance) -> KeyStatus:
     if key.revoked:
         return KeyStatus.REVOKED
-    named = {key.owner_id, *(holder.team_id for holder in chain), *(holder.developer_id for holder in chain)} - {None}
-    if not all(holder_id in above.holders for holder_id in named) or not all(holder.active for holder in chain):
-        return KeyStatus.OWNER_INACTIVE
-    return KeyStatus.ACTIVE
+    return KeyStatus.ACTIVE if owner_active(key.owner_id, above.holders) else KeyStatus.OWNER_INACTIVE
 
 
 def _layer(rules: Rules, scope: Scope, scope_id: str, name: str) -> RuleSet:

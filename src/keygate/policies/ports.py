@@ -11,6 +11,7 @@ from keygate.policies.model import Holder, Organization
 from keygate.policies.state import BudgetRule, KeyState, LimitRule
 
 if TYPE_CHECKING:
+    import sqlalchemy as sa
     from sqlalchemy.ext.asyncio import AsyncConnection
 
 
@@ -30,6 +31,9 @@ class OwnerDirectory(Protocol):
         organisations, are left out; what is deactivated or archived is there with `active=False`. Few statements, however many ids."""
 
     async def organization(self, connection: AsyncConnection, organization_id: str) -> Organization | None: ...
+
+    def ended(self, organization_id: str) -> sa.Select[tuple[str]]:
+        """A query of the ids of all owners whose keys stand still, to be used within another: by the rule of `owner_active`."""
 
     async def holders_with_policy(self, connection: AsyncConnection, organization_id: str, policy_id: str) -> int:
         """How many of organisation, active teams, developers and apps name this policy."""

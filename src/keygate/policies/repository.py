@@ -41,18 +41,18 @@ class PolicyRepository:
     async def remove_policy(self, connection: AsyncConnection, organization_id: str, policy_id: str) -> None:
         await connection.execute(sa.delete(policies).where(policies.c.organization_id == organization_id, policies.c.id == policy_id))
 
-    async def policy(self, connection: AsyncConnection, organization_id: str, policy_id: str, *, lock: bool = False) -> Policy | None:
-        found = await self._policies(connection, organization_id, policies.c.id == policy_id, lock=lock)
+    async def policy(self, connection: AsyncConnection, organization_id: str, policy_id: str) -> Policy | None:
+        found = await self._policies(connection, organization_id, policies.c.id == policy_id)
         return found[0] if found else None
 
     async def list_policies(self, connection: AsyncConnection, organization_id: str, *, after: str | None, limit: int) -> list[Policy]:
         return await self._policies(connection, organization_id, policies.c.id > (after or ""), limit=limit)
 
     async def _policies(
-        self, connection: AsyncConnection, organization_id: str, condition: Any, *, limit: int | None = None, lock: bool = False
+        self, connection: AsyncConnection, organization_id: str, condition: Any, *, limit: int | None = None
     ) -> list[Policy]:
         query = sa.select(policies).where(policies.c.organization_id == organization_id, condition).order_by(policies.c.id).limit(limit)
-        rows = (await connection.execute(query.with_for_update() if lock else query)).all()
+        rows = (await connection.execute(query)).all()
         return [_policy(row) for row in rows]
 
     async def policy_exists(self, connection: AsyncConnection, organization_id: str, policy_id: str) -> bool:

@@ -6,24 +6,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from keygate.audit import AuditLog
 from keygate.errors import Conflict, InvalidInput, NotFound
 from keygate.identities import Actor
-from keygate.kit.clock import Clock
 from keygate.kit.ids import new_id
 from keygate.policies import validation
-from keygate.policies.changes import change, require_governor
-from keygate.policies.model import Alias, BudgetSpec, Policy, Rules
-from keygate.policies.ports import KeyDirectory, OwnerDirectory, StatePublisher
-from keygate.policies.records import alias_record, policy_record
+from keygate.policies.changes import RuleService, require_governor
+from keygate.policies.model import BudgetSpec, Policy, Rules
+from keygate.policies.ports import OwnerDirectory
+from keygate.policies.records import policy_record
 from keygate.policies.state import LimitKind
-from keygate.vendors import Vendor
 
 if TYPE_CHECKING:
-    from keygate.kit.database import Database, UnitOfWork
-    from keygate.policies.repository import PolicyRepository
+    from keygate.kit.database import UnitOfWork
 
-MAX_ALIASES = 1_000
 MAX_POLICY_BUDGETS = 20
 
 
@@ -38,32 +33,11 @@ class PolicyDraft:
     budgets: Sequence[BudgetSpec] = ()
 
 
-class PolicyService:
-    def __init__(
-        self,
-        *,
-        database: Database,
-        repository: PolicyRepository,
-        audit: AuditLog,
-        publisher: StatePublisher,
-        owners: OwnerDirectory,
-        keys: KeyDirectory,
-        vendors: Mapping[str, Vendor],
-        clock: Clock,
-    ) -> None:
-        self._database = database
-        self._repository = repository
-        self._audit = audit
-        self._publisher = publisher
-        self._owners = owners
-        self._keys = keys
-        self._vendors = vendors
-        self._clock = clock
-
+class PolicyService(RuleService):
     async def create(self, actor: Actor, draft: PolicyDraft) -> Policy:
         """Raises `InvalidInput` for a rule that can't be, `Conflict` where the name is taken."""
         now = self._clock.now_ns()
-        async with change(self._database, self._audit, actor, "policy.create", "policy") as work:
+        async with self._change(actor, "policy.create", "policy") as work:
             require_governor(actor)
             policy = self._checked(
                 Policy(
@@ -88,8 +62,8 @@ class PolicyService:
     async def update(self, actor: Actor, policy_id: str, changes: Mapping[str, Any]) -> Policy:
         """`changes` holds fields of `PolicyDraft`, and fields of `Rules` by their own names. Takes effect at once on every key that
         carries the policy. A budget keeps its account where its period stays."""
-        async with change(self._database, self._audit, actor, "policy.update", policy_id) as work:
-            before = await self._repository.policy(work.connection, actor.organization_id, policy_id, lock=True)
+        async with self._change(actor, "policy.update", policy_id) as work:
+            before = await self._repository.policy(work.connection, actor.organization_id, policy_id)
             if before is None:
                 raise NotFound("There is no policy with this id")
             require_governor(actor)
@@ -109,8 +83,8 @@ class PolicyService:
 
     async def delete(self, actor: Actor, policy_id: str) -> None:
         """Raises `Conflict` while anything that works names the policy: removing it would widen what that may do."""
-        async with change(self._database, self._audit, actor, "policy.delete", policy_id) as work:
-            before = await self._repository.policy(work.connection, actor.organization_id, policy_id, lock=True)
+        async with self._change(actor, "policy.delete", policy_id) as work:
+            before = await self._repository.policy(work.connection, actor.organization_id, policy_id)
             if before is None:
                 raise NotFound("There is no policy with this id")
             require_governor(actor)
@@ -134,9 +108,6 @@ class PolicyService:
     async def list(self, actor: Actor, *, after: str | None, limit: int) -> Sequence[Policy]:
         async with self._database.read() as connection:
             return await self._repository.list_policies(connection, actor.organization_id, after=after, limit=limit)
-
-    def _changed(self, work: UnitOfWork, actor: Actor) -> None:
-        work.after_commit(lambda: self._publisher.organization_changed(actor.organization_id))
 
     def _checked(self, policy: Policy) -> Policy:
         return replace(
@@ -175,79 +146,3 @@ def kept_accounts(wanted: Sequence[BudgetSpec], former: Sequence[BudgetSpec], *,
             spec = replace(spec, id=match.id, starts_at_ns=match.starts_at_ns, time_zone=match.time_zone)  # noqa: PLW2901  (completed)
         placed.append(validation.budget_terms(spec))
     return tuple(placed)
-
-
-class AliasService:
-    def __init__(
-        self,
-        *,
-        database: Database,
-        repository: PolicyRepository,
-        audit: AuditLog,
-        publisher: StatePublisher,
-        vendors: Mapping[str, Vendor],
-        clock: Clock,
-    ) -> None:
-        self._database = database
-        self._repository = repository
-        self._audit = audit
-        self._publisher = publisher
-        self._vendors = vendors
-        self._clock = clock
-
-    async def create(self, actor: Actor, *, alias: str, target: str) -> Alias:
-        """Raises `Conflict` where the alias exists."""
-        async with change(self._database, self._audit, actor, "alias.create", "alias") as work:
-            require_governor(actor)
-            if await self._repository.count_aliases(work.connection, actor.organization_id) >= MAX_ALIASES:
-                raise Conflict(f"An organisation has at most {MAX_ALIASES} aliases; remove one first")
-            made = Alias(
-                id=new_id("alias"),
-                organization_id=actor.organization_id,
-                alias=validation.alias_name(alias, self._vendors),
-                target="/".join(validation.model_name(target, self._vendors)),
-                created_at_ns=self._clock.now_ns(),
-                created_by=actor.id,
-            )
-            await self._repository.add_alias(work.connection, made)
-            await self._audit.record(work, actor, "alias.create", made.id, after=alias_record(made))
-            self._changed(work, actor)
-        return made
-
-    async def update(self, actor: Actor, alias_id: str, *, target: str) -> Alias:
-        async with change(self._database, self._audit, actor, "alias.update", alias_id) as work:
-            before = await self._found(work, actor, alias_id)
-            require_governor(actor)
-            after = replace(before, target="/".join(validation.model_name(target, self._vendors)))
-            await self._repository.save_alias(work.connection, after)
-            await self._audit.record(work, actor, "alias.update", alias_id, before=alias_record(before), after=alias_record(after))
-            self._changed(work, actor)
-        return after
-
-    async def delete(self, actor: Actor, alias_id: str) -> None:
-        async with change(self._database, self._audit, actor, "alias.delete", alias_id) as work:
-            before = await self._found(work, actor, alias_id)
-            require_governor(actor)
-            await self._repository.remove_alias(work.connection, actor.organization_id, alias_id)
-            await self._audit.record(work, actor, "alias.delete", alias_id, before=alias_record(before))
-            self._changed(work, actor)
-
-    async def get(self, actor: Actor, alias_id: str) -> Alias:
-        async with self._database.read() as connection:
-            alias = await self._repository.alias(connection, actor.organization_id, alias_id)
-        if alias is None:
-            raise NotFound("There is no alias with this id")
-        return alias
-
-    async def list(self, actor: Actor, *, after: str | None, limit: int) -> Sequence[Alias]:
-        async with self._database.read() as connection:
-            return await self._repository.list_aliases(connection, actor.organization_id, after=after, limit=limit)
-
-    async def _found(self, work: UnitOfWork, actor: Actor, alias_id: str) -> Alias:
-        alias = await self._repository.alias(work.connection, actor.organization_id, alias_id)
-        if alias is None:
-            raise NotFound("There is no alias with this id")
-        return alias
-
-    def _changed(self, work: UnitOfWork, actor: Actor) -> None:
-        work.after_commit(lambda: self._publisher.organization_changed(actor.organization_id))

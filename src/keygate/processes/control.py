@@ -110,31 +110,21 @@ def control(
         address=base.settings.address,
         usage=usage,
     )
-    policies = PolicyService(
-        database=base.database,
-        repository=source.policies,
-        audit=base.audit,
-        publisher=publisher,
-        owners=source.owners,
-        keys=source.keys,
-        vendors=VENDORS,
-        clock=base.clock,
-    )
-    budgets = BudgetService(
-        database=base.database,
-        repository=source.policies,
-        audit=base.audit,
-        publisher=publisher,
-        owners=source.owners,
-        keys=source.keys,
-        vendors=VENDORS,
-        clock=base.clock,
-    )
-    aliases = AliasService(
-        database=base.database, repository=source.policies, audit=base.audit, publisher=publisher, vendors=VENDORS, clock=base.clock
-    )
+    rules = [
+        kind(
+            database=base.database,
+            repository=source.policies,
+            audit=base.audit,
+            publisher=publisher,
+            owners=source.owners,
+            keys=source.keys,
+            vendors=VENDORS,
+            clock=base.clock,
+        )
+        for kind in (PolicyService, BudgetService, AliasService)
+    ]
     holders = Holders(virtual=keys, virtual_rows=source.key_rows, issued=issued, owners=source.owners)
     people = identities(base.database, audit=base.audit, clock=base.clock, publisher=publisher, holders=holders, policies=source.policies)
     explain = ExplainService(keys=source.keys, vendors=VENDORS, clock=base.clock, prices=prices, usage=usage)
-    every = (keys, policies, budgets, aliases, explain, base.audit)
+    every = (keys, *rules, explain, base.audit)
     return Control(people, keys, {**people.by_class(), **{type(each): each for each in every}, **services, Clock: base.clock})

@@ -45,6 +45,13 @@ def open_store(settings: Settings, directory: Path) -> Database:
     return open_database(url, data_dir=directory)
 
 
+def unusable(database: Database) -> str:
+    """What to tell where a database can't be opened; the log has the cause."""
+    if database.is_sqlite:
+        return f"the file {database.engine.url.database} can't be used: it is damaged, or no SQLite database; restore it from a backup"
+    return "the database can't be used; is its server up, and is KEYGATE_DATABASE_URL right?"
+
+
 def master_key_source(settings: Settings, directory: Path) -> LocalKeySource:
     text = Secret(settings.master_key.get_secret_value()) if settings.master_key else None
     return LocalKeySource(directory, text=text, file=settings.master_key_file)

@@ -9,13 +9,17 @@ from dataclasses import dataclass
 from keygate.events import EventOutbox
 from keygate.identities import Actor
 from keygate.identities.directory import OwnerDirectory
-from keygate.issued_keys import IssuedKeyService, Operations, VendorAccountService
+from keygate.issued_keys import IssuedKeyService, MintingService, Operations, VendorAccountService
 from keygate.issued_keys.account_repository import VendorAccountRepository
 from keygate.issued_keys.bench import AtStep, Tools, nothing
 from keygate.issued_keys.desks import Desks
+from keygate.issued_keys.inspection import InspectionService
+from keygate.issued_keys.inspection_repository import InspectionRepository
 from keygate.issued_keys.issuer import TokenIssuer
 from keygate.issued_keys.jobs import jobs
 from keygate.issued_keys.repository import IssuedKeyRepository
+from keygate.issued_keys.spend import VendorSpend
+from keygate.issued_keys.spend_repository import SpendRepository
 from keygate.kit.database import UnitOfWork
 from keygate.kit.outbound import Outbound
 from keygate.processes.foundation import Foundation, raw_secret
@@ -31,6 +35,9 @@ ISSUER = "token-issuer"  # seed of the key that signs identity tokens for vendor
 class Issuing:
     keys: IssuedKeyService
     accounts: VendorAccountService
+    minting: MintingService
+    spend: VendorSpend
+    inspection: InspectionService
     operations: Operations
     outbound: Outbound
     rows: IssuedKeyRepository
@@ -39,8 +46,8 @@ class Issuing:
     provisioners: Mapping[str, Provisioner]
 
     def schedule(self, worker: Worker) -> None:
-        for job in jobs(self.operations):
-            worker.every(job.every_seconds, job.name, job.tick, first=min(job.every_seconds, 0.5))
+        for job in jobs(self.operations, self.spend, self.inspection):
+            worker.every(job.every_seconds, job.name, job.tick, first=min(job.every_seconds, 0.5 if job.every_seconds < 60 else 30.0))
 
     async def close(self) -> None:
         await self.operations.stop()
@@ -48,7 +55,13 @@ class Issuing:
 
     @property
     def services(self) -> dict[type, object]:
-        return {IssuedKeyService: self.keys, VendorAccountService: self.accounts}
+        return {
+            IssuedKeyService: self.keys,
+            VendorAccountService: self.accounts,
+            MintingService: self.minting,
+            VendorSpend: self.spend,
+            InspectionService: self.inspection,
+        }
 
 
 async def issuing(
@@ -103,7 +116,36 @@ async def issuing(
         provisioners=provisioners,
         clock=base.clock,
     )
-    return Issuing(keys, accounts, operations, outbound, rows, account_rows, desks, provisioners)
+    minting = MintingService(
+        database=base.database,
+        account_rows=account_rows,
+        keys=keys,
+        desks=desks,
+        issuer=issuer,
+        audit=base.audit,
+        provisioners=provisioners,
+    )
+    spend = VendorSpend(
+        database=base.database,
+        repository=SpendRepository(),
+        accounts=account_rows,
+        desks=desks,
+        provisioners=provisioners,
+        clock=base.clock,
+    )
+    inspection = InspectionService(
+        database=base.database,
+        repository=InspectionRepository(),
+        keys=rows,
+        accounts=account_rows,
+        owners=owners,
+        desks=desks,
+        audit=base.audit,
+        outbox=outbox,
+        provisioners=provisioners,
+        clock=base.clock,
+    )
+    return Issuing(keys, accounts, minting, spend, inspection, operations, outbound, rows, account_rows, desks, provisioners)
 
 
 class Holders:

@@ -26,9 +26,10 @@ class LastUse:
     def saw(self, settles: Sequence[Settle]) -> None:
         """Settles come in the order in which they ended, so the last one stands."""
         for settle in settles:
-            self._used_keys[settle.key_id] = settle.at_ns
+            context = settle.context
+            self._used_keys[context.key_id] = settle.at_ns
             if settle.credential_id is not None:
-                self._used_credentials.setdefault(settle.organization_id, {})[settle.credential_id] = settle.at_ns
+                self._used_credentials.setdefault(context.organization_id, {})[settle.credential_id] = settle.at_ns
 
     async def write(self) -> None:
         if not self._used_keys:

@@ -12,13 +12,13 @@ from typing import Any, TypeVar
 from keygate import schema
 from keygate.audit import Checker, Verification, verify_export_file
 from keygate.config import Settings
-from keygate.errors import StartRefused
+from keygate.errors import StartRefused, Unavailable
 from keygate.identities.model import operator_actor
 from keygate.identities.repository import OwnerRepository
 from keygate.issued_keys import MAX_RECEIPT_BYTES
 from keygate.issued_keys import verify as verify_signed
 from keygate.kit.database import Database
-from keygate.processes.foundation import Foundation, lay, open_store
+from keygate.processes.foundation import Foundation, lay, open_store, unusable
 from keygate.processes.node import DataDirectory
 from keygate.vault import read_master_key, rotate_master_key
 
@@ -30,7 +30,14 @@ def _existing() -> tuple[Settings, DataDirectory]:
     directory = DataDirectory(settings.data_dir)
     if not directory.path.is_dir():
         raise StartRefused(f"there is no KeyGate data directory at {directory.path}; name one with KEYGATE_DATA_DIR")
+    if not _has_database(settings, directory):
+        raise StartRefused(f"there is no database in {directory.path} yet; a start of `keygate serve` makes it")
     return settings, directory
+
+
+def _has_database(settings: Settings, directory: DataDirectory) -> bool:
+    """To look must not make one."""
+    return settings.database_url is not None or (directory.path / "keygate.db").is_file()
 
 
 @asynccontextmanager
@@ -77,8 +84,12 @@ def upgrade_database() -> str:
 def check_database() -> dict[str, Any]:
     async def work() -> dict[str, Any]:
         async with _store() as database:
-            report = await schema.check(database)
-            return {"ok": report.ok, **asdict(report)}
+            try:
+                report = await schema.check(database)
+            except Unavailable:
+                raise StartRefused(unusable(database)) from None
+        found = {"ok": report.ok, **asdict(report)}
+        return found if report.current else found | {"drift": ["there are no tables yet: `keygate db upgrade` makes them"]}
 
     return _run(work)
 
@@ -130,7 +141,14 @@ def _report(found: Verification) -> dict[str, Any]:
         "first_bad_entry": None if fault is None else fault.sequence,
         "first_bad_id": None if fault is None else fault.entry_id,
         "fault": None if fault is None else f"{fault.kind.value}: {fault.detail}",
+        **({} if found.witnessed is None else {"heads_file": _witness(found.witnessed)}),
     }
+
+
+def _witness(sequence: int) -> str:
+    if sequence == 0:
+        return "gone or empty: newest entries that were cut off could not be found"
+    return f"up to entry {sequence}"
 
 
 def verify_receipt(file: Path, public_key: str | None) -> dict[str, Any]:
@@ -166,7 +184,8 @@ def verify_audit(file: Path | None) -> list[dict[str, Any]]:
             async with _foundation() as base:
                 return [_report(found) for found in await base.audit.verify_all()]
         trusted = None
-        if Settings().data_dir.expanduser().is_dir():
+        settings = Settings()
+        if _has_database(settings, DataDirectory(settings.data_dir)):
             async with _foundation() as base:
                 trusted = base.audit.checker()
         found = verify_export_file(file, trusted=trusted)

@@ -27,10 +27,11 @@ from keygate.errors import KeyGateError, StartRefused, Unavailable
 from keygate.gateway.gateway import Gateway, GatewaySettings
 from keygate.gateway.proxies import ProxySettings
 from keygate.identities.model import system_actor
+from keygate.identities.repository import OwnerRepository
 from keygate.issued_keys.bench import AtStep, nothing
 from keygate.processes import first_start, logs
 from keygate.processes.control import Announcer, Control, control, credential_service, outbox, sources
-from keygate.processes.foundation import Foundation, lay, open_store
+from keygate.processes.foundation import Foundation, lay, open_store, unusable
 from keygate.processes.issuing import issuing
 from keygate.processes.last_use import EVERY_SECONDS as LAST_USE_SECONDS
 from keygate.processes.last_use import LastUse
@@ -46,6 +47,8 @@ from keygate.vault import CredentialService
 from keygate.vault.credential_repository import CredentialRepository
 
 _SANDBOX_CALLS = 1000  # how many calls the sandbox remembers
+# Objects of a request die by their counts; looking for cycles at every 700th, as CPython does unasked, is a tenth of a request's cost.
+_COLLECT = (20_000, 20, 50)
 _log = logging.getLogger("keygate.serve")
 
 
@@ -69,6 +72,17 @@ def _proxies() -> ProxySettings:
 
 
 async def _check_audit(base: Foundation) -> None:
+    """Raises `StartRefused` where the data directory belongs to another database: its journal must not be folded into this one."""
+    named, owners = base.audit.first_outside(), OwnerRepository()
+    async with base.database.read() as connection:
+        known = await (owners.organization(connection, named) if named else owners.any_organization(connection))
+    if named and known is None:
+        raise StartRefused(
+            f"the data directory {base.directory} belongs to another database: its audit-heads.jsonl tells of {named}, which this database "
+            "does not know. Give this database a KEYGATE_DATA_DIR of its own, or go back to the former KEYGATE_DATABASE_URL"
+        )
+    if known is not None and not named:
+        _log.warning("audit-heads.jsonl is gone or empty: audit entries that were cut off before this start can't be found")
     for fault in await base.audit.reconcile():
         _log.error("audit log: %s (entry %s); run `keygate audit verify`", fault.detail, fault.sequence)
 
@@ -103,7 +117,7 @@ async def _serve(settings: Settings, *, with_sandbox: bool, at_step: AtStep = no
         try:
             await schema.upgrade(store)
         except Unavailable:  # the log has the cause
-            raise StartRefused("the database can't be used; is its server up, and is KEYGATE_DATABASE_URL right?") from None
+            raise StartRefused(unusable(store)) from None
         except sa.exc.DatabaseError as error:
             raise StartRefused(f"the database can't be brought to this version: {error.orig}") from error
         finally:
@@ -165,6 +179,7 @@ async def _serve(settings: Settings, *, with_sandbox: bool, at_step: AtStep = no
         )
         gc.collect()
         gc.freeze()  # what a start has made stays: later collections need not look at it
+        gc.set_threshold(*_COLLECT)
         server = Server(
             configuration(app, http=gateway.http_class, shutdown_timeout=settings.shutdown_timeout),
             listening=lambda: _greet(settings, welcome, sandbox),

@@ -147,6 +147,7 @@ async def stocktaking(
         eyes,
         scanner=scanner,
         keys=issuing.keys,
+        inspection=issuing.inspection,
         operations=issuing.operations,
         audit=base.audit,
         sleep=sleep,

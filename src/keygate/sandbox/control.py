@@ -106,6 +106,7 @@ def base_urls(scope: Any) -> dict[str, str]:
         "anthropic_base_url": f"{address}/anthropic",
         "openrouter_base_url": f"{address}/openrouter/api/v1",
         "google_base_url": f"{address}/google",
+        "xai_base_url": f"{address}/xai/v1",
     }
 
 

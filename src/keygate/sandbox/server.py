@@ -84,7 +84,7 @@ async def start_sandbox(
         await asyncio.sleep(0.005)
 
     async def stop() -> None:
-        server.should_exit = True
+        server.should_exit = server.force_exit = True  # whoever called it has gone already: no answer is waited for
         await task
         listener.close()
 
@@ -149,7 +149,7 @@ class SandboxServer:
 
 
 def run(host: str = "127.0.0.1", port: int = 8001, *, say: Callable[[str], None] = lambda _: None) -> None:
-    """Serves until SIGINT or SIGTERM. `say` is given the base URLs and a fresh key of each vendor, line by line."""
+    """Serves until SIGINT or SIGTERM. `say` is given base URLs, a fresh key and admin keys, line by line."""
     state = SandboxState()
     listener = _listen(host, port)
     address = _address(listener)
@@ -157,6 +157,13 @@ def run(host: str = "127.0.0.1", port: int = 8001, *, say: Callable[[str], None]
     say(f"OPENAI_API_KEY={state.create_key(Vendor.OPENAI).value}")
     say(f"ANTHROPIC_BASE_URL={address}/anthropic")
     say(f"ANTHROPIC_API_KEY={state.create_key(Vendor.ANTHROPIC).value}")
+    say(f"OPENAI_ADMIN_KEY={state.admin[Vendor.OPENAI].create_credential().value}")
+    say(f"ANTHROPIC_ADMIN_KEY={state.admin[Vendor.ANTHROPIC].create_credential().value}")
+    say(f"OPENROUTER_BASE_URL={address}/openrouter/api/v1")
+    say(f"OPENROUTER_MANAGEMENT_KEY={state.admin[Vendor.OPENROUTER].create_credential().value}")
+    say(f"GOOGLE_GEMINI_BASE_URL={address}/google")
+    say(f"GEMINI_API_KEY={state.create_key(Vendor.GOOGLE).value}")
+    say(f"XAI_MANAGEMENT_KEY={state.admin[Vendor.XAI].create_credential().value}")
     with contextlib.suppress(KeyboardInterrupt):
         uvicorn.Server(_config(create_app(state))).run(sockets=[listener])
     listener.close()

@@ -21,11 +21,9 @@ class CredentialRepository:
         """False where the name is taken."""
         return await insert_or_ignore(connection, credentials, _row(credential))
 
-    async def get(
-        self, connection: AsyncConnection, organization_id: str, credential_id: str, *, for_update: bool = False
-    ) -> Credential | None:
+    async def get(self, connection: AsyncConnection, organization_id: str, credential_id: str) -> Credential | None:
         query = _scoped(organization_id).where(credentials.c.id == credential_id)
-        row = (await connection.execute(query.with_for_update() if for_update else query)).one_or_none()
+        row = (await connection.execute(query)).one_or_none()
         return _credential(row) if row else None
 
     async def named(self, connection: AsyncConnection, organization_id: str, vendor: str, name: str) -> Credential | None:
@@ -65,8 +63,8 @@ class CredentialRepository:
         return [_credential(row) for row in await connection.execute(query)]
 
     async def mark_used(self, connection: AsyncConnection, organization_id: str, used: Mapping[str, int]) -> None:
-        """`credential id → time of its last use`; never goes back."""
-        for credential_id, at_ns in used.items():
+        """`credential id → time of its last use`; never goes back. In the order of ids, as a rotation of the data key locks them."""
+        for credential_id, at_ns in sorted(used.items()):
             last = credentials.c.last_used_at_ns
             change = sa.update(credentials).where(
                 credentials.c.organization_id == organization_id,

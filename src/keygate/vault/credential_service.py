@@ -63,7 +63,7 @@ class CredentialService:
         self._clock = clock
 
     async def create(self, actor: Actor, new: NewCredential) -> Credential:
-        async with self._database.unit() as work:
+        async with self._database.unit(actor.organization_id) as work:
             return await self._create(work, actor, new)
 
     async def get(self, actor: Actor, credential_id: str) -> Credential:
@@ -79,15 +79,15 @@ class CredentialService:
 
     async def update(self, actor: Actor, credential_id: str, changes: CredentialChanges) -> Credential:
         """A secret goes where it was meant to: another host needs the secret again."""
-        async with self._database.unit() as work:
-            before = await self._repository.get(work.connection, actor.organization_id, credential_id, for_update=True)
+        async with self._database.unit(actor.organization_id) as work:
+            before = await self._repository.get(work.connection, actor.organization_id, credential_id)
             if before is None:
                 raise _absent()
             return await self._update(work, actor, before, changes)
 
     async def delete(self, actor: Actor, credential_id: str) -> None:
-        async with self._database.unit() as work:
-            before = await self._repository.get(work.connection, actor.organization_id, credential_id, for_update=True)
+        async with self._database.unit(actor.organization_id) as work:
+            before = await self._repository.get(work.connection, actor.organization_id, credential_id)
             if before is None:
                 raise _absent()
             await self._audit.record(work, actor, "credential.delete", before.id, before=_shown(before))
@@ -133,7 +133,7 @@ class CredentialService:
                 except InvalidInput:
                     _log.warning("%s does not hold a key; it is ignored", variable)
                     continue
-                async with self._database.unit() as work:
+                async with self._database.unit(actor.organization_id) as work:
                     credential = await self._import(work, actor, vendor, variable, secret)
                 if credential is not None:
                     changed.append(credential)

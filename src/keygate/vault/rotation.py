@@ -34,7 +34,7 @@ async def rotate_master_key(
         raise StartRefused(f"The master key comes from {source.place}: name a file with the new one (--new-key-file)")
     with source.rotating():
         provider = LocalProvider(new) if new is not None else source.next_provider()
-        async with database.unit() as work:
+        async with database.unit(actor.organization_id) as work:
             keys = await vault.rewrap(work, provider)
             await audit.record(work, actor, "vault.rotate", provider.id, after={"kek_id": provider.id, "data_keys": keys})
         if new is None:
@@ -50,7 +50,7 @@ async def rotate_master_key(
 
 async def rotate_data_key(database: Database, vault: Vault, organization_id: str, *, audit: AuditLog, actor: Actor) -> int:
     """A new data key for one organisation, every sealed value sealed anew. Returns how many values there were."""
-    async with database.unit() as work:
+    async with database.unit(actor.organization_id) as work:
         count = await vault.rotate_data_key(work, organization_id)
         await audit.record(work, actor, "vault.rotate_data_key", organization_id, after={"values": count})
     return count

@@ -6,7 +6,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from keygate.policies import Budget, BudgetSpec, KeyDigest, KeyFacts, KeyState, Limit, LimitKind, Place, Rules, RuleSet
+from keygate.policies import (
+    Budget,
+    BudgetSpec,
+    Holder,
+    KeyDigest,
+    KeyFacts,
+    KeyState,
+    Limit,
+    LimitKind,
+    Place,
+    Rules,
+    RuleSet,
+    owner_active,
+)
 from keygate.vendors import Vendor
 from keygate.virtual_keys.token import Token
 
@@ -18,6 +31,7 @@ class Standing(StrEnum):
 
     ACTIVE = "active"
     EXPIRED = "expired"
+    OWNER_INACTIVE = "owner_inactive"  # its owner, or one above that, was deactivated or archived: it works again when they are back
     REVOKED = "revoked"
 
 
@@ -45,11 +59,18 @@ class VirtualKey:
     version: int
 
     def standing(self, now_ns: int) -> Standing:
+        """By the key alone."""
         if self.revoked_at_ns is not None:
             return Standing.REVOKED
         if self.expires_at_ns is not None and now_ns >= self.expires_at_ns:
             return Standing.EXPIRED
         return Standing.ACTIVE
+
+    def standing_under(self, holders: Mapping[str, Holder], now_ns: int) -> Standing:
+        """With regard to its owner too. `holders` has the owner and all above it."""
+        own = self.standing(now_ns)
+        held = own is not Standing.ACTIVE or owner_active(None if self.owner is None else self.owner.scope_id, holders)
+        return own if held else Standing.OWNER_INACTIVE
 
     def facts(self) -> KeyFacts:
         """What compilation needs to know."""

@@ -26,14 +26,23 @@ class VirtualKeyRepository:
         del values["last_used_at_ns"]
         await connection.execute(sa.update(t).where(t.c.organization_id == key.organization_id, t.c.id == key.id).values(values))
 
-    async def get(self, connection: AsyncConnection, organization_id: str, key_id: str, *, lock: bool = False) -> VirtualKey | None:
+    async def get(self, connection: AsyncConnection, organization_id: str, key_id: str) -> VirtualKey | None:
         query = sa.select(t).where(t.c.organization_id == organization_id, t.c.id == key_id)
-        row = (await connection.execute(query.with_for_update() if lock else query)).first()
+        row = (await connection.execute(query)).first()
         return None if row is None else _key(row)
 
     async def page(
-        self, connection: AsyncConnection, organization_id: str, wanted: KeyFilter, *, now_ns: int, after: str | None, limit: int
+        self,
+        connection: AsyncConnection,
+        organization_id: str,
+        wanted: KeyFilter,
+        *,
+        ended: sa.Select[tuple[str]],
+        now_ns: int,
+        after: str | None,
+        limit: int,
     ) -> list[VirtualKey]:
+        """`ended` finds the owners whose keys stand still."""
         query = sa.select(t).where(t.c.organization_id == organization_id, t.c.id > (after or "")).order_by(t.c.id).limit(limit)
         if wanted.owner_id is not None:
             query = query.where(t.c.owner_id == wanted.owner_id)
@@ -41,8 +50,10 @@ class VirtualKeyRepository:
             query = query.where(t.c.revoked_at_ns.is_not(None))
         elif wanted.status is Standing.EXPIRED:
             query = query.where(t.c.revoked_at_ns.is_(None), t.c.expires_at_ns <= now_ns)
-        elif wanted.status is Standing.ACTIVE:
+        elif wanted.status is not None:
             query = query.where(t.c.revoked_at_ns.is_(None), sa.or_(t.c.expires_at_ns.is_(None), t.c.expires_at_ns > now_ns))
+            still = t.c.owner_id.in_(ended)
+            query = query.where(still if wanted.status is Standing.OWNER_INACTIVE else sa.or_(t.c.owner_id.is_(None), sa.not_(still)))
         if wanted.tag is not None:
             # LIKE tells cases apart on one database only; taking the tag out and comparing does on both
             query = query.where(sa.func.replace(t.c.tags, json.dumps(wanted.tag, ensure_ascii=False), "") != t.c.tags)
@@ -57,9 +68,9 @@ class VirtualKeyRepository:
         return [_key(row) for row in await connection.execute(query)]
 
     async def held_by(self, connection: AsyncConnection, organization_id: str, owner_id: str) -> list[VirtualKey]:
-        """Every key of this owner that is not revoked, locked."""
+        """Every key of this owner that is not revoked."""
         query = sa.select(t).where(t.c.organization_id == organization_id, t.c.owner_id == owner_id, t.c.revoked_at_ns.is_(None))
-        return [_key(row) for row in await connection.execute(query.order_by(t.c.id).with_for_update())]
+        return [_key(row) for row in await connection.execute(query.order_by(t.c.id))]
 
     async def revoke_all(
         self, connection: AsyncConnection, organization_id: str, key_ids: Sequence[str], *, at_ns: int, by: str, reason: str

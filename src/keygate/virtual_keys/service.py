@@ -17,6 +17,7 @@ from keygate.policies import (
     Budget,
     BudgetMode,
     BudgetSpec,
+    Holder,
     KeyState,
     KeyUsage,
     Limit,
@@ -31,13 +32,14 @@ from keygate.policies import (
     change,
     home_zone,
     kept_accounts,
+    owner_active,
     placed_budget,
     standing,
     terms_of,
     validation,
 )
 from keygate.vendors import Vendor
-from keygate.virtual_keys.model import MAX_GRACE_SECONDS, IssuedToken, KeyDraft, KeyFilter, KeyView, VirtualKey, usable_vendors
+from keygate.virtual_keys.model import MAX_GRACE_SECONDS, IssuedToken, KeyDraft, KeyFilter, KeyView, Standing, VirtualKey, usable_vendors
 from keygate.virtual_keys.records import key_record
 from keygate.virtual_keys.source import DatabaseKeySource
 from keygate.virtual_keys.token import VIRTUAL_KEY, digest, mint
@@ -119,7 +121,7 @@ class VirtualKeyService:
             budgets = await self._budgets(work, actor, key.id, draft.budgets, (), now)
             await self._policies.add_limits(work.connection, limits)
             await self._policies.add_budgets(work.connection, budgets)
-            view = KeyView(key, tuple(limits), tuple(budgets), key.standing(now))
+            view = KeyView(key, tuple(limits), tuple(budgets), Standing.ACTIVE)
             await self._audit.record(work, actor, "virtual_key.create", key.id, after=key_record(view) | {"key": token.text})
             state = await self._state(work.connection, key)
             self._publish(work, key.id)
@@ -130,7 +132,7 @@ class VirtualKeyService:
         them: a budget of the same period keeps what is spent). Takes effect on the next request; streams it forbids are cut."""
         now = self._clock.now_ns()
         async with change(self._database, self._audit, actor, "virtual_key.update", key_id) as work:
-            key = await self._mine(work.connection, actor, key_id, lock=True)
+            key = await self._mine(work.connection, actor, key_id)
             if key.revoked_at_ns is not None:
                 raise Conflict("The key is revoked; make a new one")
             before = (await self._views(work.connection, actor, [key]))[0]
@@ -151,7 +153,8 @@ class VirtualKeyService:
             budgets = before.budgets
             if "budgets" in changes:
                 budgets = await self._change_budgets(work, actor, before, changes["budgets"], now)
-            view = KeyView(after, limits, budgets, after.standing(now))
+            holders = await self._holders(work.connection, actor, [after])
+            view = KeyView(after, limits, budgets, after.standing_under(holders, now))
             if actor.role is Role.DEVELOPER:
                 _require_narrower(before, view)
             await self._audit.record(work, actor, "virtual_key.update", key_id, before=key_record(before), after=key_record(view))
@@ -164,7 +167,7 @@ class VirtualKeyService:
             raise InvalidInput(f"grace_seconds: from 0 to {MAX_GRACE_SECONDS}", field="grace_seconds")
         now = self._clock.now_ns()
         async with change(self._database, self._audit, actor, "virtual_key.rotate", key_id) as work:
-            key = await self._mine(work.connection, actor, key_id, lock=True)
+            key = await self._mine(work.connection, actor, key_id)
             if key.revoked_at_ns is not None:
                 raise Conflict("The key is revoked; make a new one")
             token = mint(VIRTUAL_KEY, public_id=key.public_id)
@@ -188,7 +191,7 @@ class VirtualKeyService:
         reason = validation.text(reason, "reason", longest=500, empty=True)
         now = self._clock.now_ns()
         async with change(self._database, self._audit, actor, "virtual_key.revoke", key_id) as work:
-            key = await self._mine(work.connection, actor, key_id, lock=True)
+            key = await self._mine(work.connection, actor, key_id)
             if key.revoked_at_ns is None:
                 key = (await self._revoke(work, actor, [key], reason, now))[0]
             else:
@@ -215,7 +218,13 @@ class VirtualKeyService:
             wanted = replace(wanted, owner_id=actor.developer_id)
         async with self._database.read() as connection:
             keys = await self._repository.page(
-                connection, actor.organization_id, wanted, now_ns=self._clock.now_ns(), after=after, limit=limit
+                connection,
+                actor.organization_id,
+                wanted,
+                ended=self._owners.ended(actor.organization_id),
+                now_ns=self._clock.now_ns(),
+                after=after,
+                limit=limit,
             )
             return await self._views(connection, actor, keys)
 
@@ -296,8 +305,8 @@ class VirtualKeyService:
     def _publish(self, work: UnitOfWork, *key_ids: str) -> None:
         work.after_commit(lambda: self._publisher.keys_changed(key_ids))
 
-    async def _mine(self, connection: AsyncConnection, actor: Actor, key_id: str, *, lock: bool = False) -> VirtualKey:
-        key = await self._repository.get(connection, actor.organization_id, key_id, lock=lock)
+    async def _mine(self, connection: AsyncConnection, actor: Actor, key_id: str) -> VirtualKey:
+        key = await self._repository.get(connection, actor.organization_id, key_id)
         own = actor.role is not Role.DEVELOPER or (
             key is not None and actor.developer_id is not None and key.owner == Place(Scope.DEVELOPER, actor.developer_id)
         )
@@ -314,8 +323,13 @@ class VirtualKeyService:
                 limits[limit.rule.scope_id].append(limit)
             for budget in await self._policies.list_budgets(connection, actor.organization_id, scope=Scope.KEY, scope_ids=ids):
                 budgets[budget.rule.scope_id].append(budget)
+        holders = await self._holders(connection, actor, keys)
         now = self._clock.now_ns()
-        return [KeyView(key, tuple(limits[key.id]), tuple(budgets[key.id]), key.standing(now)) for key in keys]
+        return [KeyView(key, tuple(limits[key.id]), tuple(budgets[key.id]), key.standing_under(holders, now)) for key in keys]
+
+    async def _holders(self, connection: AsyncConnection, actor: Actor, keys: Sequence[VirtualKey]) -> Mapping[str, Holder]:
+        ids = sorted({key.owner.scope_id for key in keys if key.owner is not None})
+        return await self._owners.holders(connection, actor.organization_id, ids) if ids else {}
 
     async def _state(self, connection: AsyncConnection, key: VirtualKey) -> KeyState:
         state = await self._source.compiled(connection, key)
@@ -336,12 +350,13 @@ class VirtualKeyService:
             owner = own
         if owner is None:
             return None
-        holder = (await self._owners.holders(connection, actor.organization_id, [owner.scope_id])).get(owner.scope_id)
+        holders = await self._owners.holders(connection, actor.organization_id, [owner.scope_id])
+        holder = holders.get(owner.scope_id)
         field = f"owner.{owner.scope}_id"
         if holder is None or holder.scope is not owner.scope:
             raise InvalidInput(f"{field}: there is no {owner.scope} with the id {owner.scope_id[:60]!r}", field=field)
-        if not holder.active:
-            raise InvalidInput(f"{field}: this {owner.scope} is no longer active", field=field)
+        if not owner_active(owner.scope_id, holders):
+            raise InvalidInput(f"{field}: this {owner.scope}, or whom it belongs to, is no longer active", field=field)
         return owner
 
     async def _policy(self, connection: AsyncConnection, actor: Actor, policy_id: str | None) -> str | None:

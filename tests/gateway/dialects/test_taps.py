@@ -103,7 +103,9 @@ def run(
     tap = codec(dialect).tap(facts, content_type=kind, content_encoding=encoding)
     passed_on = b"".join([tap.feed(piece) for piece in pieces])
     reading = tap.finish()
-    return passed_on + reading.rest, reading._replace(rest=b"")
+    passed_on += reading.rest
+    reading.rest = b""
+    return passed_on, reading
 
 
 def cut(stream: bytes, places: list[int]) -> list[bytes]:

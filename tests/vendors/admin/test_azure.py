@@ -208,6 +208,14 @@ async def test_a_vendor_that_is_slow_to_make_and_delete_is_waited_for(at: AdminD
     assert sdk.call("deleted_accounts.list") == []
 
 
+async def test_an_account_that_is_busy_with_another_operation_is_tried_again(at: AdminDesk, account: Account) -> None:
+    account.faults.append(AdminFault("deployments.create", status=409, code="RequestConflict"))
+    with pytest.raises(Unavailable) as error:
+        await AZURE.create(at, order(mark := fresh()))
+    assert not error.value.lasting
+    assert (await AZURE.create(at, order(mark))).secret
+
+
 async def test_a_deletion_that_stopped_half_way_is_found_and_finished(at: AdminDesk, account: Account, sdk: AzureSdk) -> None:
     mark = fresh()
     made = await AZURE.create(at, order(mark))

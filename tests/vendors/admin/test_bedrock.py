@@ -24,6 +24,7 @@ from keygate.vendors.admin import (
     CeilingReached,
     Disables,
     Footprint,
+    Found,
     Lists,
     Made,
     Mark,
@@ -315,15 +316,34 @@ async def test_models_that_no_policy_can_name_are_refused_before_anything_is_mad
     assert not list(account.shelves["users"])
 
 
+async def inventory(at: AdminDesk) -> list[Found]:
+    found: list[Found] = []
+    cursor: str | None = None
+    for _ in range(10):
+        page, cursor = await BEDROCK.list_page(at, cursor)
+        found += page
+        if cursor is None:
+            return found
+    raise AssertionError(cursor)
+
+
 async def test_the_inventory_has_other_users_keys_too(at: AdminDesk, account: Account, boto: Boto) -> None:
     boto.user("theirs")
     boto.user("without-keys")
     theirs = boto.key("theirs")["ServiceSpecificCredentialId"]
     made = await BEDROCK.create(at, order(mark := fresh(), terms(account)))
-    page, cursor = await BEDROCK.list_page(at, None)
-    assert cursor is None
-    assert {each.footprint.key: each.owner for each in page if each.footprint.key} == {theirs: "theirs", made.footprint.key: mark.tag}
-    assert {each.name for each in page if not each.footprint.key} == {"theirs", mark.tag}
+    found = await inventory(at)
+    assert {each.footprint.key: each.owner for each in found if each.footprint.key} == {theirs: "theirs", made.footprint.key: mark.tag}
+    assert [each.name for each in found if not each.footprint.key] == [mark.tag]
+
+
+async def test_the_inventory_without_sight_of_others_has_our_own(at: AdminDesk, account: Account, boto: Boto) -> None:
+    """The guide's policy reaches users under /keygate/ only."""
+    boto.user("theirs")
+    boto.key("theirs")
+    made = await BEDROCK.create(at, order(fresh(), terms(account)))
+    account.faults.append(AdminFault("ListServiceSpecificCredentials", status=403, code="AccessDenied"))
+    assert [each.footprint.key for each in await inventory(at) if each.footprint.key] == [made.footprint.key]
 
 
 async def test_what_is_revoked_or_was_never_there_is_no_error_and_gone(at: AdminDesk, account: Account) -> None:

@@ -6,19 +6,19 @@ pages on tool use, caching and streaming, 2026-11-20.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
-import msgspec
 from msgspec import UNSET
 
 from keygate.gateway.dialects import bounds
 from keygate.gateway.dialects.bodies import BodyDecoder, Governed, count, flag, given, model_name, replace, safe_word, text
 from keygate.gateway.dialects.body_tap import BodyTap, NoTap, tap_for, whole_json
 from keygate.gateway.dialects.event_stream import EventTap
-from keygate.gateway.dialects.interface import BadBody, Facts, Tap
+from keygate.gateway.dialects.interface import BadBody, Codec, Facts, Tap
 from keygate.gateway.dialects.openai_chat import tier_features
-from keygate.gateway.dialects.parts import Message, Part, Tally, Tool, blob_bytes, tool_types
+from keygate.gateway.dialects.parts import Tally, blob_bytes, tool_types
 from keygate.gateway.dialects.refusals import anthropic_stream_error
+from keygate.gateway.dialects.request_shapes import Messages, Tool
 from keygate.gateway.dialects.usage import anthropic_usage, merged_anthropic
 from keygate.ledger import TokenUsage
 from keygate.vendors import Dialect, ErrorStyle
@@ -27,22 +27,6 @@ from keygate.vendors import Dialect, ErrorStyle
 _CALLERS_TOOLS = ("bash_", "text_editor_", "computer_", "memory_")
 _FAST = "fast"  # a speed that is priced as a tier of its own
 _PRICED = {"speed": (None, "standard", "fast"), "inference_geo": (None, "global", "not_available")}
-
-
-class _Messages(msgspec.Struct):
-    model: Governed = UNSET
-    stream: Governed = UNSET
-    max_tokens: Governed = UNSET
-    service_tier: Governed = UNSET
-    speed: Governed = UNSET
-    inference_geo: Governed = UNSET
-    mcp_servers: Governed = UNSET
-    container: Governed = UNSET
-    context_management: Governed = UNSET
-    fallbacks: Governed = UNSET
-    messages: list[Message] | None = None
-    system: str | list[Part] | None = None
-    tools: list[Tool] | None = None
 
 
 class MessagesTap(EventTap):
@@ -91,12 +75,12 @@ class MessagesTap(EventTap):
         return known and known._replace(output=max(known.output, self._events))
 
 
-class MessagesCodec:
-    dialect = Dialect.ANTHROPIC_MESSAGES
-    error_style = ErrorStyle.ANTHROPIC
+class MessagesCodec(Codec):
+    dialect: ClassVar[Dialect] = Dialect.ANTHROPIC_MESSAGES
+    error_style: ClassVar[ErrorStyle] = ErrorStyle.ANTHROPIC
 
     def __init__(self) -> None:
-        self._decoder = BodyDecoder(_Messages)
+        self._decoder = BodyDecoder(Messages)
 
     def read(self, body: bytes, content_type: bytes | None) -> Facts:
         asked = self._decoder.decode(body, content_type)
@@ -167,7 +151,7 @@ class MessagesCodec:
 class CountTokensCodec(MessagesCodec):
     """Counts and is not billed."""
 
-    dialect = Dialect.ANTHROPIC_COUNT_TOKENS
+    dialect: ClassVar[Dialect] = Dialect.ANTHROPIC_COUNT_TOKENS
 
     def read(self, body: bytes, content_type: bytes | None) -> Facts:
         asked = self._decoder.decode(body, content_type)

@@ -8,7 +8,7 @@ Names that differ in case are other names (RFC 8259); both vendors refuse member
 
 from __future__ import annotations
 
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, final
 
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
@@ -21,6 +21,7 @@ MAX_MODEL = 256
 MAX_COUNT = 2**31
 
 
+@final
 class Member:
     """The value of one occurrence of a governed member, of any JSON type. A field's type is `Member | UnsetType`; absent is UNSET."""
 

@@ -7,50 +7,25 @@ from collections.abc import Callable
 from typing import Any
 
 import msgspec
-from msgspec import Raw
 
+from keygate.gateway.dialects.answer_shapes import NO_USAGE, Answer, AnswerWithOutput, OutputItem, Tier
 from keygate.gateway.dialects.interface import Reading, Tap
 from keygate.ledger import TokenUsage
 
 MAX_BODY = 8 * 2**20
 MAX_INFLATED = 64 * 2**20
 _TAIL = 64 * 2**10
-NO_USAGE = Raw(b"null")
 
 
-class _Tier(msgspec.Struct):
-    service_tier: Any = None
-    speed: Any = None
-
-
-class _Item(msgspec.Struct):
-    type: Any = None
-
-
-class _Answer(msgspec.Struct):
-    """The members of an answer that are read; all others are skipped."""
-
-    usage: Raw = NO_USAGE
-    model: Any = None
-    id: Any = None
-    service_tier: Any = None
-    error: Any = None
-    type: Any = None
-
-
-class _AnswerWithOutput(_Answer):
-    output: list[_Item] = msgspec.field(default_factory=list)
-
-
-_tier = msgspec.json.Decoder(_Tier)
-_answer = msgspec.json.Decoder(_Answer)
-_answer_with_output = msgspec.json.Decoder(_AnswerWithOutput)
+_tier = msgspec.json.Decoder(Tier)
+_answer = msgspec.json.Decoder(Answer)
+_answer_with_output = msgspec.json.Decoder(AnswerWithOutput)
 
 
 def searches(output: Any) -> int:
     """How many web searches a response's output items show."""
     items = output if isinstance(output, list) else []
-    kinds = (item.type if isinstance(item, _Item) else item.get("type") if isinstance(item, dict) else None for item in items)
+    kinds = (item.type if isinstance(item, OutputItem) else item.get("type") if isinstance(item, dict) else None for item in items)
     return sum(kind == "web_search_call" for kind in kinds)
 
 
@@ -58,11 +33,11 @@ def _word(value: Any, most: int) -> str | None:
     return value[:most] if isinstance(value, str) else None
 
 
-class BodyTap:
+class BodyTap(Tap):
     """Keeps up to 8 MiB and reads them at the end. Of a larger body only the tail is kept, and used where `usage_last` says that
     nothing but numbers and base64 stands before the usage (embeddings)."""
 
-    __slots__ = ("_chunks", "_items", "_kept", "_large", "_tier_in_usage", "_usage", "_usage_last", "done")
+    __slots__ = ("_chunks", "_items", "_kept", "_large", "_tier_in_usage", "_usage", "_usage_last")
 
     def __init__(
         self, usage: Callable[..., TokenUsage | None], *, usage_last: bool = False, items: bool = False, tier_in_usage: bool = False
@@ -127,13 +102,10 @@ class BodyTap:
         return Reading(usage=self._usage(answer.usage), complete=True, model_served=_word(answer.model, 256))
 
 
-class NoTap:
+class NoTap(Tap):
     """Nothing to read: models, or an encoding that we can't look into."""
 
-    __slots__ = ("done",)
-
-    def __init__(self) -> None:
-        self.done = False
+    __slots__ = ()
 
     def feed(self, chunk: bytes) -> bytes:
         return chunk
@@ -142,25 +114,23 @@ class NoTap:
         return Reading()
 
 
-class InflatingTap:
+class InflatingTap(Tap):
     """An upstream compressed although it was asked not to: passed on as it is, unpacked on the side, within bounds, to read usage.
     Nothing can be hidden in such a stream."""
 
     __slots__ = ("_inflate", "_inner", "_left")
 
     def __init__(self, inner: Tap) -> None:
+        super().__init__()
         self._inner = inner
         self._inflate: Any = None
         self._left = MAX_INFLATED
-
-    @property
-    def done(self) -> bool:
-        return self._inner.done
 
     def feed(self, chunk: bytes) -> bytes:
         if self._left > 0:
             try:
                 self._unpack(chunk)
+                self.done = self._inner.done
             except zlib.error:
                 self._left = 0
         return chunk
@@ -179,7 +149,8 @@ class InflatingTap:
 
     def finish(self) -> Reading:
         reading = self._inner.finish()
-        return reading._replace(rest=b"") if self._left > 0 else Reading()
+        reading.rest = b""  # nothing of it was held back
+        return reading if self._left > 0 else Reading()
 
 
 def whole_json(content_type: bytes | None, content_encoding: bytes | None) -> bool:

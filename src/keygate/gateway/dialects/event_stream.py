@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 import msgspec
 
-from keygate.gateway.dialects.interface import Reading
+from keygate.gateway.dialects.interface import Reading, Tap
 from keygate.ledger import TokenUsage
 
 MAX_EVENT = 8 * 2**20
@@ -30,7 +30,7 @@ def _ends(whole: bytes) -> list[int]:
     return ends
 
 
-class EventTap:
+class EventTap(Tap):
     """What all dialects share. A dialect says which chunks matter (`_matters`) and reads their events (`_read`)."""
 
     __slots__ = (
@@ -46,7 +46,6 @@ class EventTap:
         "_searched",
         "_tier",
         "_usage",
-        "done",
     )
     QUIET: ClassVar[tuple[bytes, ...]] = ()  # how an event begins that never matters
     HEADS: ClassVar[int] = 3  # events at the start that are read for the model's name and the answer's id

@@ -6,9 +6,8 @@ Source: the vendor's API description (`openapi.json`, CreateChatCompletionReques
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
-import msgspec
 from msgspec import UNSET, UnsetType
 
 from keygate.gateway.dialects import bounds
@@ -27,9 +26,10 @@ from keygate.gateway.dialects.bodies import (
 )
 from keygate.gateway.dialects.body_tap import BodyTap, tap_for, whole_json
 from keygate.gateway.dialects.event_stream import EventTap
-from keygate.gateway.dialects.interface import BadBody, Facts, Tap
-from keygate.gateway.dialects.parts import Message, Tally, Tool, blob_bytes, tool_types
+from keygate.gateway.dialects.interface import BadBody, Codec, Facts, Tap
+from keygate.gateway.dialects.parts import Tally, blob_bytes, tool_types
 from keygate.gateway.dialects.refusals import openai_stream_error
+from keygate.gateway.dialects.request_shapes import Chat, Completion
 from keygate.gateway.dialects.usage import openai_usage
 from keygate.vendors import Dialect, ErrorStyle
 
@@ -49,34 +49,6 @@ def model_features(model: str) -> tuple[str, ...]:
 
 def tier_features(tier: str | None) -> tuple[str, ...]:
     return () if tier in _TIERS else (f"service_tier_{safe_word(tier)}",)
-
-
-class _Chat(msgspec.Struct):
-    model: Governed = UNSET
-    stream: Governed = UNSET
-    stream_options: Governed = UNSET
-    max_tokens: Governed = UNSET
-    max_completion_tokens: Governed = UNSET
-    n: Governed = UNSET
-    service_tier: Governed = UNSET
-    web_search_options: Governed = UNSET
-    modalities: Governed = UNSET
-    audio: Governed = UNSET
-    prediction: Governed = UNSET
-    messages: list[Message] | None = None
-    tools: list[Tool] | None = None
-
-
-class _Completion(msgspec.Struct):
-    model: Governed = UNSET
-    stream: Governed = UNSET
-    stream_options: Governed = UNSET
-    max_tokens: Governed = UNSET
-    n: Governed = UNSET
-    best_of: Governed = UNSET
-    echo: Governed = UNSET
-    prompt: Governed = UNSET
-    service_tier: Governed = UNSET
 
 
 def usage_asked(options: Governed) -> bool:
@@ -136,12 +108,12 @@ class ChatTap(EventTap):
         return event.get("choices") == []
 
 
-class ChatCodec:
-    dialect = Dialect.OPENAI_CHAT
-    error_style = ErrorStyle.OPENAI
+class ChatCodec(Codec):
+    dialect: ClassVar[Dialect] = Dialect.OPENAI_CHAT
+    error_style: ClassVar[ErrorStyle] = ErrorStyle.OPENAI
 
     def __init__(self) -> None:
-        self._decoder = BodyDecoder(_Chat)
+        self._decoder = BodyDecoder(Chat)
 
     def read(self, body: bytes, content_type: bytes | None) -> Facts:
         chat = self._decoder.decode(body, content_type)
@@ -210,7 +182,7 @@ class ChatCodec:
         return openai_stream_error(message, code=code, status=status)
 
 
-def _features(chat: _Chat, tally: Tally) -> tuple[str, ...]:
+def _features(chat: Chat, tally: Tally) -> tuple[str, ...]:
     features: tuple[str, ...] = ()
     if chat.tools:
         features = tuple(safe_word(kind) for kind in tool_types(chat.tools) if kind not in ("function", "custom"))
@@ -231,10 +203,10 @@ def _speaks(modalities: Governed) -> bool:
 class CompletionsCodec(ChatCodec):
     """The older endpoint: several prompts and `best_of` multiply the output, `echo` returns the prompt as output."""
 
-    dialect = Dialect.OPENAI_COMPLETIONS
+    dialect: ClassVar[Dialect] = Dialect.OPENAI_COMPLETIONS
 
     def __init__(self) -> None:
-        self._completions = BodyDecoder(_Completion)
+        self._completions = BodyDecoder(Completion)
 
     def read(self, body: bytes, content_type: bytes | None) -> Facts:
         asked = self._completions.decode(body, content_type)

@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-import msgspec
-from msgspec import UNSET
+from typing import ClassVar
 
 from keygate.gateway.dialects import bounds
-from keygate.gateway.dialects.bodies import BodyDecoder, Governed, model_name, replace
+from keygate.gateway.dialects.bodies import BodyDecoder, model_name, replace
 from keygate.gateway.dialects.body_tap import BodyTap, NoTap, tap_for
-from keygate.gateway.dialects.interface import BadBody, Facts, Tap
+from keygate.gateway.dialects.interface import BadBody, Codec, Facts, Tap
 from keygate.gateway.dialects.refusals import anthropic_stream_error, openai_stream_error
+from keygate.gateway.dialects.request_shapes import Inputs
 from keygate.gateway.dialects.usage import openai_usage
 from keygate.vendors import Dialect, ErrorStyle
 
 DEFAULT_MODERATION = "omni-moderation-latest"  # openapi.json, CreateModerationRequest.model.default
 
 
-class _Inputs(msgspec.Struct):
-    model: Governed = UNSET
-
-
-class EmbeddingsCodec:
-    dialect = Dialect.OPENAI_EMBEDDINGS
-    error_style = ErrorStyle.OPENAI
+class EmbeddingsCodec(Codec):
+    dialect: ClassVar[Dialect] = Dialect.OPENAI_EMBEDDINGS
+    error_style: ClassVar[ErrorStyle] = ErrorStyle.OPENAI
 
     def __init__(self) -> None:
-        self._decoder = BodyDecoder(_Inputs)
+        self._decoder = BodyDecoder(Inputs)
 
     def read(self, body: bytes, content_type: bytes | None) -> Facts:
         asked = self._decoder.decode(body, content_type)
@@ -50,7 +46,7 @@ class EmbeddingsCodec:
 class ModerationsCodec(EmbeddingsCodec):
     """Free of charge; the model has a default."""
 
-    dialect = Dialect.OPENAI_MODERATIONS
+    dialect: ClassVar[Dialect] = Dialect.OPENAI_MODERATIONS
 
     def read(self, body: bytes, content_type: bytes | None) -> Facts:
         asked = self._decoder.decode(body, content_type)
@@ -63,12 +59,11 @@ class ModerationsCodec(EmbeddingsCodec):
         )
 
 
-class ModelsCodec:
+class ModelsCodec(Codec):
     """Lists of models: no body, answered by the gateway itself."""
 
-    def __init__(self, dialect: Dialect, style: ErrorStyle) -> None:
-        self.dialect = dialect
-        self.error_style = style
+    dialect: ClassVar[Dialect] = Dialect.OPENAI_MODELS
+    error_style: ClassVar[ErrorStyle] = ErrorStyle.OPENAI
 
     def read(self, body: bytes, content_type: bytes | None) -> Facts:
         if body.strip():
@@ -87,5 +82,12 @@ class ModelsCodec:
         return NoTap()
 
     def stream_error(self, message: str, *, code: str, status: int = 500) -> bytes:
-        make = openai_stream_error if self.error_style is ErrorStyle.OPENAI else anthropic_stream_error
-        return make(message, code=code, status=status)
+        return openai_stream_error(message, code=code, status=status)
+
+
+class AnthropicModelsCodec(ModelsCodec):
+    dialect: ClassVar[Dialect] = Dialect.ANTHROPIC_MODELS
+    error_style: ClassVar[ErrorStyle] = ErrorStyle.ANTHROPIC
+
+    def stream_error(self, message: str, *, code: str, status: int = 500) -> bytes:
+        return anthropic_stream_error(message, code=code, status=status)

@@ -6,19 +6,17 @@ Source: the vendor's API description (`openapi.json`, CreateResponse, Tool, Inpu
 
 from __future__ import annotations
 
-from typing import Any
-
-import msgspec
-from msgspec import UNSET
+from typing import Any, ClassVar
 
 from keygate.gateway.dialects import bounds
-from keygate.gateway.dialects.bodies import BodyDecoder, Governed, count, flag, given, insert, model_name, replace, safe_word, text
+from keygate.gateway.dialects.bodies import BodyDecoder, count, flag, given, insert, model_name, replace, safe_word, text
 from keygate.gateway.dialects.body_tap import BodyTap, NoTap, searches, tap_for, whole_json
 from keygate.gateway.dialects.event_stream import EventTap
-from keygate.gateway.dialects.interface import BadBody, Facts, Tap
+from keygate.gateway.dialects.interface import BadBody, Codec, Facts, Tap
 from keygate.gateway.dialects.openai_chat import model_features, tier_features
-from keygate.gateway.dialects.parts import Part, Tally, Tool, blob_bytes, tool_types
+from keygate.gateway.dialects.parts import Tally, blob_bytes, tool_types
 from keygate.gateway.dialects.refusals import openai_stream_error, responses_stream_error
+from keygate.gateway.dialects.request_shapes import Item, ItemOutput, Response
 from keygate.gateway.dialects.usage import openai_usage
 from keygate.vendors import Dialect, ErrorStyle
 
@@ -44,30 +42,6 @@ _SHOWN = frozenset(
         "computer_call_output",
     }
 )
-
-
-class _ItemOutput(msgspec.Struct):
-    type: str | None = None
-
-
-class _Item(msgspec.Struct):
-    type: str | None = None
-    content: str | list[Part] | None = None
-    output: str | list[Part] | _ItemOutput | None = None
-
-
-class _Response(msgspec.Struct):
-    model: Governed = UNSET
-    stream: Governed = UNSET
-    max_output_tokens: Governed = UNSET
-    background: Governed = UNSET
-    service_tier: Governed = UNSET
-    previous_response_id: Governed = UNSET
-    conversation: Governed = UNSET
-    prompt: Governed = UNSET
-    context_management: Governed = UNSET
-    input: str | list[_Item] | None = None
-    tools: list[Tool] | None = None
 
 
 _END_MARKS = (b'"response.completed"', b'"response.incomplete"', b'"response.failed"', b"event: error", b'"type":"error"', b"[DONE]")
@@ -100,12 +74,12 @@ class ResponsesTap(EventTap):
         return False
 
 
-class ResponsesCodec:
-    dialect = Dialect.OPENAI_RESPONSES
-    error_style = ErrorStyle.OPENAI
+class ResponsesCodec(Codec):
+    dialect: ClassVar[Dialect] = Dialect.OPENAI_RESPONSES
+    error_style: ClassVar[ErrorStyle] = ErrorStyle.OPENAI
 
     def __init__(self) -> None:
-        self._decoder = BodyDecoder(_Response)
+        self._decoder = BodyDecoder(Response)
 
     def read(self, body: bytes, content_type: bytes | None) -> Facts:
         asked = self._decoder.decode(body, content_type)
@@ -168,7 +142,7 @@ class ResponsesCodec:
 class InputTokensCodec(ResponsesCodec):
     """`POST /responses/input_tokens` counts and is not billed."""
 
-    dialect = Dialect.OPENAI_INPUT_TOKENS
+    dialect: ClassVar[Dialect] = Dialect.OPENAI_INPUT_TOKENS
 
     def read(self, body: bytes, content_type: bytes | None) -> Facts:
         asked = self._decoder.decode(body, content_type)
@@ -189,7 +163,7 @@ class InputTokensCodec(ResponsesCodec):
         return openai_stream_error(message, code=code, status=status)
 
 
-def _tally_items(tally: Tally, items: list[_Item]) -> None:
+def _tally_items(tally: Tally, items: list[Item]) -> None:
     for item in items:
         if item.type not in _SHOWN:
             tally.unknown = True
@@ -197,6 +171,6 @@ def _tally_items(tally: Tally, items: list[_Item]) -> None:
             tally.take(item.content)
         if isinstance(item.output, list):
             tally.take(item.output)
-        elif isinstance(item.output, _ItemOutput):
+        elif isinstance(item.output, ItemOutput):
             tally.images += item.output.type == "computer_screenshot"
             tally.unknown = tally.unknown or item.output.type != "computer_screenshot"

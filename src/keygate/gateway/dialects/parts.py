@@ -4,32 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import msgspec
-from msgspec import UNSET
-
-from keygate.gateway.dialects.bodies import Governed
-
-
-class Part(msgspec.Struct):
-    """A content block of any dialect; only what tells its cost. `content` nests in tool results and documents."""
-
-    type: str | None = None
-    content: str | list[Part] | None = None
-    source: Source | None = None
-    file_id: Any = None
-
-
-class Source(msgspec.Struct):
-    type: str | None = None
-    content: str | list[Part] | None = None
-
-
-class Message(msgspec.Struct):
-    content: str | list[Part] | None = None
-
-
-class Tool(msgspec.Struct):
-    type: Governed = UNSET  # twice in one tool is refused: what a tool costs hangs on it
+from keygate.gateway.dialects.request_shapes import Part, Tool
 
 
 def tool_types(tools: list[Tool]) -> list[object]:

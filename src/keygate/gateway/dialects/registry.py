@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import msgspec
-
 from keygate.gateway.dialects import bounds
 from keygate.gateway.dialects.anthropic_messages import CountTokensCodec, MessagesCodec
 from keygate.gateway.dialects.interface import Codec, Facts
 from keygate.gateway.dialects.openai_chat import ChatCodec, CompletionsCodec, model_features
-from keygate.gateway.dialects.openai_plain import EmbeddingsCodec, ModelsCodec, ModerationsCodec
+from keygate.gateway.dialects.openai_plain import AnthropicModelsCodec, EmbeddingsCodec, ModelsCodec, ModerationsCodec
 from keygate.gateway.dialects.openai_responses import InputTokensCodec, ResponsesCodec
-from keygate.vendors import Dialect, ErrorStyle
+from keygate.vendors import Dialect
 
 _ALL: tuple[Codec, ...] = (
     ChatCodec(),
@@ -19,10 +17,10 @@ _ALL: tuple[Codec, ...] = (
     InputTokensCodec(),
     EmbeddingsCodec(),
     ModerationsCodec(),
-    ModelsCodec(Dialect.OPENAI_MODELS, ErrorStyle.OPENAI),
+    ModelsCodec(),
     MessagesCodec(),
     CountTokensCodec(),
-    ModelsCodec(Dialect.ANTHROPIC_MODELS, ErrorStyle.ANTHROPIC),
+    AnthropicModelsCodec(),
 )
 CODECS: dict[Dialect, Codec] = {codec.dialect: codec for codec in _ALL}
 
@@ -39,4 +37,4 @@ def resolved(facts: Facts, model: str) -> Facts:
     if not images and not features:
         return facts
     unbounded = (*facts.unbounded, *(feature for feature in features if feature not in facts.unbounded))
-    return msgspec.structs.replace(facts, input_bound=facts.input_bound + images, unbounded=unbounded)
+    return facts.resolved(facts.input_bound + images, unbounded)

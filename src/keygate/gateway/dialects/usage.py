@@ -7,63 +7,18 @@ Paths: OpenAI `openai/types/completion_usage.py`, `openai/types/responses/respon
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, Any, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
+from keygate.gateway.dialects.answer_shapes import AnthropicUsage, Details, OpenAIUsage, WritesByTime
 from keygate.ledger import TokenUsage
 
-MOST = 10**9  # tokens in one answer; no vendor comes near
-
-Count = Annotated[int, msgspec.Meta(ge=0, le=MOST)]
-
-
-class _Details(msgspec.Struct):
-    cached_tokens: Count | None = None
-    cache_write_tokens: Count | None = None
-    audio_tokens: Count | None = None
-    reasoning_tokens: Count | None = None
-
-
-class _OpenAI(msgspec.Struct):
-    prompt_tokens: Count | None = None
-    completion_tokens: Count | None = None
-    input_tokens: Count | None = None
-    output_tokens: Count | None = None
-    prompt_tokens_details: _Details | None = None
-    completion_tokens_details: _Details | None = None
-    input_tokens_details: _Details | None = None
-    output_tokens_details: _Details | None = None
-
-
-class _ByTime(msgspec.Struct):
-    ephemeral_5m_input_tokens: Count | None = None
-    ephemeral_1h_input_tokens: Count | None = None
-
-
-class _OutputDetails(msgspec.Struct):
-    thinking_tokens: Count | None = None
-
-
-class _ServerTools(msgspec.Struct):
-    web_search_requests: Count | None = None
-
-
-class _Anthropic(msgspec.Struct):
-    input_tokens: Count
-    output_tokens: Count | None = None
-    cache_creation_input_tokens: Count | None = None
-    cache_read_input_tokens: Count | None = None
-    cache_creation: _ByTime | None = None
-    output_tokens_details: _OutputDetails | None = None
-    server_tool_use: _ServerTools | None = None
-
-
 Shape = TypeVar("Shape", bound=msgspec.Struct)
-_NO_DETAILS = _Details()
-_NO_TIMES = _ByTime()
-_decode_openai = msgspec.json.Decoder(_OpenAI).decode
-_decode_anthropic = msgspec.json.Decoder(_Anthropic).decode
+_NO_DETAILS = Details()
+_NO_TIMES = WritesByTime()
+_decode_openai = msgspec.json.Decoder(OpenAIUsage).decode
+_decode_anthropic = msgspec.json.Decoder(AnthropicUsage).decode
 
 
 def _read(value: object, shape: type[Shape], decode: Callable[[msgspec.Raw], Shape]) -> Shape | None:
@@ -76,7 +31,7 @@ def _read(value: object, shape: type[Shape], decode: Callable[[msgspec.Raw], Sha
 def openai_usage(value: object, *, web_searches: int = 0) -> TokenUsage | None:
     """Of a decoded usage object or its raw JSON: chat, completions, embeddings (`prompt_tokens`…) and responses (`input_tokens`…). Cached,
     written and audio parts are inside the input, reasoning inside the output."""
-    usage = _read(value, _OpenAI, _decode_openai)
+    usage = _read(value, OpenAIUsage, _decode_openai)
     if usage is None:
         return None
     if usage.prompt_tokens is not None:
@@ -97,7 +52,7 @@ def openai_usage(value: object, *, web_searches: int = 0) -> TokenUsage | None:
 def anthropic_usage(value: object, *, web_searches: int = 0) -> TokenUsage | None:
     """Of a decoded usage object or its raw JSON: `input_tokens` excludes what was read from or written to the cache, so the whole prompt
     is the sum of three."""
-    usage = _read(value, _Anthropic, _decode_anthropic)
+    usage = _read(value, AnthropicUsage, _decode_anthropic)
     if usage is None:
         return None
     output = usage.output_tokens or 0

@@ -19,7 +19,7 @@ routes = Routes("/bulk", tag="issued keys")
 _Actor = Annotated[Actor, Depends(current_actor)]
 _Bulk = Annotated[BulkService, service(BulkService)]
 _Clock = Annotated[Clock, service(Clock)]
-_Id = Annotated[str, Path(max_length=40, pattern=r"^[A-Za-z0-9_]+$")]
+_Id = Annotated[str, Path(max_length=100)]
 _ABSENT = {404: {"description": "Absent, or not visible to this actor"}}
 _STATE = {409: {"description": "No room at the vendor, or the state does not allow it"}}
 

@@ -99,7 +99,7 @@ class BulkRunner:
             key = await self._key_rows.get(connection, order.organization_id, row.key_id)
         after = settled(row, key)
         if after is not None:
-            async with self._database.unit() as work:
+            async with self._database.unit(order.organization_id) as work:
                 await self._repository.save_row(work.connection, after, was=RowState.ORDERED)
         return after
 
@@ -128,7 +128,7 @@ class BulkRunner:
                 await self._turned(order, OrderState.HALTED, busy=True, note=note)
                 return
             claimed = replace(row, state=RowState.ORDERED, claimed_at_ns=self._clock.now_ns(), claimed_by=self._node_id)
-            async with self._database.unit() as work:
+            async with self._database.unit(order.organization_id) as work:
                 taken = await self._repository.save_row(work.connection, claimed, was=RowState.WAITING)
             if taken:
                 await self._ordered(order, claimed)
@@ -156,7 +156,7 @@ class BulkRunner:
                 key = await self._key_rows.requested(connection, order.organization_id, row.request_id)
             failed = replace(row, state=RowState.FAILED, error_code=error.code, error=error.detail)
             after = failed if key is None else replace(row, key_id=key.id)
-        async with self._database.unit() as work:
+        async with self._database.unit(order.organization_id) as work:
             await self._repository.save_row(work.connection, after, was=RowState.ORDERED)
         return after
 
@@ -173,7 +173,7 @@ class BulkRunner:
     async def _turned(self, order: Order, state: OrderState, *, busy: bool, note: str | None) -> None:
         """Saves what has become of the order, unless somebody has told it something else meanwhile."""
         now = self._clock.now_ns()
-        async with self._database.unit() as work:
+        async with self._database.unit(order.organization_id) as work:
             current = await self._repository.get(work.connection, order.organization_id, order.id, lock=True)
             if current is None or current.state is not order.state:
                 return

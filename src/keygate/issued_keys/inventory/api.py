@@ -33,7 +33,7 @@ _Actor = Annotated[Actor, Depends(current_actor)]
 _Inventory = Annotated[InventoryService, service(InventoryService)]
 _Adoptions = Annotated[AdoptionService, service(AdoptionService)]
 _Clock = Annotated[Clock, service(Clock)]
-_Id = Annotated[str, Path(max_length=40, pattern=r"^[A-Za-z0-9_]+$")]
+_Id = Annotated[str, Path(max_length=100)]
 _IdQuery = Annotated[str | None, Query(max_length=40, pattern=r"^[A-Za-z0-9_]+$")]
 _VendorQuery = Annotated[str | None, Query(max_length=40, pattern=r"^[a-z0-9_-]+$")]
 

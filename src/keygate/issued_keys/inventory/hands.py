@@ -47,7 +47,7 @@ class Hands:
 
     async def recorded(self, actor: Actor, action: str, item: Item, detail: dict[str, Any]) -> None:
         """Before the effect: what can't be recorded doesn't happen."""
-        async with self.eyes.database.unit() as work:
+        async with self.eyes.database.unit(item.organization_id) as work:
             told = {"vendor": item.vendor, "name": item.name, "at_vendor": footprint_to_json(item.footprint), **detail}
             await self.audit.record(
                 work, actor, action, item.id, before={"findings": list(item.findings), **drift_record(item.drift)}, after=told
@@ -67,7 +67,7 @@ class Hands:
 
     async def saved(self, item: Item, reading: Reading) -> Item:
         eyes = self.eyes
-        async with eyes.database.unit() as work:
+        async with eyes.database.unit(item.organization_id) as work:
             current = await eyes.repository.get(work.connection, item.organization_id, item.id, lock=True) or item
             terms = current.terms if reading.presence is Presence.GONE else reading.terms
             after = replace(current, presence=reading.presence, terms=terms, read_at_ns=eyes.clock.now_ns())

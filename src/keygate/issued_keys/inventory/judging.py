@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 
 from keygate.issued_keys.inventory.model import STALE_NS, Difference, Finding, Item, Kind, Standing
 from keygate.issued_keys.life import ENDED, LIVE
-from keygate.issued_keys.model import Enforcement, IssuedKey, compare
+from keygate.issued_keys.model import Enforcement, IssuedKey, compare, enforced
 from keygate.kit.clock import rfc3339
 from keygate.kit.ids import base62
 from keygate.kit.money import format_usd
@@ -97,8 +97,8 @@ def judge(item: Item, known: Known, facts: ProvisionerFacts, *, now_ns: int) -> 
         if key.owner is not None and key.owner.scope_id in known.inactive:
             findings.append(Finding.LEAVER)
     if item.alive and item.kind is Kind.KEY:
-        used = item.last_used_at_ns or item.created_at_ns
-        if facts.tells_last_use and used is not None and now_ns - used > STALE_NS:
+        used = max(item.last_used_at_ns or 0, item.created_at_ns or 0)
+        if facts.tells_last_use and 0 < used < now_ns - STALE_NS:
             findings.append(Finding.STALE)
         if item.terms is not None and unlimited(item.terms, facts):
             findings.append(Finding.NO_LIMIT)
@@ -133,13 +133,6 @@ def differences(key: IssuedKey, item: Item, facts: ProvisionerFacts) -> tuple[Di
         for term, standing in told.items()
         if standing is Enforcement.DIFFERS
     )
-
-
-def enforced(key: IssuedKey) -> Terms:
-    """The terms that the vendor has confirmed once: KeyGate's own end of an adopted key is none of them."""
-    if not key.adopted or key.enforcement.get(str(Term.EXPIRY)) is Enforcement.CONFIRMED:
-        return key.terms
-    return replace(key.terms, expires_at_ns=None)
 
 
 def unlimited(terms: Terms, facts: ProvisionerFacts) -> bool:

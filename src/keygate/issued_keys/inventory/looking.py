@@ -68,7 +68,7 @@ class Look:
         else:
             pause = pause_ns(error or Unavailable(detail), scan.attempts, longest=_LONGEST_SECONDS)
             after = replace(scan, due_at_ns=now + pause)
-        async with self._eyes.database.unit() as work:
+        async with self._eyes.database.unit(self.scan.organization_id) as work:
             released = replace(after, claimed_until_ns=None, updated_at_ns=now)
             await self._eyes.repository.save_scan(work.connection, released, by=self._eyes.node_id)
 
@@ -83,7 +83,7 @@ class Look:
             raise Rejected("The vendor's list goes round in a circle")
         # The same thing twice in a page counts once.
         found = {identity_of(scan.account_id, each.footprint): each for each in listed if each.presence is not Presence.GONE}
-        async with eyes.database.unit() as work:
+        async with eyes.database.unit(self.scan.organization_id) as work:
             known = await eyes.repository.with_identities(work.connection, scan.organization_id, scan.account_id, list(found))
             for identity, each in found.items():
                 before = known.get(identity)
@@ -152,7 +152,7 @@ class Look:
             reading = await provisioner.read(desk, key.footprint)
             found = Found(key.footprint, reading.name or key.name, reading.presence, hint=key.hint)
             item = self._item(found, identity_of(scan.account_id, key.footprint), None)
-            async with eyes.database.unit() as work:
+            async with eyes.database.unit(self.scan.organization_id) as work:
                 await eyes.repository.add(work.connection, _with_reading(item, reading, eyes.clock.now_ns()))
                 await self._saved(work.connection, replace(self.scan, read=self.scan.read + 1))
 
@@ -174,7 +174,7 @@ class Look:
 
     async def _read_item(self, item: Item, reading: Reading) -> None:
         eyes = self._eyes
-        async with eyes.database.unit() as work:
+        async with eyes.database.unit(self.scan.organization_id) as work:
             current = await eyes.repository.get(work.connection, item.organization_id, item.id, lock=True)
             if current is not None:
                 await eyes.repository.save(work.connection, _with_reading(current, reading, eyes.clock.now_ns()))
@@ -183,7 +183,7 @@ class Look:
     async def _close(self) -> None:
         eyes, scan = self._eyes, self.scan
         now = eyes.clock.now_ns()
-        async with eyes.database.unit() as work:
+        async with eyes.database.unit(self.scan.organization_id) as work:
             fresh = await eyes.assess(work.connection, scan.organization_id, scan.account_id, scan.vendor)
             done = replace(scan, state=ScanState.DONE, due_at_ns=None, ended_at_ns=now, error=None, claimed_until_ns=None)
             await self._saved(work.connection, done, claim=False)

@@ -22,7 +22,7 @@ class Reminders:
             waiting = await eyes.repository.open_reminders(connection)
         for (organization_id, key_id), rows in groupby(waiting, key=lambda row: (row[0], row[1])):
             days = [row[2] for row in rows]
-            async with eyes.database.unit() as work:
+            async with eyes.database.unit(organization_id) as work:
                 key = await eyes.key_rows.get(work.connection, organization_id, key_id)
                 if key is None or key.state not in LIVE or key.expires_at_ns is None:
                     continue

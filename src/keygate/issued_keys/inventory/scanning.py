@@ -36,7 +36,7 @@ class Scanner:
             due = await eyes.repository.accounts_to_scan(connection, before_ns=now - SCAN_EVERY_NS, made_before_ns=now - FIRST_SCAN_NS)
         for organization_id, account_id, vendor in due:
             if can_look(eyes.provisioners.get(vendor)):
-                async with eyes.database.unit() as work:
+                async with eyes.database.unit(organization_id) as work:
                     await self.begin(work.connection, organization_id, account_id, vendor, asked_by="worker")
 
     async def begin(self, connection: AsyncConnection, organization_id: str, account_id: str, vendor: str, *, asked_by: str) -> Scan:
@@ -67,7 +67,7 @@ class Scanner:
             due = await eyes.repository.due_scans(connection, now_ns=eyes.clock.now_ns(), limit=10)
         for scan in due:
             now = eyes.clock.now_ns()
-            async with eyes.database.unit() as work:
+            async with eyes.database.unit(scan.organization_id) as work:
                 taken = await eyes.repository.claim_scan(work.connection, scan, by=eyes.node_id, until_ns=now + CLAIM_NS, now_ns=now)
             if taken:
                 await self._worked(replace(scan, claimed_by=eyes.node_id, claimed_until_ns=now + CLAIM_NS))
@@ -80,7 +80,7 @@ class Scanner:
             accounts = await eyes.repository.accounts_with_items(connection)
         for organization_id, account_id, vendor in accounts:
             if vendor in eyes.provisioners:
-                async with eyes.database.unit() as work:
+                async with eyes.database.unit(organization_id) as work:
                     await eyes.assess(work.connection, organization_id, account_id, vendor)
 
     async def _worked(self, scan: Scan) -> None:

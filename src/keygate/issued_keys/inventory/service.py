@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 from keygate.audit import AuditLog
 from keygate.errors import Conflict, NotFound, UpstreamFailed
 from keygate.identities import Actor
+from keygate.issued_keys.inspection import DRIFTED, InspectionService
 from keygate.issued_keys.inventory.assessment import Eyes
 from keygate.issued_keys.inventory.hands import Hands, drift_record
-from keygate.issued_keys.inventory.judging import differences, enforced, with_terms_of
+from keygate.issued_keys.inventory.judging import differences, with_terms_of
 from keygate.issued_keys.inventory.looking import can_look
 from keygate.issued_keys.inventory.model import (
     REMEDY,
@@ -30,7 +31,7 @@ from keygate.issued_keys.inventory.model import (
 from keygate.issued_keys.inventory.scanning import Scanner
 from keygate.issued_keys.life import ENDED, LIVE, State
 from keygate.issued_keys.making import next_due
-from keygate.issued_keys.model import Enforcement, IssuedKey, asked
+from keygate.issued_keys.model import Enforcement, IssuedKey, asked, enforced
 from keygate.issued_keys.operations import Operations
 from keygate.issued_keys.records import footprint_to_json, key_record
 from keygate.issued_keys.service import IssuedKeyService
@@ -69,6 +70,7 @@ class InventoryService(Hands):
         *,
         scanner: Scanner,
         keys: IssuedKeyService,
+        inspection: InspectionService,
         operations: Operations,
         audit: AuditLog,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
@@ -76,6 +78,7 @@ class InventoryService(Hands):
         super().__init__(eyes, audit=audit, sleep=sleep)
         self._scanner = scanner
         self._keys = keys
+        self._inspection = inspection
         self._operations = operations
 
     # What there is
@@ -194,14 +197,17 @@ class InventoryService(Hands):
             read = replace(item, terms=reading.terms, presence=reading.presence)
             return reading.presence is Presence.LIVE and not differences(key, read, provisioner.facts)
 
-        return await self.until(provisioner, desk, item, agreed)
+        after = await self.until(provisioner, desk, item, agreed)
+        if key.state is State.ACTIVE:
+            await self._inspection.check(actor, key.id)  # what stands beside the key is told anew, too
+        return after
 
     # Parts
 
     async def _swept(self, item: Item) -> None:
         """What is left of a key of ours that has ended is owed: the worker's own cleaning removes it."""
         eyes = self.eyes
-        async with eyes.database.unit() as work:
+        async with eyes.database.unit(item.organization_id) as work:
             key = await eyes.key_rows.get(work.connection, item.organization_id, item.issued_key_id or "", lock=True)
             if key is None or key.state not in ENDED:
                 raise Conflict("The key that it is left over from is gone; look again")
@@ -220,6 +226,8 @@ class InventoryService(Hands):
         confirmed = {each.term: Enforcement.CONFIRMED for each in item.drift if each.term in left}
         kept = {term: standing for term, standing in key.enforcement.items() if term in left}
         after = replace(key, terms=terms, enforcement={**kept, **confirmed}, version=key.version + 1)
+        if after.error_code == DRIFTED:
+            after = replace(after, error_code=None, error=None)
         after = replace(after, due_at_ns=next_due(after) if after.state is State.ACTIVE else after.due_at_ns)
         if not await eyes.key_rows.save(work.connection, after):
             raise Conflict("The key was just changed; try again")

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from keygate.kit.clock import Clock
-from keygate.ledger.journal.reader import decode
-from keygate.ledger.journal.records import Begin, Boot, Position, Settle
+from keygate.ledger.journal.reader import check_sequence, decode, learn
+from keygate.ledger.journal.records import CONTEXT, Begin, Boot, ContextsOfSegment, Position, Settle
 from keygate.ledger.journal.segments import MAGIC, REMEDY, SUFFIX, JournalCorrupt, bodies, check_magic, segment_numbers, segment_path
 from keygate.ledger.journal.writer import RECENT_NS, SEGMENT_BYTES, Journal, identity_of, lock_directory
 from keygate.ledger.model import Outcome
@@ -76,32 +76,19 @@ def recover(
 
 def in_doubt(begin: Begin, now_ns: int) -> Settle:
     """The charge for a request whose end nobody saw: all of its hold."""
-    priced = begin.price_id is not None
+    priced = begin.context.price_id is not None
     return Settle(
-        request_id=begin.request_id,
+        begin.context,
+        begin.request_id,
         at_ns=now_ns,
         began_at_ns=begin.at_ns,
-        organization_id=begin.organization_id,
-        key_id=begin.key_id,
-        team_id=begin.team_id,
-        developer_id=begin.developer_id,
-        app_id=begin.app_id,
-        tags=begin.tags,
-        vendor=begin.vendor,
-        model_asked=begin.model_asked,
-        model=begin.model,
-        endpoint=begin.endpoint,
-        streamed=begin.streamed,
-        price_id=begin.price_id,
         hold_nano=begin.hold_nano,
         cost_nano=begin.hold_nano if priced else None,
         in_doubt=True,
         usage=None,
         status=0,
         outcome=Outcome.UPSTREAM_LOST.value,
-        budgets=begin.budgets,
-        minute_limits=begin.minute_limits,
-        day_limits=begin.day_limits,
+        tokens=begin.hold_tokens,
         service_tier=begin.service_tier,
     )
 
@@ -116,14 +103,17 @@ def _scan(directory: Path, checkpoint: Position, now_ns: int) -> _Scan:
     recent: dict[str, tuple[Use, ...]] = {}
     for index, number in enumerate(numbers):
         path = segment_path(directory, number)
-        if index and number != numbers[index - 1] + 1:
-            raise JournalCorrupt(f"{segment_path(directory, numbers[index - 1] + 1)} is missing. {REMEDY}")
+        check_sequence(directory, numbers, index)
         data = path.read_bytes()
         check_magic(data, path)
         whole = len(MAGIC)
+        contexts = ContextsOfSegment()
         for body, behind in bodies(data, whole, path):
             whole = behind
-            record = decode(body, path, behind)
+            if body[0] == CONTEXT:
+                learn(contexts, body, path, behind)
+                continue
+            record = decode(contexts, body, path, behind)
             if isinstance(record, Boot):
                 continue
             began = record.at_ns if isinstance(record, Begin) else record.began_at_ns

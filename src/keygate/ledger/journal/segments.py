@@ -2,7 +2,7 @@
 
     file    = magic (8 bytes: `KGJRNL`, then the format version, big endian) record*
     record  = length of body (u32 LE) · CRC-32 of body (u32 LE) · body
-    body    = kind (1 byte: 0 boot, 1 begin, 2 settle) · MessagePack array
+    body    = kind (1 byte: 0 boot, 3 context, 4 begin, 5 settle; in version 1: 1 begin, 2 settle) · MessagePack array
 
 A record that the end of the file cuts off, or that was the last one and never reached the disk whole, is *torn*: it ends the
 segment. Damage with whole records behind it is *corruption* and is never skipped.
@@ -17,8 +17,9 @@ from pathlib import Path
 
 from keygate.errors import StartRefused
 
-VERSION = 1
+VERSION = 2
 MAGIC = b"KGJRNL" + VERSION.to_bytes(2, "big")
+READABLE = range(1, VERSION + 1)
 HEADER = struct.Struct("<II")
 MAX_BODY = 1 << 20
 SUFFIX = ".kgj"
@@ -48,7 +49,11 @@ def check_magic(data: bytes, path: Path) -> None:
         return
     if data[:6] == MAGIC[:6]:
         version = int.from_bytes(data[6:8], "big")
-        raise JournalCorrupt(f"{path} has format version {version}; this KeyGate reads version {VERSION}. Start the version that wrote it.")
+        if len(data) >= len(MAGIC) and version in READABLE:
+            return
+        raise JournalCorrupt(
+            f"{path} has format version {version}; this KeyGate reads up to version {VERSION}. Start the version that wrote it."
+        )
     raise JournalCorrupt(f"{path} is not a journal segment. Restore it from a backup, or move it away if it does not belong here.")
 
 

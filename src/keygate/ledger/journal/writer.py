@@ -1,7 +1,7 @@
 """Writing the journal. One process owns it; each record is one `write`, so it survives `kill -9`; `sync` makes it survive a power cut.
 
-Every segment begins with the begins that were open when it was opened. So recovery never has to look further back than the segment
-that the fold has reached, and everything older can be deleted.
+Every segment begins with the begins that were open when it was opened, and has every context that its records name. So recovery never has
+to look further back than the segment that the fold has reached, and everything older can be deleted.
 """
 
 from __future__ import annotations
@@ -10,15 +10,12 @@ import fcntl
 import os
 import secrets
 import struct
-from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 from zlib import crc32
 
-import msgspec
-
 from keygate.errors import StartRefused, Unavailable
-from keygate.ledger.journal.records import BEGIN, BOOT, SETTLE, Begin, Boot, Position, Settle
+from keygate.ledger.journal.records import BEGIN, BOOT, CONTEXT, SETTLE, Begin, Boot, Context, Position, Settle, encode, encode_context
 from keygate.ledger.journal.segments import MAGIC, SUFFIX, frame, segment_numbers, segment_path
 
 SEGMENT_BYTES = 32 << 20
@@ -58,8 +55,8 @@ class Journal:
         self.failing: str | None = None
         self._lock = lock
         self._segment_bytes = segment_bytes
-        self._open: dict[str, bytes] = {}  # framed begins without a settle, oldest first
-        self._encode: Callable[[object], bytes] = msgspec.msgpack.Encoder().encode
+        self._open: dict[str, tuple[Context, bytes]] = {}  # framed begins without a settle, oldest first
+        self._contexts = 0  # how many have a number
         self._number = first - 1
         self._last_at = 0  # when the newest record was made
         self._closed: dict[int, int] = {}  # segment → when its newest record was made
@@ -70,20 +67,26 @@ class Journal:
     def start(self, boot: Boot) -> None:
         """Opens the first segment of this process. Raises `JournalUnwritable`."""
         self._last_at = self._started_at = boot.at_ns
-        self._next_segment(frame(bytes([BOOT]) + self._encode(boot)))
+        self._next_segment(frame(bytes([BOOT]) + encode(boot)))
 
     def begin(self, record: Begin) -> None:
         """Raises `JournalUnwritable`; then nothing was written and the request must not be sent."""
-        payload = self._encode(record)
+        context = record.context
+        if context.journal is not self:
+            self._adopt(context)
+        payload = encode(record)
         framed = _FRAME(len(payload) + 1, crc32(payload, _CRC_BEGIN), BEGIN) + payload
         self._last_at = record.at_ns
-        self._write(framed)
-        self._open[record.request_id] = framed
+        self._write(framed, context)
+        self._open[record.request_id] = (context, framed)
 
     def settle(self, record: Settle) -> Position:
         """Returns the position behind it. Raises `JournalUnwritable`; then nothing was written, and the caller keeps the record."""
-        payload = self._encode(record)
-        self._write(_FRAME(len(payload) + 1, crc32(payload, _CRC_SETTLE), SETTLE) + payload)
+        context = record.context
+        if context.journal is not self:
+            self._adopt(context)
+        payload = encode(record)
+        self._write(_FRAME(len(payload) + 1, crc32(payload, _CRC_SETTLE), SETTLE) + payload, context)
         self._open.pop(record.request_id, None)
         return Position(self._number, self._size)
 
@@ -122,9 +125,16 @@ class Journal:
             os.close(self._lock)
             self._lock = -1
 
-    def _write(self, data: bytes) -> None:
+    def _adopt(self, context: Context) -> None:
+        self._contexts += 1
+        context.journal, context.number, context.segment = self, self._contexts, 0
+
+    def _write(self, data: bytes, context: Context) -> None:
+        """A record, and before it its context where this segment has not got that."""
         if self._size + len(data) > self._segment_bytes and self._size > len(MAGIC):
             self._next_segment(b"")
+        if context.segment != self._number:
+            data = _framed(context) + data
         try:
             written = os.write(self._fd, data)
         except OSError as error:
@@ -132,6 +142,7 @@ class Journal:
         if written != len(data):
             self._cut_back()
             raise self._failed(OSError(28, "no space left for a whole record"))
+        context.segment = self._number
         self._size += written
         if self.failing is not None:
             self.failing = None
@@ -148,7 +159,8 @@ class Journal:
         number = self._number + 1
         path = segment_path(self.directory, number)
         unfinished = path.with_suffix(f"{SUFFIX}.new")
-        data = MAGIC + first + b"".join(self._open.values())
+        contexts = list({id(context): context for context, _ in self._open.values()}.values())
+        data = b"".join((MAGIC, first, *(_framed(context) for context in contexts), *(begin for _, begin in self._open.values())))
         fd = -1
         try:
             fd = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC, 0o600)
@@ -165,10 +177,16 @@ class Journal:
             os.close(self._fd)
             self._closed[self._number] = self._last_at
         self._fd, self._number, self._size = fd, number, len(data)
+        for context in contexts:
+            context.segment = number
 
     def _failed(self, error: OSError) -> JournalUnwritable:
         self.failing = error.strerror or str(error)
         return JournalUnwritable(f"The journal can't be written ({self.failing}); requests under it are not sent until it can.")
+
+
+def _framed(context: Context) -> bytes:
+    return frame(bytes([CONTEXT]) + encode_context(context))
 
 
 def lock_directory(directory: Path) -> int:

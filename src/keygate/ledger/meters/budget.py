@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, final
 
 from keygate.ledger.meters.calendar import FOREVER, ROLLING, calendar_window, zone
 from keygate.ledger.ports import WindowSpend
@@ -31,10 +31,11 @@ class Crossed:
     amount_nano: int
 
 
+@final
 class Window:
     """The money of one window. Holds keep a reference, so that they end where they began."""
 
-    __slots__ = ("end", "held", "in_doubt", "posting", "spent", "start", "warned")
+    __slots__ = ("end", "held", "in_doubt", "posting", "spent", "start", "warn_at", "warned")
 
     def __init__(self, budget_id: str, start: int, end: int) -> None:
         self.posting = (budget_id, start)  # under which the journal and the database book what is spent here
@@ -44,8 +45,10 @@ class Window:
         self.held = 0
         self.in_doubt = 0
         self.warned = 0  # the highest threshold, in per cent, that has been reported
+        self.warn_at = 0  # spend below this reaches no further threshold; 0: not worked out
 
 
+@final
 class BudgetMeter:
     """`room()` is what a new hold may take. `limit` is what this node may spend: the amount, or the slice of it that it was granted."""
 
@@ -62,6 +65,7 @@ class BudgetMeter:
         "roll_at",
         "rolling",
         "rule",
+        "turns",
         "users",
         "waiters",
         "window",
@@ -74,6 +78,7 @@ class BudgetMeter:
         self.waiters: list[Waiter] = []
         self.grant_at = 0  # monotonic: when to ask again what this node may spend
         self.roll_at = 0  # wall time: before it, `roll` changes nothing
+        self.turns = 0  # how often what is spent has begun to belong to another window or bucket
         self._buckets: list[list[int]] = []  # rolling: [start, spent, in doubt], ascending
         self.apply(rule, rule.amount_nano)
         if self.rolling:
@@ -94,6 +99,8 @@ class BudgetMeter:
         self._length, self._grain = ROLLING.get(rule.period, (FOREVER, FOREVER))
         if former and former.amount_nano != rule.amount_nano:
             self.window.warned = self._percent_reached()
+        if former:
+            self.window.warn_at = 0
 
     def reshaped_by(self, rule: BudgetRule) -> bool:
         """Whether `rule` means other windows than the ones counted here, so that the meter must be loaded anew."""
@@ -119,6 +126,7 @@ class BudgetMeter:
                 self.window.in_doubt += row.in_doubt_nano
         self.roll(now_ns)
         self.window.warned = self._percent_reached()
+        self.window.warn_at = 0
 
     def roll(self, now_ns: int) -> None:
         """Moves to the window of `now_ns`. Time that goes backwards moves nothing."""
@@ -129,13 +137,16 @@ class BudgetMeter:
                 window.spent -= spent
                 window.in_doubt -= in_doubt
             window.warned = min(window.warned, self._percent_reached())
+            window.warn_at = 0
             bucket = now_ns - now_ns % self._grain
             window.posting = (self.rule.id, max(bucket, self.rule.starts_at_ns))
+            self.turns += 1
             first = self._buckets[0][0] + self._grain + self._length if self._buckets else FOREVER
             self.roll_at = min(bucket + self._grain, first)
         elif now_ns >= window.end:
             self.window = Window(self.rule.id, *self._span(now_ns))
             self.roll_at = self.window.end
+            self.turns += 1
 
     def room(self) -> int:
         window = self.window
@@ -164,10 +175,15 @@ class BudgetMeter:
         rule = self.rule
         if not rule.thresholds or window is not self.window:
             return None
-        percent = self._percent_reached()
-        if percent <= window.warned:
+        if window.spent < window.warn_at:
             return None
-        window.warned = percent
+        percent = self._percent_reached()
+        crossed = percent > window.warned
+        if crossed:
+            window.warned = percent
+        window.warn_at = min([-(-rule.amount_nano * each // 100) for each in rule.thresholds if each > window.warned], default=FOREVER)
+        if not crossed:
+            return None
         return Crossed(rule.id, rule.scope, rule.scope_id, window.start, percent, window.spent, rule.amount_nano)
 
     def resets_at(self) -> int | None:

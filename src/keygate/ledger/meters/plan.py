@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+from typing import final
+
+from keygate.ledger.journal import Context
 from keygate.ledger.meters.budget import BudgetMeter
 from keygate.ledger.meters.windows import SlidingWindow, Slots
+from keygate.ledger.model import Ask
 from keygate.ledger.prices.model import Ceiling, Price
 from keygate.ledger.prices.outputs import UNKNOWN
+from keygate.policies import KeyState
 
+FREE = "free"  # the price id of what no vendor bills
 _LONGEST = 131_072  # tokens: longer than any answer that a vendor of ours gives, where the price table knows no maximum
 _MODEST = 1024
 # A caller who names no tier leaves it to the vendor's project settings.
 UNNAMED_TIERS = frozenset({None, "auto"})
 
 
+@final
 class Plan:
     __slots__ = (
         "_ceilings",
-        "_requests_day",
-        "_requests_minute",
+        "_contexts",
+        "_day_limits",
+        "_minute_limits",
         "_starts",
-        "_tokens_day",
-        "_tokens_minute",
+        "_turns",
         "budgets",
         "hard",
         "price",
@@ -39,10 +46,10 @@ class Plan:
         self.requests = tuple(window for window in windows if not window.tokens)
         self.tokens = tuple(window for window in windows if window.tokens)
         self.slots = slots
-        self._requests_minute = tuple((window.rule.id, 1) for window in self.requests if not window.per_day)
-        self._requests_day = tuple((window.rule.id, 1) for window in self.requests if window.per_day)
-        self._tokens_minute = tuple(window.rule.id for window in self.tokens if not window.per_day)
-        self._tokens_day = tuple(window.rule.id for window in self.tokens if window.per_day)
+        self._minute_limits = tuple((window.rule.id, window.tokens) for window in (*self.requests, *self.tokens) if not window.per_day)
+        self._day_limits = tuple((window.rule.id, window.tokens) for window in (*self.requests, *self.tokens) if window.per_day)
+        self._contexts: dict[tuple[str, str, bool], Context] = {}
+        self._turns = -1  # of all budgets together, when the contexts were made
         self.tiered = price is not None and any(name != "batch" for name in price.tiers)
         self._ceilings: dict[tuple[str | None, bool, int], Ceiling] = {}
         self._starts: tuple[int, ...] = ()
@@ -50,16 +57,32 @@ class Plan:
             tariffs = (price.standard, *price.tiers.values())
             self._starts = tuple(sorted({band.start for tariff in tariffs for band in tariff.bands if band.start >= 0}))
 
-    def minute_uses(self, tokens: int) -> tuple[tuple[str, int], ...]:
-        """What a request of so many tokens takes from each limit per minute."""
-        if not tokens or not self._tokens_minute:
-            return self._requests_minute
-        return (*self._requests_minute, *[(limit_id, tokens) for limit_id in self._tokens_minute])
-
-    def day_uses(self, tokens: int) -> tuple[tuple[str, int], ...]:
-        if not tokens or not self._tokens_day:
-            return self._requests_day
-        return (*self._requests_day, *[(limit_id, tokens) for limit_id in self._tokens_day])
+    def context(self, state: KeyState, vendor: str, model: str, ask: Ask, turns: int, *, free: bool) -> Context:
+        """What a request has in common with others of this plan, for the journal. `turns` is the sum of all budgets' turns: once one of
+        them has turned, what is spent belongs to other windows."""
+        if turns != self._turns or len(self._contexts) > 64:  # models are the callers' words
+            self._contexts.clear()
+            self._turns = turns
+        found = self._contexts.get((ask.model_asked, ask.endpoint, ask.streamed))
+        if found is None:
+            found = self._contexts[ask.model_asked, ask.endpoint, ask.streamed] = Context(
+                state.organization_id,
+                state.id,
+                state.team_id,
+                state.developer_id,
+                state.app_id,
+                ask.tags,
+                vendor,
+                ask.model_asked,
+                model,
+                ask.endpoint,
+                ask.streamed,
+                FREE if free else self.price.id if self.price is not None else None,
+                tuple(meter.window.posting for meter in self.budgets),
+                self._minute_limits,
+                self._day_limits,
+            )
+        return found
 
     def ceiling(self, input_bound: int, cache_write_possible: bool, tier: str | None) -> Ceiling:
         band = 0

@@ -9,6 +9,7 @@ that neighbours in time are kept together under the later one's time, so that a 
 from __future__ import annotations
 
 from collections import OrderedDict, deque
+from typing import final
 
 from keygate.kit.clock import NANOSECONDS
 from keygate.policies import LimitKind, LimitRule
@@ -32,6 +33,7 @@ TOKENS = frozenset({LimitKind.TOKENS_PER_MINUTE, LimitKind.TOKENS_PER_DAY})
 Entry = list[int]  # [time, amount, time of its first part, 1 while it is in the window]
 
 
+@final
 class SlidingWindow:
     __slots__ = ("_entries", "_grain", "flying", "last_settle", "length", "limit", "per_day", "rule", "tokens", "total", "users")
 
@@ -107,6 +109,7 @@ class SlidingWindow:
         return not self._entries and not self.flying
 
 
+@final
 class Slots:
     """Concurrency. A slot is a lease: freed by its request's end, and by time if that end is never heard of."""
 

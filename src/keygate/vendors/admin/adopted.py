@@ -161,7 +161,10 @@ class AdoptOnly:
 
     def __init__(self, adoption: Adoption) -> None:
         self.adoption = adoption
-        instead = f"make one at {adoption.console} and enter it, or use a virtual key, which KeyGate can limit and revoke by itself"
+        instead = (
+            f"make one by hand at {adoption.console}; or, where the gateway serves {adoption.title}, use a virtual key, which KeyGate can "
+            "limit and revoke by itself"
+        )
         self._facts = ProvisionerFacts(
             vendor=adoption.vendor,
             title=adoption.title,

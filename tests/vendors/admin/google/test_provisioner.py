@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
+import httpx
 import pytest
 from tests.sdks.bridge import SdkError
 from tests.sdks.google_clients import Google
@@ -455,3 +456,35 @@ async def test_budget_of_vertex_is_refused(open_desk: Callable[..., AdminDesk], 
     allow_vertex(account)
     with pytest.raises(Rejected, match="Gemini API only"):
         await provisioner.create(open_desk(own=True, service=VERTEX), order(budget_nano=NANO))
+
+
+async def test_sandbox_takes_the_key_file_that_its_console_gives_under_another_name_of_its_address(
+    sandbox: SandboxServer, open_desk: Callable[..., AdminDesk]
+) -> None:
+    async with httpx.AsyncClient(base_url=sandbox.address, timeout=10) as client:
+        made = (await client.post("/_sandbox/admin/google/console/admin_key", json={})).json()
+        await provisioner.create(
+            open_desk(admin=made["credentials"], base_url=sandbox.google_base_url.replace("127.0.0.1", "localhost")), order()
+        )
+        standing = (await client.post("/_sandbox/admin/google/console/standing", json={})).json()
+    assert (len(standing["keys"]), standing["projects"]) == (1, [PROJECT])
+
+
+async def test_project_that_is_not_shown_is_not_called_gone(open_desk: Callable[..., AdminDesk]) -> None:
+    """Google refuses to show a project that is not there with the same words as one that may not be seen."""
+    made = await provisioner.create(open_desk(own=True), order(budget_nano=NANO))
+    blind = open_desk("resourcemanager.projects.get", own=True)
+    for asked in (provisioner.read, provisioner.revoke, provisioner.retire):
+        with pytest.raises(MissingRight) as caught:
+            await asked(blind, made.footprint)
+        assert caught.value.right == "resourcemanager.projects.get"
+    assert (await provisioner.read(open_desk(own=True), made.footprint)).presence is Presence.LIVE
+    await provisioner.retire(open_desk(own=True), made.footprint)
+    assert (await provisioner.read(blind, made.footprint)).presence is Presence.GONE
+
+
+async def test_budget_of_another_period_is_refused_before_anything_is_made(open_desk: Callable[..., AdminDesk]) -> None:
+    at, wanted = open_desk(own=True), order(budget_nano=NANO, budget_period=Period.DAY)
+    with pytest.raises(Rejected, match="monthly"):
+        await provisioner.create(at, wanted)
+    assert await provisioner.find(at, wanted.mark) == ()

@@ -155,7 +155,10 @@ class Azure:
         return sum(each.capacity for one in mine for each in one.deployments.values() if (each.sku, each.model) == (sku, model))
 
     def deploy(self, one: Resource, wanted: Deployment) -> Deployment:
-        """Makes or replaces a deployment. Raises `VendorError` where the quota doesn't hold it."""
+        """Makes or replaces a deployment. Raises `VendorError` where the quota doesn't hold it, or another one is being made."""
+        if any(each.ready_at_ns > self.now_ns() for each in one.deployments.values()):
+            message = "Another operation is being performed on the parent resource. Please try again later."
+            raise VendorError(409, message, code="RequestConflict")
         before = one.deployments.get(wanted.name)
         if before is None and self.account.full("deployments", len(one.deployments)) is not None:
             raise VendorError(400, "The maximum number of deployments of this resource is reached.", code="DeploymentLimitReached")

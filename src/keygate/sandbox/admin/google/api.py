@@ -137,4 +137,6 @@ def _handler(service: str, path: str) -> Callable[[Account, AdminRequest], Any]:
 
 def _exchange(account: Account, request: AdminRequest) -> Any:
     form = dict(parse_qsl(request.raw.decode("latin-1")))
-    return oauth.exchange(cloud_of(account), form, audiences={TOKEN_URI, f"{request.base_url}/google/oauth2/token"})
+    host = request.headers.get(b"host", b"").decode("latin-1")  # `localhost` is this address too
+    mine = {f"{address}/google/oauth2/token" for address in (request.base_url, f"http://{host}")}
+    return oauth.exchange(cloud_of(account), form, audiences={TOKEN_URI, *mine})

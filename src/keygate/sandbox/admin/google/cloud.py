@@ -94,10 +94,10 @@ class GoogleCloud:
     def add_billing_account(self, account_id: str, *, currency: str = "USD", reseller: bool = False) -> None:
         self.billing_accounts[account_id] = {"currencyCode": currency, "reseller": reseller, "open": True}
 
-    def project(self, name: str) -> Project:
-        """By id or number; a deleted one is no more."""
+    def project(self, name: str, *, deleted_too: bool = False) -> Project:
+        """By id or number; a deleted one can be looked at, and nothing else."""
         found = self.projects.get(name) or next((each for each in self.projects.values() if each.number == name), None)
-        if found is None or found.state != "ACTIVE":
+        if found is None or (found.state != "ACTIVE" and not deleted_too):
             raise denied("resourcemanager.projects.get", f"projects/{name}")  # Google doesn't tell unknown from forbidden
         return found
 

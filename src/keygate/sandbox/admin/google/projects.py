@@ -24,7 +24,8 @@ def serve_resource_manager(cloud: GoogleCloud, request: Request) -> Json:
             return _list(cloud, request)
         case (method, "projects", last):
             name, _, verb = last.partition(":")
-            return _one(cloud, request, method, cloud.project(name), verb)
+            deleted_too = (method, verb) == ("GET", "")
+            return _one(cloud, request, method, cloud.project(name, deleted_too=deleted_too), verb)
         case ("POST", ("folders" | "organizations") as kind, last) if last.endswith(":testIamPermissions"):
             return _tested(cloud, request, f"{kind}/{last.partition(':')[0]}")
     raise no_such("This method")

@@ -165,7 +165,8 @@ class Arm:
         return found
 
     async def set_deployments(self, name: str, wanted: Mapping[str, int], *, sku: str) -> None:
-        """Exactly these models, each with its capacity; the ones too many go first, so that quota is free."""
+        """Exactly these models, each with its capacity; the ones too many go first, so that quota is free. One by one: Azure refuses a
+        second operation on an account while the first goes on."""
         standing = {each.name: each for each in await self.deployments(name)}
         for extra in standing.keys() - wanted.keys():
             url = f"{self._account(name)}/deployments/{quote(extra)}"
@@ -177,6 +178,7 @@ class Arm:
                 continue
             body = {"sku": {"name": sku, "capacity": capacity}, "properties": {"model": {"format": "OpenAI", "name": model}}}
             await self._put_deployment(name, model, body)
+            await self.deployed(name)
         await self.deployed(name, wanted)
 
     async def set_capacity(self, name: str, deployment: Deployment, capacity: int) -> None:
@@ -294,6 +296,8 @@ def fault(answer: Answer) -> ProvisionerError | None:
         if "AccountCount" in message:
             return CeilingReached("accounts in this region", remedy(f"Azure's ceiling of accounts is reached: {message}"))
         return CeilingReached("capacity of this model", remedy(f"Azure's quota does not hold this: {message}"))
+    if answer.status == 409 and code in {"RequestConflict", "AnotherOperationInProgress", "AccountProvisioningStateInvalid"}:
+        return Unavailable(f"Azure is busy with another operation on this account ({code}); try again in a moment")
     if code in {"ResourceGroupNotFound", "SubscriptionNotFound"}:
         return NotFound(f"{code}: {message[:200]}")
     return None

@@ -155,7 +155,7 @@ class AzureProvisioner:
         for each in await call.deployments(name_of(footprint)):
             if each.capacity != capacity:
                 await call.set_capacity(name_of(footprint), each, capacity)
-        await call.deployed(name_of(footprint))
+                await call.deployed(name_of(footprint))
 
     async def set_models(self, desk: Desk, footprint: Footprint, models: tuple[str, ...] | None) -> None:
         call = Arm(desk)

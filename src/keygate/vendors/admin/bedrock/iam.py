@@ -103,7 +103,8 @@ class Iam:
         return _user(found.find("User"))
 
     async def users(self, marker: str | None) -> tuple[list[User], str | None]:
-        parameters = {"PathPrefix": "/", "MaxItems": "100"} | ({"Marker": marker} if marker else {})
+        """A page of the users that KeyGate has made."""
+        parameters = {"PathPrefix": PATH, "MaxItems": "100"} | ({"Marker": marker} if marker else {})
         found = await self._call("ListUsers", parameters, what="list the users")
         return [_user(each) for each in found.findall("Users/member")], found.findtext("Marker") or None
 
@@ -158,6 +159,12 @@ class Iam:
             if marker is None:
                 return found
         raise Unavailable(f"list the keys of {name}: there is no end of pages")
+
+    async def every_credential(self, marker: str | None) -> tuple[list[Credential], str | None]:
+        """A page of the Bedrock keys of all users, KeyGate's or not."""
+        parameters = {"AllUsers": "true", "ServiceName": SERVICE, "MaxItems": "100"} | ({"Marker": marker} if marker else {})
+        page = await self._call("ListServiceSpecificCredentials", parameters, what="list all Bedrock keys")
+        return [_credential(each) for each in page.findall("ServiceSpecificCredentials/member")], page.findtext("Marker") or None
 
     async def create_credential(self, name: str, age_days: str | None) -> tuple[Credential, Secret]:
         parameters = {"UserName": name, "ServiceName": SERVICE} | ({"CredentialAgeDays": age_days} if age_days else {})

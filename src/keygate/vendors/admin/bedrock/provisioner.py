@@ -37,6 +37,10 @@ class BedrockProvisioner:
     async def verify(self, desk: Desk) -> Verification:
         iam = Iam(desk)
         account, arn = await iam.caller()
+        if arn.endswith(":root"):
+            raise Rejected(
+                "This is the access key of the account's root user: make an IAM user for KeyGate, with the rights that it needs and no more"
+            )
         simulated = "iam:SimulatePrincipalPolicy"
         try:
             held = await iam.simulate(arn, account, list(RIGHTS))
@@ -154,27 +158,26 @@ class BedrockProvisioner:
         await Iam(desk).set_active(_name(footprint), footprint.key, active=enabled)
 
     async def list_page(self, desk: Desk, cursor: str | None) -> tuple[tuple[Found, ...], str | None]:
-        """Users, and the Bedrock keys of each: a page of users, then their keys one user after the other."""
+        """First KeyGate's users, then the Bedrock keys of all users in the account; of KeyGate's users only, where the access key may not
+        see the others'."""
         iam = Iam(desk)
-        users, following = await iam.users(cursor)
-        found: list[Found] = []
-        for user in users:
-            keys = await iam.credentials(user.name)
-            place = {"user": user.name}
-            if keys or user.name.startswith("kg-"):
-                found.append(Found(Footprint(place), user.name, Presence.LIVE, created_at_ns=user.created_at_ns, owner=user.arn))
-            found += [
-                Found(
-                    Footprint(place, each.id),
-                    each.id,
-                    _PRESENCE.get(each.status, Presence.DISABLED),
-                    created_at_ns=each.created_at_ns,
-                    owner=user.name,
-                    hint=each.alias,
-                )
-                for each in keys
+        phase, _, marker = (cursor or "users:").partition(":")
+        if phase == "users":
+            users, following = await iam.users(marker or None)
+            found = [
+                Found(Footprint({"user": user.name}), user.name, Presence.LIVE, created_at_ns=user.created_at_ns, owner=user.arn)
+                for user in users
             ]
-        return tuple(found), following
+            return tuple(found), f"users:{following}" if following else "keys:"
+        if phase == "keys":
+            try:
+                keys, following = await iam.every_credential(marker or None)
+            except MissingRight:
+                return (), "own:"
+            return tuple(map(_listed, keys)), f"keys:{following}" if following else None
+        users, following = await iam.users(marker or None)
+        own = [key for user in users for key in await iam.credentials(user.name)]
+        return tuple(map(_listed, own)), f"own:{following}" if following else None
 
     @staticmethod
     async def _standing(iam: Iam, name: str) -> Terms:
@@ -192,6 +195,12 @@ def _name(footprint: Footprint) -> str:
     if not name:
         raise NotFound("the footprint names no IAM user")
     return name
+
+
+def _listed(key: Credential) -> Found:
+    presence = _PRESENCE.get(key.status, Presence.DISABLED)
+    place = {"user": key.user}
+    return Found(Footprint(place, key.id), key.id, presence, created_at_ns=key.created_at_ns, owner=key.user, hint=key.alias)
 
 
 def _generation_tag(user: User, key: Credential) -> str | None:

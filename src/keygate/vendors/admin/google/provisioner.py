@@ -54,6 +54,7 @@ from keygate.vendors.admin.interface import (
 )
 
 _LISTED_PAGES = 100
+_MONTHLY = "Google's spend caps are monthly: order a budget for the month"
 _KEYS_RETRIED = 8  # a service account that was just made is not known everywhere at once
 
 
@@ -118,6 +119,8 @@ class GoogleProvisioner:
         limited = terms.budget_nano is not None or terms.requests_per_minute is not None
         if limited and service_of(desk) == VERTEX:
             raise Rejected(f"KeyGate sets budgets and rate limits of the Gemini API only, not of {VERTEX}: order the key without them")
+        if terms.budget_nano is not None and terms.budget_period is not Period.MONTH:
+            raise Rejected(_MONTHLY)
         if limited and not own:
             raise Rejected(
                 "Google sets budgets and rate limits on projects: enter `parent` and `billing_account` in the vendor's settings, "
@@ -284,9 +287,17 @@ class GoogleProvisioner:
         return Reading(presence, terms, name=name)
 
     async def _project_is_gone(self, desk: Desk, project: str) -> bool:
+        """Google answers 403 for a project that is not there, and for one that the credential may not see. So what is not shown is looked
+        for among the projects of its parent, and only what is not there either is gone. Raises `MissingRight` where it stands."""
         if project == desk.settings.get("project"):
             return False
-        found = await call(desk, "cloudresourcemanager", "GET", f"v3/projects/{project}", "read the project", accept=(403, 404))
+        what, right = "read the project", "resourcemanager.projects.get"
+        try:
+            found = await call(desk, "cloudresourcemanager", "GET", f"v3/projects/{project}", what, right=right, accept=(404,))
+        except MissingRight:
+            if not desk.settings.get("parent") or project in await self._projects(desk):
+                raise
+            return True
         return found is None or found.get("state") != "ACTIVE"
 
     async def revoke(self, desk: Desk, footprint: Footprint) -> None:
@@ -356,7 +367,7 @@ class GoogleProvisioner:
     async def set_budget(self, desk: Desk, footprint: Footprint, amount_nano: int | None, period: Period) -> None:
         project = footprint.place["project"]
         if amount_nano is not None and period is not Period.MONTH:
-            raise Rejected("Google's spend caps are monthly: order a budget for the month")
+            raise Rejected(_MONTHLY)
         if project == desk.settings.get("project"):
             if amount_nano is None:
                 return

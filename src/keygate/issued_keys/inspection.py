@@ -1,0 +1,155 @@
+"""Looking after keys that are active: each is read at its vendor every few hours, and what somebody changed there is found, and set again
+where that is wanted. What else stands at the vendors is the inventory's."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from keygate.audit import AuditLog
+from keygate.errors import Conflict, NotFound, UpstreamFailed
+from keygate.events import EventOutbox, EventType
+from keygate.identities import Actor
+from keygate.issued_keys.bench import is_gone, worker_actor
+from keygate.issued_keys.desks import Desks
+from keygate.issued_keys.life import State
+from keygate.issued_keys.model import Enforcement, IssuedKey, compare, enforced
+from keygate.issued_keys.ports import OwnerDirectory
+from keygate.kit.clock import NANOSECONDS, Clock
+from keygate.vault import EnvelopeBroken
+from keygate.vendors.admin import (
+    AdminDesk,
+    Footprint,
+    Provisioner,
+    ProvisionerError,
+    Reading,
+    SetsBudget,
+    SetsExpiry,
+    SetsLimits,
+    SetsModels,
+    Term,
+)
+
+if TYPE_CHECKING:
+    from keygate.issued_keys.account_repository import VendorAccountRepository
+    from keygate.issued_keys.inspection_repository import InspectionRepository
+    from keygate.issued_keys.repository import IssuedKeyRepository
+    from keygate.kit.database import Database
+
+_log = logging.getLogger(__name__)
+
+EVERY_NS = 6 * 3_600 * NANOSECONDS  # each active key is read at the vendor so often
+AT_ONCE = 20
+GONE = "gone_at_vendor"
+DRIFTED = "drifted"
+
+
+class InspectionService:
+    def __init__(
+        self,
+        *,
+        database: Database,
+        repository: InspectionRepository,
+        keys: IssuedKeyRepository,
+        accounts: VendorAccountRepository,
+        owners: OwnerDirectory,
+        desks: Desks,
+        audit: AuditLog,
+        outbox: EventOutbox,
+        provisioners: Mapping[str, Provisioner],
+        clock: Clock,
+    ) -> None:
+        self._database = database
+        self._repository = repository
+        self._keys = keys
+        self._accounts = accounts
+        self._owners = owners
+        self._desks = desks
+        self._audit = audit
+        self._outbox = outbox
+        self._provisioners = provisioners
+        self._clock = clock
+
+    async def tick(self) -> None:
+        """Reads keys at the vendor that were not read for hours. For the worker."""
+        async with self._database.read() as connection:
+            due = await self._repository.unread(connection, before_ns=self._clock.now_ns() - EVERY_NS, limit=AT_ONCE)
+        for organization_id, key_id in due:
+            try:
+                await self.check(worker_actor(organization_id), key_id)
+            except (UpstreamFailed, Conflict, NotFound, EnvelopeBroken) as error:
+                _log.info("issued key %s can't be read at its vendor: %s", key_id, error.detail)
+
+    async def check(self, actor: Actor, key_id: str, *, repair: bool = False) -> IssuedKey:
+        """Reads an active key at the vendor: whether it is there, when it was used, and whether its terms are those that were asked
+        for. With `repair` terms that differ are set again and read back."""
+        async with self._database.read() as connection:
+            key = await self._keys.get(connection, actor.organization_id, key_id)
+            account = None if key is None else await self._accounts.get(connection, actor.organization_id, key.account_id)
+        if key is None:
+            raise NotFound("There is no issued key with this id")
+        if key.state is not State.ACTIVE or key.footprint is None or account is None:
+            raise Conflict(f"The key is {key.state}; only active ones are read")
+        provisioner = self._provisioners.get(account.vendor)
+        if provisioner is None:
+            raise Conflict("This version of KeyGate makes no keys at this vendor")
+        desk = await self._desks.open(account)
+        try:
+            reading = await provisioner.read(desk, key.footprint)
+            told = compare(enforced(key), reading.terms, provisioner.facts)
+            differing = {term for term, standing in told.items() if standing is Enforcement.DIFFERS}
+            if repair and differing and not is_gone(reading):
+                await self._repair(provisioner, desk, key, differing)
+                reading = await provisioner.read(desk, key.footprint)
+                told = compare(enforced(key), reading.terms, provisioner.facts)
+        except ProvisionerError as error:
+            raise UpstreamFailed(f"The vendor did not do its part: {error.detail}") from None
+        return await self._noted(actor, key, reading, told, repaired=differing if repair else set())
+
+    async def _repair(self, provisioner: Provisioner, desk: AdminDesk, key: IssuedKey, differing: set[str]) -> None:
+        terms, footprint = key.terms, key.footprint or Footprint()
+        power: object = provisioner
+        if Term.BUDGET in differing and isinstance(power, SetsBudget):
+            await power.set_budget(desk, footprint, terms.budget_nano, terms.budget_period)
+        if Term.MODELS in differing and isinstance(power, SetsModels):
+            await power.set_models(desk, footprint, terms.models)
+        if differing & {Term.REQUESTS_PER_MINUTE, Term.TOKENS_PER_MINUTE} and isinstance(power, SetsLimits):
+            await power.set_limits(desk, footprint, terms)
+        if Term.EXPIRY in differing and isinstance(power, SetsExpiry):
+            await power.set_expiry(desk, footprint, terms.expires_at_ns)
+
+    async def _noted(
+        self, actor: Actor, key: IssuedKey, reading: Reading, told: Mapping[str, Enforcement], *, repaired: set[str]
+    ) -> IssuedKey:
+        now = self._clock.now_ns()
+        differing = sorted(term for term, standing in told.items() if standing is Enforcement.DIFFERS)
+        code, error = None, None
+        if is_gone(reading):
+            code, error = GONE, "The vendor shows the key as gone: somebody ended it there. Revoke it here, or make a new one"
+        elif differing:
+            code, error = DRIFTED, f"Somebody changed {', '.join(differing)} at the vendor; repair it, or make it what it should be"
+        async with self._database.unit(key.organization_id) as work:
+            current = await self._keys.get(work.connection, key.organization_id, key.id, lock=True)
+            if current is None or current.state is not State.ACTIVE:
+                raise Conflict("The key was changed meanwhile; read it again")
+            after = replace(
+                current,
+                enforcement=dict(told) if not is_gone(reading) else current.enforcement,
+                last_used_at_ns=reading.last_used_at_ns or current.last_used_at_ns,
+                read_at_ns=now,
+                error_code=code,
+                error=error,
+                version=current.version + 1,
+            )
+            if repaired:
+                await self._audit.record(
+                    work, actor, "issued_key.repair", key.id, after={"terms": sorted(repaired), "differing": differing}
+                )
+            if code is not None and current.error_code != code:
+                await self._audit.record(work, actor, "issued_key.drift", key.id, after={"found": code, "differing": differing})
+                payload = {"vendor": key.vendor, "name": key.name, "detail": error}
+                await self._outbox.raise_event(work, key.organization_id, EventType.ISSUED_KEY_DRIFTED, key.id, payload)
+            await self._keys.save(work.connection, after)
+        return after

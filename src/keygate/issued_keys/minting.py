@@ -1,0 +1,65 @@
+"""For vendors that trade identity tokens: who KeyGate is as their issuer, and fresh tokens for whoever holds a key."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from keygate.audit import AuditLog
+from keygate.errors import Conflict, UpstreamFailed
+from keygate.identities import Actor
+from keygate.issued_keys.desks import Desks
+from keygate.issued_keys.life import LIVE
+from keygate.issued_keys.service import IssuedKeyService
+from keygate.policies import change
+from keygate.vendors.admin import Issuer, Made, Mints, Provisioner, ProvisionerError
+
+if TYPE_CHECKING:
+    from keygate.issued_keys.account_repository import VendorAccountRepository
+    from keygate.kit.database import Database
+
+
+class MintingService:
+    """A minted token is told once and kept nowhere; revoking the key ends it at the vendor with all others."""
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        account_rows: VendorAccountRepository,
+        keys: IssuedKeyService,
+        desks: Desks,
+        issuer: Issuer,
+        audit: AuditLog,
+        provisioners: Mapping[str, Provisioner],
+    ) -> None:
+        self._database = database
+        self._account_rows = account_rows
+        self._keys = keys
+        self._desks = desks
+        self._issuer = issuer
+        self._audit = audit
+        self._provisioners = provisioners
+
+    def identity(self) -> dict[str, Any]:
+        """`{issuer, jwks}`: what an admin enters at the vendor. Public keys only."""
+        return {"issuer": self._issuer.url, "jwks": self._issuer.jwks()}
+
+    async def mint(self, actor: Actor, key_id: str) -> Made:
+        """A fresh token of the key's newest generation. Raises `NotFound` for a key that the actor can't see, `Conflict` for one that does
+        not live or whose vendor's keys last, `UpstreamFailed` where the vendor does not answer as expected."""
+        key = await self._keys.get(actor, key_id)
+        provisioner = self._provisioners.get(key.vendor)
+        if provisioner is None or not isinstance(provisioner, Mints):
+            raise Conflict("Keys of this vendor last until they end; there is no token to fetch. Rotate the key for a new one")
+        if key.state not in LIVE or key.footprint is None or key.footprint.key is None:
+            raise Conflict(f"The key is {key.state}; only keys that live have tokens")
+        async with change(self._database, self._audit, actor, "issued_key.mint", key_id) as work:
+            account = await self._account_rows.get(work.connection, key.organization_id, key.account_id)
+            if account is None:
+                raise Conflict("The vendor account of this key is gone")
+            await self._audit.record(work, actor, "issued_key.mint", key_id, after={"generation": key.generation})
+        try:
+            return await provisioner.mint(await self._desks.open(account), key.footprint)
+        except ProvisionerError as error:
+            raise UpstreamFailed(f"The vendor gave no word on the key: {error.detail}") from None

@@ -1,0 +1,50 @@
+"""The wire of policies, budgets, limits, aliases and explanations; the wire of keys builds on it."""
+
+from keygate.policies.schemas.fields import Id, Moment, Names, Patterns, Text, moment_ns, rule_changes
+from keygate.policies.schemas.rules import (
+    AliasCreate,
+    AliasUpdate,
+    AliasView,
+    BudgetCreate,
+    BudgetTerms,
+    BudgetTermsView,
+    BudgetUpdate,
+    BudgetView,
+    LimitCreate,
+    Limits,
+    LimitUpdate,
+    LimitView,
+    PolicyCreate,
+    PolicyUpdate,
+    PolicyView,
+)
+from keygate.policies.schemas.standing import BudgetState, ExplainRequest, ExplainView, LimitState
+
+__all__ = [
+    "AliasCreate",
+    "AliasUpdate",
+    "AliasView",
+    "BudgetCreate",
+    "BudgetState",
+    "BudgetTerms",
+    "BudgetTermsView",
+    "BudgetUpdate",
+    "BudgetView",
+    "ExplainRequest",
+    "ExplainView",
+    "Id",
+    "LimitCreate",
+    "LimitState",
+    "LimitUpdate",
+    "LimitView",
+    "Limits",
+    "Moment",
+    "Names",
+    "Patterns",
+    "PolicyCreate",
+    "PolicyUpdate",
+    "PolicyView",
+    "Text",
+    "moment_ns",
+    "rule_changes",
+]

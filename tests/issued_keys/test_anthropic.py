@@ -1,0 +1,169 @@
+"""Anthropic through the running product; Anthropic's own SDK, straight at the sandbox, says what is so at the vendor."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import httpx
+import pytest
+from tests.running import ApiError, RunningKeyGate
+from tests.sdks.admin_clients import anthropic_bridge
+from tests.sdks.bridge import Bridge, SdkError
+
+from keygate.sandbox import SandboxServer, Vendor
+from keygate.sandbox.admin import Account, AdminFault
+from keygate.sandbox.admin.anthropic import AnthropicAdmin
+
+__all__ = ["anthropic_bridge"]
+
+HELLO: dict[str, Any] = {"model": "claude-sonnet-4-6", "max_tokens": 50, "messages": [{"role": "user", "content": "Hello"}]}
+
+
+class House:
+    """KeyGate, set up as an issuer at the sandbox's Anthropic, as an admin does it in the Console."""
+
+    def __init__(self, keygate: RunningKeyGate, sandbox: SandboxServer, bridge: Bridge) -> None:
+        self.keygate, self.sandbox, self.call, self._bridge = keygate, sandbox, keygate.call, bridge
+        self.admin_key = self.account.create_credential().value
+        self._owner = {"token": self.account.create_credential(kind="oauth").value}
+        identity = self.call("GET", "/vendors/issuer")
+        jwks = {"type": "inline", "keys": identity["jwks"]["keys"]}
+        rule = {"issuer_url": identity["issuer"], "jwks": jwks, "subject": "keygate:admin", "audience": "https://api.anthropic.com"}
+        made = AnthropicAdmin().console(self.account, "admin_rule", rule)
+        self.federation = {name: made[name] for name in ("organization_id", "federation_rule_id", "service_account_id")}
+        told = self.configure(**self.federation)
+        assert told["status"] == "ready", told
+
+    @property
+    def account(self) -> Account:
+        return self.sandbox.state.admin[Vendor.ANTHROPIC]
+
+    def configure(self, *, name: str = "default", **settings: str) -> dict[str, Any]:
+        wanted = {"base_url": self.sandbox.anthropic_base_url, "calls_per_minute": "100000", **settings}
+        body = {"vendor": "anthropic", "name": name, "admin_key": self.admin_key, "settings": wanted}
+        return self.call("POST", "/vendors/configure", body)  # type: ignore[no-any-return]  # JSON
+
+    def provision(self, **body: Any) -> dict[str, Any]:
+        name = f"dev{time.monotonic_ns()}"
+        developer = self.call("POST", "/developers", {"name": name, "email": f"{name}@example.com"})
+        return self.call("POST", "/keys/provision", {"vendor": "anthropic", "developer_id": developer["id"], **body})  # type: ignore[no-any-return]  # JSON
+
+    def vendor(self, method: str, *arguments: Any, **options: Any) -> Any:
+        """Anthropic's own SDK, as an admin of the organization."""
+        everything = options.pop("all", False)
+        request = {"method": f"organization.{method}", "arguments": arguments, "options": options, "all": everything}
+        return self._bridge.call(base=self.sandbox.anthropic_base_url, **request, **self._owner)["answer"]
+
+    def answers(self, env: dict[str, str]) -> bool:
+        """Whether Anthropic's own SDK gets an answer with nothing but what the holder exports."""
+        try:
+            return bool(self._bridge.call(base="", method="messages.create", options=HELLO, environment=env)["answer"]["content"])
+        except SdkError:
+            return False
+
+    def until(self, key_id: str, holds: Callable[[dict[str, Any]], bool], *, meanwhile: Callable[[], None]) -> dict[str, Any]:
+        ends = time.monotonic() + 60
+        while True:
+            key: dict[str, Any] = self.call("GET", f"/keys/{key_id}")
+            if holds(key):
+                return key
+            meanwhile()
+            assert time.monotonic() < ends, key
+            time.sleep(0.1)
+
+
+@pytest.fixture(scope="module")
+def house(tmp_path_factory: pytest.TempPathFactory, anthropic_bridge: Bridge) -> Iterator[House]:
+    with SandboxServer() as sandbox, RunningKeyGate(tmp_path_factory.mktemp("house")) as keygate:
+        yield House(keygate, sandbox, anthropic_bridge)
+
+
+def test_anthropic_key_from_provision_to_revocation(house: House) -> None:
+    made = house.provision(rate_limit_rpm=600, expires_in_days=90)
+    assert made["state"] == "active"
+    assert made["enforcement"] == {"expiry": "taken", "requests_per_minute": "confirmed"}
+    assert made["env"]["ANTHROPIC_IDENTITY_TOKEN"] == made["key"]
+    assert house.answers(made["env"]), "with no KeyGate in the path"
+
+    workspace = made["at_vendor"]["workspace"]
+    rows = house.vendor("workspaces.rate_limits.list", workspace, all=True)
+    assert {limit["value"] for row in rows for limit in row["limits"]} == {600}
+    assert len(rows) == 3
+
+    turned = house.call("POST", f"/keys/{made['id']}/rotate", {"overlap_seconds": 2})
+    assert turned["generation"] == 2
+    calls: list[bool] = []
+    assert house.answers(made["env"])
+    done = house.until(made["id"], lambda key: key["state"] == "active", meanwhile=lambda: calls.append(house.answers(turned["env"])))
+    assert done["former"] is None
+    assert calls, "there was an overlap"
+    assert all(calls), "no failed call in between"
+    assert not house.answers(made["env"])
+    assert house.answers(turned["env"])
+    rules = [
+        rule for rule in house.vendor("federation.rules.list", include_archived=True, all=True) if rule["workspace_ids"] == [workspace]
+    ]
+    assert [rule["archived_at"] is None for rule in rules] == [False, True]
+
+    ended = house.call("POST", f"/keys/{made['id']}/revoke", {"reason": "left"})
+    assert ended["state"] == "revoked"
+    assert ended["evidence"][-1]["vendor_says"] == "gone"
+    assert not house.answers(turned["env"])
+    assert house.vendor("workspaces.retrieve", workspace)["archived_at"] is not None
+
+
+def test_fresh_token_works_until_the_key_is_revoked(house: House) -> None:
+    made = house.provision()
+    fresh = house.call("POST", f"/keys/{made['id']}/token")
+    assert fresh["env"]["ANTHROPIC_IDENTITY_TOKEN"] == fresh["key"]
+    assert fresh["expires_at"] is not None
+    assert house.answers(fresh["env"])
+    assert house.call("POST", f"/keys/{made['id']}/revoke")["state"] == "revoked"
+    assert not house.answers(fresh["env"])
+    with pytest.raises(ApiError, match="only keys that live"):
+        house.call("POST", f"/keys/{made['id']}/token")
+    entries = house.call("GET", f"/audit?target={made['id']}")["items"]
+    assert any(entry["action"] == "issued_key.mint" for entry in entries)
+    assert fresh["key"] not in json.dumps(entries)
+
+
+def test_budget_needs_the_vendors_early_access_and_says_so(house: House) -> None:
+    with pytest.raises(ApiError, match="early access"):
+        house.provision(budget_usd="5.00")
+    made = house.provision(budget_usd="5.00", allow_unenforced=True)
+    assert made["enforcement"]["budget"] == "not_enforced"
+    assert house.answers(made["env"])
+
+
+def test_account_without_federation_names_what_is_missing(house: House) -> None:
+    told = house.configure(name="admin-key-alone")
+    assert [right["name"] for right in told["rights"] if right["held"] is False] == ["org:admin"]
+    with pytest.raises(ApiError, match="org:admin"):
+        house.provision(account="admin-key-alone")
+
+
+def test_half_made_key_is_undone_and_the_missing_right_named(house: House) -> None:
+    before = len(house.vendor("workspaces.list", all=True))
+    house.account.faults.append(AdminFault("rules.create", status=403, message="no"))
+    with pytest.raises(ApiError, match="org:admin"):
+        house.provision()
+    assert len(house.vendor("workspaces.list", all=True)) == before
+
+
+def test_developer_mints_for_own_keys_only(house: House) -> None:
+    name = f"dev{time.monotonic_ns()}"
+    developer = house.call("POST", "/developers", {"name": name, "email": f"{name}@example.com"})["id"]
+    own = house.call("POST", "/keys/provision", {"vendor": "anthropic", "developer_id": developer})
+    foreign = house.provision()
+    signing_in = {"email": f"{name}@example.com", "password": f"pw-{name}-long-enough"}
+    house.call("POST", "/users", {**signing_in, "name": name, "role": "developer", "developer_id": developer})
+    with httpx.Client(base_url=f"{house.keygate.url}/api/v1", timeout=30) as client:
+        client.headers["authorization"] = f"Bearer {client.post('/auth/login', json=signing_in).json()['access_token']}"
+        minted = client.post(f"/keys/{own['id']}/token")
+        assert minted.status_code == 200
+        assert house.answers(minted.json()["env"])
+        assert client.post(f"/keys/{foreign['id']}/token").status_code == 404
+        assert client.post(f"/keys/{own['id']}/revoke").status_code == 403
