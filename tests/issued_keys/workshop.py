@@ -80,7 +80,7 @@ class Workshop:
     def __init__(self, database: Database, clock: ManualClock, folder: Path, sandbox: SandboxServer, owner: Actor) -> None:
         self.database, self.clock, self.folder, self.sandbox, self.owner = database, clock, folder, sandbox, owner
         clock.advance(time.time() - clock.now_ns() / 1e9)  # what stands at a fresh vendor was made just now
-        sandbox.state.admin.clock._now_ns = clock.now_ns
+        sandbox.state.admin.clock._clock = clock
         self.admin_key = self.account.create_credential().value
         self.outbox_rows = EventRepository()
         self.life = Life()
