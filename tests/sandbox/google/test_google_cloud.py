@@ -14,6 +14,7 @@ from tests.sdks.google_clients import Google
 from keygate.sandbox import SandboxServer
 from keygate.sandbox.admin import Account
 from keygate.sandbox.admin.google.api import BILLING_ACCOUNT, PARENT, PROJECT
+from keygate.sandbox.admin.google.budgets import ELIGIBLE
 from keygate.sandbox.admin.google.cloud import NO_SERVICE_ACCOUNT_API_KEYS, GoogleCloud
 
 NAME = f"projects/{PROJECT}"
@@ -250,7 +251,7 @@ def cap(project: str, dollars: int, **more: Any) -> dict[str, Any]:
         "displayName": project,
         "budgetFilter": {
             "projects": [f"projects/{project}"],
-            "services": ["services/AEFD-7695-64FA"],
+            "services": [next(iter(ELIGIBLE))],
             "creditTypesTreatment": "EXCLUDE_ALL_CREDITS",
         },
         "amount": {"specifiedAmount": {"units": str(dollars)}},
@@ -275,7 +276,8 @@ def cap(project: str, dollars: int, **more: Any) -> dict[str, Any]:
                 "creditTypesTreatment": "EXCLUDE_ALL_CREDITS",
             }
         },
-        {"budgetFilter": {"projects": ["projects/a"], "services": ["services/x"]}},
+        {"budgetFilter": {"projects": ["projects/a"], "services": list(ELIGIBLE)}},
+        {"budgetFilter": {"projects": ["projects/a"], "services": ["services/x"], "creditTypesTreatment": "EXCLUDE_ALL_CREDITS"}},
     ],
 )
 def test_spend_cap_has_one_shape_only(google: Google, wrong: dict[str, Any]) -> None:
@@ -311,7 +313,7 @@ def test_spend_cap_strikes_once_billing_knows_and_is_lifted_by_hand(google: Goog
     assert genai(key=key, prompt="Hello")["text"] == TEXT
 
 
-def test_quota_override_is_made_changed_read_and_removed(google: Google) -> None:
+def test_quota_override_is_made_changed_enforced_read_and_removed(google: Google, genai: Google) -> None:
     parent = f"{NAME}/services/{GEMINI}"
     metrics = google("serviceusage", "v1beta1", "services.consumerQuotaMetrics.list", parent=parent)["metrics"]
     limit = metrics[0]["consumerQuotaLimits"][0]
@@ -320,6 +322,12 @@ def test_quota_override_is_made_changed_read_and_removed(google: Google) -> None
     read = google("serviceusage", "v1beta1", "services.consumerQuotaMetrics.limits.get", name=limit["name"])
     assert read["quotaBuckets"][0]["effectiveLimit"] == "30"
     google("serviceusage", "v1beta1", f"{overrides}.patch", name=made["name"], body={"overrideValue": "20"})
+    _, key = make_key(google, make_account(google)["email"])
+    google("serviceusage", "v1beta1", f"{overrides}.patch", name=made["name"], body={"overrideValue": "2"})
+    assert [genai(key=key, prompt="Hello")["text"] for _ in range(2)] == [TEXT, TEXT]
+    assert refused(lambda: genai(key=key, prompt="Hello")).code == 429
+    google("serviceusage", "v1beta1", f"{overrides}.patch", name=made["name"], body={"overrideValue": "20"})
+    assert genai(key=key, prompt="Hello")["text"] == TEXT
     listed = google("serviceusage", "v1beta1", f"{overrides}.list", parent=limit["name"])["overrides"]
     assert [each["overrideValue"] for each in listed] == ["20"]
     google("serviceusage", "v1beta1", f"{overrides}.delete", name=made["name"])

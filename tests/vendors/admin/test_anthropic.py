@@ -319,8 +319,9 @@ async def test_making_is_finished_after_an_answer_was_lost(office, account, use,
         assert len(left) == found
         for each in left:
             await provisioner.revoke(at, each.footprint)
-        made = await provisioner.create(at, replace(wanted, generation=2))
+        made = await provisioner.create(at, wanted)
         assert use(made)
+        assert [each.generation for each in await provisioner.find(at, wanted.mark) if each.footprint.key] == [1]
     standing = [each for each in account.shelves["workspaces"] if str(each.body["name"]).startswith(wanted.mark.tag)]
     assert len(standing) == 1
     assert len([each for each in account.shelves["service_accounts"] if each.body["name"] == wanted.mark.tag]) == 1
@@ -400,3 +401,49 @@ async def test_every_change_is_told_to_the_watcher_and_no_sign_in_is(office) -> 
         "> create the federation rule",
     ]
     assert made.secret.open() not in repr((at, made, steps))
+
+
+async def test_attempt_that_comes_before_lists_show_the_former_one_is_told_to_wait(office, account, sandbox) -> None:
+    at, wanted = office(), order()
+    await provisioner.create(at, order())
+    sandbox.state.admin.clock.advance(31)
+    account.settings = account.settings.with_changes({"lists_s": 30})
+    account.faults.append(AdminFault("members.create", status=400, message="no"))
+    with pytest.raises(Rejected):
+        await provisioner.create(at, wanted)
+    with pytest.raises(Unavailable, match="not listed yet"):
+        await provisioner.create(at, wanted)
+    sandbox.state.admin.clock.advance(31)
+    made = await provisioner.create(at, wanted)
+    assert (await provisioner.read(at, made.footprint)).presence is Presence.LIVE
+    await provisioner.revoke(at, made.footprint)
+    for each in await provisioner.find(at, wanted.mark):
+        if each.footprint.key is None:
+            await provisioner.retire(at, each.footprint)
+    sandbox.state.admin.clock.advance(31)
+    assert await provisioner.find(at, wanted.mark) == (), "the second workspace that was made meanwhile is gone too"
+
+
+async def test_workspace_ends_whatever_becomes_of_the_service_account(office, use, vendor, account) -> None:
+    at = office()
+    made = await provisioner.create(at, order())
+    account.faults.append(AdminFault("service_accounts.archive", status=400, message="no"))
+    with pytest.raises(Rejected):
+        await provisioner.retire(at, replace(made.footprint, key=None))
+    with pytest.raises(SdkError):
+        use(made)
+    await provisioner.retire(at, replace(made.footprint, key=None))
+    assert vendor("service_accounts.retrieve", made.footprint.place["service_account"])["archived_at"] is not None
+
+
+async def test_key_can_be_ended_with_the_admin_key_alone(office, use, account) -> None:
+    """The rule that signs KeyGate in may be broken on the day that a key must die."""
+    made = await provisioner.create(office(), order())
+    broken = office(federated=False)
+    with pytest.raises(MissingRight):
+        await provisioner.revoke(broken, made.footprint)
+    with pytest.raises(MissingRight):
+        await provisioner.retire(broken, replace(made.footprint, key=None))
+    assert (await provisioner.read(broken, made.footprint)).presence is Presence.GONE
+    with pytest.raises(SdkError):
+        use(made)

@@ -76,6 +76,8 @@ class Meter:
 
     def count(self, name: str, now_ns: int, *, requests: int = 0, tokens: int = 0) -> None:
         uses = self._uses.setdefault(name, deque())
+        while uses and uses[0][0] <= now_ns - _MINUTE_NS:
+            uses.popleft()
         if uses and now_ns - uses[-1][0] < NANOSECONDS // 20:
             uses[-1][1] += requests
             uses[-1][2] += tokens

@@ -18,6 +18,7 @@ from keygate.kit.outbound import Outbound
 from keygate.kit.secret import Secret
 from keygate.sandbox import SandboxServer
 from keygate.sandbox.admin import Account, AdminFault, FaultKind
+from keygate.sandbox.admin.google import budgets, projects
 from keygate.sandbox.admin.google.api import BILLING_ACCOUNT, PARENT, PROJECT, cloud_of
 from keygate.sandbox.admin.google.cloud import NO_SERVICE_ACCOUNT_API_KEYS, NO_SERVICE_ACCOUNT_KEYS
 from keygate.vendors.admin import (
@@ -26,6 +27,7 @@ from keygate.vendors.admin import (
     AdminKeyRefused,
     CeilingReached,
     Disables,
+    Footprint,
     Lists,
     Mark,
     MissingRight,
@@ -150,6 +152,8 @@ async def test_limits_read_back_from_google_equal_what_was_asked(
     project = made.footprint.place["project"]
     assert project == wanted.mark.tag
     assert use(made.secret) == TEXT
+    for place in ({"project": project}, made.footprint.place):
+        assert (await provisioner.read(at, Footprint(place))).presence is Presence.LIVE, "the containers"
     reading = await provisioner.read(at, made.footprint)
     assert reading.terms == Terms(budget_nano=12_340_000_000, requests_per_minute=30, scopes=(GEMINI,))
 
@@ -173,6 +177,19 @@ async def test_limits_read_back_from_google_equal_what_was_asked(
     assert (await provisioner.read(at, made.footprint)).terms == Terms(scopes=(GEMINI,))
     with pytest.raises(Rejected, match="monthly"):
         await provisioner.set_budget(at, made.footprint, NANO, Period.DAY)
+
+
+async def test_service_of_a_cap_is_looked_up_or_taken_from_the_settings(
+    open_desk: Callable[..., AdminDesk], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [(name, _)] = budgets.ELIGIBLE.items()
+    monkeypatch.setattr(budgets, "ELIGIBLE", {name: "Renamed by Google"})
+    monkeypatch.setattr(projects, "ELIGIBLE", {name: "Renamed by Google"})
+    wanted = order(budget_nano=NANO)
+    with pytest.raises(Rejected, match="billing_service"):
+        await provisioner.create(open_desk(own=True), wanted)
+    made = await provisioner.create(open_desk(own=True, billing_service=name.partition("/")[2]), wanted)
+    assert (await provisioner.read(open_desk(own=True), made.footprint)).terms.budget_nano == NANO
 
 
 async def test_cap_that_struck_is_lifted_when_the_budget_is_raised(open_desk: Callable[..., AdminDesk], use: Any) -> None:
@@ -488,3 +505,33 @@ async def test_budget_of_another_period_is_refused_before_anything_is_made(open_
     with pytest.raises(Rejected, match="monthly"):
         await provisioner.create(at, wanted)
     assert await provisioner.find(at, wanted.mark) == ()
+
+
+async def test_right_that_google_does_not_take_a_question_about_is_not_known(open_desk: Callable[..., AdminDesk], account: Account) -> None:
+    at = open_desk("billing.budgets.create", own=True)
+    account.faults.append(AdminFault("cloudbilling.billingAccounts.testIamPermissions", status=400, calls=2))
+    told = await provisioner.verify(at)
+    assert [right.name for right in told.missing] == ["billing.budgets.create"]
+    assert [right.name for right in told.rights if right.held is None] == ["billing.resourceAssociations.create"]
+
+
+async def test_service_that_was_just_enabled_is_waited_for_and_one_that_is_not_is_told(
+    open_desk: Callable[..., AdminDesk], account: Account
+) -> None:
+    words = "apikeys.googleapis.com has not been used in project 1 before or it is disabled."
+    account.faults.append(AdminFault("apikeys.keys.create", status=403, message=words, code="SERVICE_DISABLED", calls=2))
+    with pytest.raises(Unavailable, match="not enabled") as caught:
+        await provisioner.create(open_desk(own=True), order(budget_nano=NANO))
+    assert not caught.value.lasting
+    with pytest.raises(Rejected, match="enable it there"):
+        await provisioner.create(open_desk(), order())
+
+
+async def test_account_that_google_does_not_show_yet_is_not_called_gone(open_desk: Callable[..., AdminDesk], account: Account) -> None:
+    at = open_desk()
+    made = await provisioner.create(at, order())
+    account.settings = account.settings.with_changes({"lists_s": 100})
+    with pytest.raises(Unavailable, match="yet"):
+        await provisioner.read(at, made.footprint)
+    account.settings = account.settings.with_changes({"lists_s": 0})
+    assert (await provisioner.read(at, made.footprint)).presence is Presence.LIVE

@@ -45,11 +45,12 @@ def text(body: dict[str, Any], name: str, *, most: int = 256) -> str:
 
 
 def slug(account: Account, shelf: str, body: dict[str, Any]) -> str:
-    """A name of lower-case letters, digits and hyphens that nothing else on the shelf has, archived or not."""
+    """A name of lower-case letters, digits and hyphens that nothing else on the shelf ever had. Whether archiving frees a name is
+    unverified; the worse is assumed."""
     name = text(body, "name")
     if not _SLUG.fullmatch(name):
         raise invalid("name: must be lowercase letters, digits and hyphens")
-    if any(entry.body["name"] == name and entry.body["archived_at"] is None for entry in account.shelves[shelf]):
+    if any(entry.body["name"] == name for entry in account.shelves[shelf]):
         raise VendorError(409, f"name: {name} is taken", kind="invalid_request_error", code="name_taken")
     return name
 

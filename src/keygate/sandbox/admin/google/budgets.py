@@ -13,7 +13,7 @@ from keygate.sandbox.admin.google.errors import denied, invalid, no_such, precon
 from keygate.sandbox.admin.google.model import Budget, Json
 
 CONFIGURED, AWAITING = "CONFIGURED", "AWAITING_NEXT_PERIOD"
-GEMINI_SERVICE = "services/AEFD-7695-64FA"  # Gemini API in the billing catalogue, as copies of its price list quote it: not verified
+ELIGIBLE = {"services/5A4D-B0X1-GEM1": "Gemini API"}  # the sandbox's own id; Google's was not seen
 _NOT_IN_CAPS = ("creditTypes", "customPeriod", "labels", "resourceAncestors", "subaccounts")
 
 
@@ -74,7 +74,8 @@ def _check_cap(cloud: GoogleCloud, account: str, body: Json) -> None:
         "spend caps are not available to reseller billing accounts": cloud.billing_accounts[account]["reseller"],
         "amount.specified_amount must be set": "specifiedAmount" not in body["amount"],
         "budget_filter.projects must contain exactly one project": len(kept.get("projects", [])) != 1,
-        "budget_filter.services must contain exactly one eligible service": len(kept.get("services", [])) != 1,
+        "budget_filter.services must contain exactly one eligible service": len(kept.get("services", [])) != 1
+        or kept["services"][0] not in ELIGIBLE,
         "budget_filter.credit_types_treatment must be EXCLUDE_ALL_CREDITS": kept.get("creditTypesTreatment") != "EXCLUDE_ALL_CREDITS",
         "budget_filter.calendar_period must be MONTH": kept.get("calendarPeriod", "MONTH") != "MONTH",
         "threshold_rules must be exactly 0.5, 0.8 and 1.0": percents != [0.5, 0.8, 1.0],

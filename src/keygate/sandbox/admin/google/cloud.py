@@ -31,6 +31,7 @@ ADMIN_APIS = frozenset(
 )
 # 100 and 10 are widely quoted, not verified; how many projects there may be depends on the organisation.
 CEILINGS = {"service_accounts": 100, "service_account_keys": 10, "projects": 1000}
+PER_MINUTE, DEFAULT_PER_MINUTE = "1/min/{project}", 1_000
 LOOPBACK = "127.0.0.1"  # where the sandbox's callers are
 
 
@@ -213,6 +214,16 @@ class GoogleCloud:
             raise denied("aiplatform.endpoints.predict", f"projects/{project.id}")
         if any(self.capped(budget) for budget in self.budgets.values() if budget.covers(project.id)):
             raise GoogleError("RESOURCE_EXHAUSTED", "The spend cap of this project is reached.", reason="RESOURCE_QUOTA_EXCEEDED")
+        self._take_turn(project)
+
+    def _take_turn(self, project: Project) -> None:
+        """Counts a call against the project's requests per minute."""
+        set_ = (each for each in project.overrides.values() if each["metric"].endswith("_requests") and each["unit"] == PER_MINUTE)
+        allowed = next((int(each["overrideValue"]) for each in set_), DEFAULT_PER_MINUTE)
+        now_ns, name = self.book.now_ns(), f"requests/{project.id}"
+        if 0 <= allowed <= self.book.meter.minute(name, now_ns)[0]:
+            raise GoogleError("RESOURCE_EXHAUSTED", "You exceeded your current quota.", reason="RATE_LIMIT_EXCEEDED")
+        self.book.meter.count(name, now_ns, requests=1)
 
     def _bound(self, project: Project, email: str, role: str) -> bool:
         member = f"serviceAccount:{email}"

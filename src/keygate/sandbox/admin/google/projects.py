@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from keygate.sandbox.admin.google.budgets import ELIGIBLE
 from keygate.sandbox.admin.google.cloud import GoogleCloud, Request, paged
 from keygate.sandbox.admin.google.errors import GoogleError, denied, exists, invalid, no_such
 from keygate.sandbox.admin.google.model import Json, Project
@@ -133,6 +134,12 @@ def serve_billing(cloud: GoogleCloud, request: Request) -> Json:
                     raise denied("billing.resourceAssociations.create", f"billingAccounts/{account}")
             project.billing_account = account
             return _billing_info(cloud, project)
+        case ("GET", "services"):
+            others = {"services/5A4D-B0X1-0001": "Compute Engine"}
+            listed = [
+                {"name": name, "serviceId": name.partition("/")[2], "displayName": title} for name, title in {**others, **ELIGIBLE}.items()
+            ]
+            return paged(listed, request.query, "services", most=5000)
         case ("GET", "billingAccounts", name) if name in cloud.billing_accounts:
             cloud.need(request, "billing.accounts.get", f"billingAccounts/{name}")
             return {

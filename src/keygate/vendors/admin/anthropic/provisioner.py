@@ -7,12 +7,14 @@ Calls and fields: anthropic 2.8.0 `resources/organization/`, `resources/beta/org
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 from keygate.kit.clock import NANOSECONDS, rfc3339
+from keygate.kit.outbound import Answer
 from keygate.vendors.admin.anthropic import limits, spend
 from keygate.vendors.admin.anthropic.calls import archived, by_cursor, by_id, call, federated, full, identity, moment, probe
 from keygate.vendors.admin.anthropic.facts import (
@@ -29,7 +31,7 @@ from keygate.vendors.admin.anthropic.facts import (
     WORKSPACES_READ,
     WORKSPACES_WRITE,
 )
-from keygate.vendors.admin.errors import MissingRight, NotFound, Rejected
+from keygate.vendors.admin.errors import MissingRight, NotFound, ProvisionerError, Rejected, Unavailable
 from keygate.vendors.admin.interface import (
     Desk,
     Footprint,
@@ -47,11 +49,12 @@ from keygate.vendors.admin.interface import (
     generation_of,
 )
 
-_ISSUER = "keygate"
 _ROLE = "workspace_developer"
 _SCOPE = "workspace:inference"
 _OURS = re.compile(r"kg-[a-z2-7]{26}\b")
 _RULE, _KEY = "fdrl_", "apikey_"
+_AGAIN = re.compile(r"-again\d$")
+_MAX_NAMES = 5
 _PRESENCES = {"active": Presence.LIVE, "inactive": Presence.DISABLED, "expired": Presence.EXPIRED, "archived": Presence.GONE}
 
 
@@ -100,18 +103,9 @@ class AnthropicProvisioner:
         place = await self._container(desk, order)
         if order.generation == 1 or order.footprint is None:
             await self._limit(desk, place["workspace"], terms)
-        name = order.mark.key_name(order.generation)
-        body = {
-            "name": name,
-            "issuer_id": issuer["id"],
-            "match": {"subject_prefix": f"keygate:{name}", "audience": AUDIENCE},
-            "target": {"type": "service_account", "service_account_id": place["service_account"]},
-            "oauth_scope": _SCOPE,
-            "workspace_id": place["workspace"],
-            "token_lifetime_seconds": ACCESS_SECONDS,
-        }
-        rule = await call(desk, "POST", "/federation_rules", what="create the federation rule", right=ADMIN, json=body)
-        return self._made(desk, Footprint(place, str(rule["id"])), issuer, f"keygate:{name}", terms.expires_at_ns)
+        rule = await self._rule(desk, order, str(issuer["id"]), place)
+        subject = str((rule.get("match") or {}).get("subject_prefix"))
+        return self._made(desk, Footprint(place, str(rule["id"])), issuer, subject, terms.expires_at_ns)
 
     async def mint(self, desk: Desk, footprint: Footprint) -> Made:
         """A fresh identity token of a rule that lives."""
@@ -138,7 +132,7 @@ class AnthropicProvisioner:
             found.append(Found(Footprint(accounts), mark.tag, Presence.LIVE))
         if federated(desk):
             async for rule in by_cursor(desk, "/federation_rules", what="find federation rules", right=ADMIN):
-                generation = generation_of(str(rule.get("name")), mark)
+                generation = _generation(str(rule.get("name")), mark)
                 if generation is not None and not archived(rule):
                     found.append(replace(_found_rule(rule), generation=generation))
         return tuple(found)
@@ -154,13 +148,15 @@ class AnthropicProvisioner:
             if workspace_id is None:
                 return Reading(Presence.GONE)
             workspace = await call(desk, "GET", f"/workspaces/{workspace_id}", what="read the workspace", right=WORKSPACES_READ)
+            if archived(workspace):
+                return Reading(Presence.GONE, name=workspace.get("name"))
             rule: Mapping[str, Any] = {}
             if footprint.key is not None:
                 rule = await call(desk, "GET", f"/federation_rules/{footprint.key}", what="read the federation rule", right=ADMIN)
         except NotFound:
             return Reading(Presence.GONE)
-        if archived(workspace) or archived(rule):
-            return Reading(Presence.GONE, name=rule.get("name") or workspace.get("name"))
+        if archived(rule):
+            return Reading(Presence.GONE, name=rule.get("name"))
         budget = await limits.budget(desk, workspace_id)
         requests = await limits.requests(desk, workspace_id)
         terms = Terms(budget_nano=budget, requests_per_minute=requests)
@@ -178,17 +174,20 @@ class AnthropicProvisioner:
             return
 
     async def retire(self, desk: Desk, footprint: Footprint) -> None:
-        """Only what KeyGate made: a workspace that carries no mark, in which an adopted key stands, is left alone."""
+        """Only what KeyGate made: a workspace that carries no mark, in which an adopted key stands, is left alone. The workspace goes
+        first: with it everything ends that works there, whatever becomes of the rest."""
         workspace_id, account = footprint.place.get("workspace"), footprint.place.get("service_account")
-        if workspace_id is not None and not await self._ours(desk, workspace_id):
-            return
+        if workspace_id is not None:
+            workspace = await self._workspace(desk, workspace_id)
+            if workspace is None or _OURS.match(str(workspace.get("name"))) is None:
+                return
+            if not archived(workspace):
+                await self._archive(desk, f"/workspaces/{workspace_id}", "archive the workspace", right=WORKSPACES_WRITE)
         if account is not None:
             async for rule in by_cursor(desk, "/federation_rules", what="find federation rules", right=ADMIN):
                 if (rule.get("target") or {}).get("service_account_id") == account and not archived(rule):
                     await self._archive(desk, f"/federation_rules/{rule['id']}", "archive the federation rule")
             await self._archive(desk, f"/service_accounts/{account}", "archive the service account")
-        if workspace_id is not None:
-            await self._archive(desk, f"/workspaces/{workspace_id}", "archive the workspace", right=WORKSPACES_WRITE)
 
     async def set_budget(self, desk: Desk, footprint: Footprint, amount_nano: int | None, period: Period) -> None:
         await limits.set_budget(desk, footprint.place["workspace"], amount_nano, period)
@@ -240,18 +239,20 @@ class AnthropicProvisioner:
         """KeyGate as an issuer of this organization, with the keys that it signs with now."""
         keys = desk.issuer.jwks()["keys"]
         issuers = by_cursor(desk, "/federation_issuers", what="find KeyGate's issuer", right=ADMIN)
-        standing = [each async for each in issuers if each.get("issuer_url") == desk.issuer.url and not archived(each)]
-        for each in standing:
-            jwks = each.get("jwks") or {}
-            if {key.get("kid") for key in jwks.get("keys") or []} >= {key.get("kid") for key in keys}:
+        names = sorted(str(key.get("kid")) for key in keys)
+        async for each in issuers:
+            known = {key.get("kid") for key in (each.get("jwks") or {}).get("keys") or []}
+            if each.get("issuer_url") == desk.issuer.url and known.issuperset(names) and not archived(each):
                 return each
+        of_ours = hashlib.sha256("\n".join((desk.issuer.url, *names)).encode()).hexdigest()[:12]  # another KeyGate has another name
         body: dict[str, Any] = {
-            "name": _ISSUER if not standing else f"{_ISSUER}-{len(standing) + 1}",
+            "name": f"keygate-{of_ours}",
             "issuer_url": desk.issuer.url,
             "jwks": {"type": "inline", "keys": keys},
             "max_jwt_lifetime_seconds": LONGEST_IDENTITY_SECONDS,
         }
-        return await call(desk, "POST", "/federation_issuers", what="register KeyGate as an issuer", right=ADMIN, json=body)
+        what = "register KeyGate as an issuer"
+        return await call(desk, "POST", "/federation_issuers", what=what, right=ADMIN, json=body, fault=_unseen)
 
     async def _container(self, desk: Desk, order: Order) -> dict[str, str]:
         tag = order.mark.tag
@@ -266,7 +267,8 @@ class AnthropicProvisioner:
         account = there.get("service_account")
         if account is None:
             described = {"name": tag, "description": order.title}
-            made = await call(desk, "POST", "/service_accounts", what="create the service account", right=ADMIN, json=described)
+            what = "create the service account"
+            made = await call(desk, "POST", "/service_accounts", what=what, right=ADMIN, json=described, fault=_unseen)
             account = str(made["id"])
         joining = {"service_account_id": account, "workspace_role": _ROLE}
         path = f"/workspaces/{workspace}/service_accounts"
@@ -277,6 +279,26 @@ class AnthropicProvisioner:
         found = await self.find(desk, mark)
         return {name: id_ for each in found if each.footprint.key is None for name, id_ in each.footprint.place.items()}
 
+    async def _rule(self, desk: Desk, order: Order, issuer: str, place: Mapping[str, str]) -> dict[str, Any]:
+        """Names are unique, perhaps those of archived rules too: where a former attempt's rule has the name, the next one says so."""
+        name = order.mark.key_name(order.generation)
+        for attempt in range(1, _MAX_NAMES + 1):
+            own = name if attempt == 1 else f"{name}-again{attempt}"
+            body = {
+                "name": own,
+                "issuer_id": issuer,
+                "match": {"subject_prefix": f"keygate:{own}", "audience": AUDIENCE},
+                "target": {"type": "service_account", "service_account_id": place["service_account"]},
+                "oauth_scope": _SCOPE,
+                "workspace_id": place["workspace"],
+                "token_lifetime_seconds": ACCESS_SECONDS,
+            }
+            what = "create the federation rule"
+            rule = await call(desk, "POST", "/federation_rules", what=what, right=ADMIN, json=body, accept={409})
+            if isinstance(rule.get("id"), str):
+                return rule
+        raise Rejected("create the federation rule: every name that KeyGate would give it is taken", reason="name_taken")
+
     async def _limit(self, desk: Desk, workspace: str, terms: Terms) -> None:
         if terms.requests_per_minute is not None:
             await limits.set_requests(desk, workspace, terms.requests_per_minute)
@@ -286,12 +308,11 @@ class AnthropicProvisioner:
             except MissingRight:
                 return  # not in the vendor's early access: `facts.cannot` says what KeyGate does instead
 
-    async def _ours(self, desk: Desk, workspace: str) -> bool:
+    async def _workspace(self, desk: Desk, workspace: str) -> dict[str, Any] | None:
         try:
-            shown = await call(desk, "GET", f"/workspaces/{workspace}", what="read the workspace", right=WORKSPACES_READ)
+            return await call(desk, "GET", f"/workspaces/{workspace}", what="read the workspace", right=WORKSPACES_READ)
         except NotFound:
-            return False
-        return _OURS.match(str(shown.get("name"))) is not None
+            return None
 
     async def _archive(self, desk: Desk, path: str, what: str, *, right: str = ADMIN) -> None:
         await call(desk, "POST", f"{path}/archive", what=what, right=right, repeatable=True, accept={404})
@@ -316,6 +337,16 @@ class AnthropicProvisioner:
             env["ANTHROPIC_BASE_URL"] = desk.base()
         ends_ns = ends_ns // NANOSECONDS * NANOSECONDS
         return Made(footprint, identity(desk, subject, ends_ns), "ANTHROPIC_IDENTITY_TOKEN", env, ends_ns)
+
+
+def _generation(name: str, mark: Mark) -> int | None:
+    return generation_of(_AGAIN.sub("", name), mark)
+
+
+def _unseen(answer: Answer) -> ProvisionerError | None:
+    """The name is ours and taken, and the list doesn't show by what: made by a former attempt a moment ago, or archived by somebody."""
+    detail = "Anthropic has a thing of this name already, which is not listed yet (or was archived there by somebody)"
+    return Unavailable(detail) if answer.status == 409 else None
 
 
 def _found_key(key: Mapping[str, Any]) -> Found:

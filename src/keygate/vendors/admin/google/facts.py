@@ -82,6 +82,7 @@ FACTS = ProvisionerFacts(
         "parent": "folders/… or organizations/…: each key gets a project of its own there, which budgets and rate limits need",
         "service": f"the API that keys are for: {GEMINI} (default) or {VERTEX}",
         "role": f"the IAM role that each key's service account is given in its project; for {VERTEX} {VERTEX_ROLE} is the default",
+        "billing_service": "the Gemini API's id in the billing catalogue, where it is not found there by its title",
         "billing_account": "the billing account that pays for such projects: 012345-6789AB-CDEF01",
     },
     options={"allowed_ips": "addresses from which the key may be used, separated by commas"},
@@ -109,6 +110,7 @@ FACTS = ProvisionerFacts(
         "public projects' notes, read 2026-11-26; the parameter's exact form is not verified with Google",
         "100 service accounts in a project": "widely quoted, not verified",
         "120 writes and 240 reads a minute (API keys)": "docs.cloud.google.com/api-keys/docs/quotas.md.txt, read 2026-11-20",
-        "quota metrics of the Gemini API, its id in the billing catalogue": "not verified: taken from the lists that Google answers",
+        "names of the Gemini API's quota metric and of its service in the billing catalogue": "not verified; both are looked for in the "
+        "lists that Google answers, and an order that needs one that is not there is refused",
     },
 )

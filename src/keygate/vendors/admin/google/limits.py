@@ -10,7 +10,7 @@ from keygate.vendors.admin.google.calls import billing_account, call, finish
 from keygate.vendors.admin.google.facts import GEMINI
 from keygate.vendors.admin.interface import Desk
 
-CAP_SERVICE = "services/AEFD-7695-64FA"
+CATALOGUE_NAME = "Gemini API"  # in the billing catalogue
 PER_MINUTE = "1/min/{project}"
 _NANO = 1_000_000_000
 
@@ -56,7 +56,7 @@ async def set_cap(desk: Desk, project: str, amount_nano: int | None) -> None:
             "displayName": project,
             "budgetFilter": {
                 "projects": [f"projects/{project}"],
-                "services": [CAP_SERVICE],
+                "services": [await _billed_service(desk)],
                 "creditTypesTreatment": "EXCLUDE_ALL_CREDITS",
                 "calendarPeriod": "MONTH",
             },
@@ -76,6 +76,27 @@ async def set_cap(desk: Desk, project: str, amount_nano: int | None) -> None:
     changed = {"amount": amount, "spendCap": {"inputState": "CONFIGURED"}}
     params = {"updateMask": "amount,spendCap.inputState"}
     await call(desk, "billingbudgets", "PATCH", f"v1/{cap['name']}", what, right=right, json=changed, params=params, repeatable=True)
+
+
+async def _billed_service(desk: Desk) -> str:
+    """The Gemini API's name in the billing catalogue, `services/…`: as the setting says, or found there by its title."""
+    if known := desk.settings.get("billing_service"):
+        return known if known.startswith("services/") else f"services/{known}"
+    token: str | None = None
+    for _ in range(20):
+        params = {"pageSize": 5000, "pageToken": token}
+        page = (
+            await call(desk, "cloudbilling", "GET", "v1/services", "look the Gemini API up in the billing catalogue", params=params) or {}
+        )
+        for service in page.get("services", []):
+            if service.get("displayName") == CATALOGUE_NAME:
+                return str(service["name"])
+        token = page.get("nextPageToken")
+        if not token:
+            break
+    raise Rejected(
+        f"Google's billing catalogue lists no service called {CATALOGUE_NAME}: enter its id there as the setting `billing_service`"
+    )
 
 
 async def _quota_of(desk: Desk, project: str) -> dict[str, Any] | None:

@@ -1,0 +1,99 @@
+"""OpenAI through the running product; OpenAI's own SDK, straight at the sandbox, uses the keys and says what is so there."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import pytest
+from tests.issued_keys.office import CHAT, MODEL, Office
+from tests.sdks.admin_clients import openai_bridge
+from tests.sdks.bridge import Bridge, SdkError
+
+__all__ = ["openai_bridge"]
+
+
+class Looker:
+    """OpenAI's SDK with an admin key of its own, and with keys that KeyGate issued."""
+
+    def __init__(self, office: Office, bridge: Bridge) -> None:
+        self._base, self._bridge = office.sandbox.openai_base_url, bridge
+        self._admin = office.account.create_credential().value
+
+    def asks(self, method: str, *arguments: Any, every: bool = False, **options: Any) -> Any:
+        request = {"base": self._base, "admin": self._admin, "method": f"admin.organization.{method}", "all": every}
+        return self._bridge.call(**request, arguments=arguments, options=options)["answer"]
+
+    def chats(self, key: str) -> int:
+        """200, or the status of the refusal."""
+        try:
+            self._bridge.call(base=self._base, key=key, method="chat.completions.create", options=CHAT)
+        except SdkError as error:
+            return int(error.code)
+        return 200
+
+
+@pytest.fixture
+def looker(office: Office, openai_bridge: Bridge) -> Looker:
+    return Looker(office, openai_bridge)
+
+
+def test_a_key_from_provision_to_revocation_as_the_vendors_sdk_sees_it(office: Office, looker: Looker) -> None:
+    dev = office.developer("sdk")
+    made = office.provision(
+        developer_id=dev, budget_usd="50.00", rate_limit_rpm=600, rate_limit_tpm=90_000, models=[MODEL], scopes=["model.request"],
+        expires_in_days=90,
+    )  # fmt: skip
+    project, key_id = made["at_vendor"]["project"], made["at_vendor"]["key"]
+    assert made["enforcement"].pop("scopes") == "taken"
+    assert set(made["enforcement"].values()) == {"confirmed"}
+    assert looker.chats(made["key"]) == 200
+
+    limit = looker.asks("projects.spend_limit.retrieve", project)
+    assert (limit["threshold_amount"], limit["currency"], limit["interval"]) == (5_000, "USD", "month")
+    permitted = looker.asks("projects.model_permissions.retrieve", project)
+    assert (permitted["mode"], permitted["model_ids"]) == ("allow_list", [MODEL])
+    [rates] = [row for row in looker.asks("projects.rate_limits.list_rate_limits", project, every=True) if row["model"] == MODEL]
+    assert (rates["max_requests_per_1_minute"], rates["max_tokens_per_1_minute"]) == (600, 90_000)
+    key = looker.asks("projects.api_keys.retrieve", key_id, project_id=project)
+    assert key["expires_at"] - key["created_at"] == pytest.approx(90 * 86_400, abs=30)
+
+    # Rotation with overlap: somebody who takes up the new key as soon as it is there never sees a failed call.
+    current, refused, done = [made["key"]], [], threading.Event()
+
+    def work() -> None:
+        while not done.is_set():
+            key = current[0]
+            if not office.works(key) and key == current[0]:
+                refused.append(key)
+
+    caller = threading.Thread(target=work)
+    caller.start()
+    try:
+        turned = office.call("POST", f"/keys/{made['id']}/rotate", {"overlap_seconds": 2, "insist": True})
+        current[0] = turned["key"]
+        office.until(made["id"], lambda key: key["state"] == "active")
+    finally:
+        done.set()
+        caller.join()
+    assert refused == []
+    assert (looker.chats(made["key"]), looker.chats(turned["key"])) == (401, 200)
+    names = [key["id"] for key in looker.asks("projects.api_keys.list", project, every=True, owner_project_access="any")]
+    assert names == [turned["at_vendor"]["key"]]
+
+    assert office.call("POST", f"/keys/{made['id']}/revoke")["state"] == "revoked"
+    assert looker.chats(turned["key"]) == 401
+    assert looker.asks("projects.retrieve", project)["status"] == "archived"
+
+
+def test_revoked_is_not_said_while_the_vendor_still_shows_the_key(office: Office, looker: Looker) -> None:
+    made = office.provision(developer_id=office.developer("slow"))
+    office.fault("keys.delete", status=500, calls=None)
+    office.fault("projects.archive", status=500, calls=None)
+    waiting = office.call("POST", f"/keys/{made['id']}/revoke", {"wait_seconds": 1})
+    assert waiting["state"] in {"revoking", "irrevocable"}
+    assert looker.chats(made["key"]) == 200
+    office.heal()
+    office.call("POST", f"/keys/{made['id']}/revoke")
+    office.until(made["id"], lambda key: key["state"] == "revoked", seconds=60)
+    assert looker.chats(made["key"]) == 401
