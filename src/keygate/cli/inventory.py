@@ -241,6 +241,22 @@ def repair(item_id: str, *, as_json: output.JsonOption = False) -> None:
         _tell(client.request("POST", f"/api/v1/inventory/{item_id}/repair"), as_json=as_json)
 
 
+@commands.command("check")
+def check(
+    key_id: str,
+    *,
+    repair: Annotated[bool, typer.Option("--repair", help="Set terms that differ again.")] = False,
+    as_json: output.JsonOption = False,
+) -> None:
+    """Read one issued key (ik_…) at its vendor now: is it there, was it used, are its limits those that were set?"""
+    with api() as client:
+        row = client.request("POST", f"/api/v1/keys/{key_id}/check", body={"repair": repair})
+    shown = ("id", "state", "enforcement", "last_used_at", "read_at", "error")
+    output.as_json(row) if as_json else output.card({name: row[name] for name in shown})
+    if row["error_code"] is not None:
+        raise typer.Exit(Exit.FAILED)
+
+
 def _tell(row: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
         output.as_json(row)
