@@ -134,7 +134,4 @@ def upgrade() -> None:
     with op.batch_alter_table("key_reminders", schema=None) as batch_op:
         batch_op.create_index(batch_op.f("ix_key_reminders_sent_at_ns"), ["sent_at_ns"], unique=False)
 
-    with op.batch_alter_table("issued_keys", schema=None) as batch_op:
-        batch_op.add_column(sa.Column("adopted", sa.Boolean(), nullable=False, server_default=sa.false()))
-
     # ### end Alembic commands ###

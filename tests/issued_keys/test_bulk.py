@@ -171,6 +171,18 @@ async def test_whoever_stands_in_an_order_that_is_going_on_is_left_out_of_anothe
     assert (plan.wanted, [row.error for row in plan.rows[:3]]) == (2, ["stands in an order that is going on"] * 3)
 
 
+async def test_each_link_tells_its_secret_once(workshop: Workshop) -> None:
+    ordered = await workshop.order(order_of(1))
+    await workshop.turns()
+    [link], _ = await workshop.stock.bulk.links(workshop.owner, ordered.order.id, expires_in_seconds=600, after=0, limit=10)
+    told = await workshop.orders.keys.open_link(link.token, address=None, request_id=None)
+    assert told.secret is not None
+    assert workshop.works(told.secret.open())
+    with pytest.raises(NotFound):
+        await workshop.orders.keys.open_link(link.token, address=None, request_id=None)
+    assert await workshop.stock.bulk.links(workshop.owner, ordered.order.id, expires_in_seconds=600, after=0, limit=10) == ([], None)
+
+
 async def test_an_order_for_a_team_makes_a_key_for_each_active_member(workshop: Workshop, people) -> None:
     team = await people.teams.create(workshop.owner, name="Search")
     for name in ("ann", "bo", "cy"):

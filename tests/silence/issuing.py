@@ -56,9 +56,9 @@ def _take_stock(run: Run) -> None:
     with run.sandbox.state.admin.lock:
         run.sandbox.state.admin.api(Vendor.OPENAI).console(account, "keys", {"name": "by hand", "user": "someone@example.com"})
     by_hand = run.mark("key made by hand", run.sandbox.state.create_key(Vendor.OPENAI, value=f"gsk_{marked()}").value, public=4)
-    entered = {"vendor": "groq", "secret": by_hand, "settings": {"base_url": run.sandbox.openai_base_url}}
+    entered = {"vendor": "groq", "key": by_hand, "settings": {"base_url": run.sandbox.openai_base_url}}
     run.api("POST", "/inventory/by-hand", entered)
-    run.send("POST", "/api/v1/inventory/by-hand", json=entered | {"secret": run.made["another credential"]})
+    run.send("POST", "/api/v1/inventory/by-hand", json=entered | {"key": run.made["another credential"]})
     run.api("POST", "/inventory/scans", {"account": "default"})
     _until(lambda: run.api("GET", "/inventory/scans")["items"][0]["ended_at"] is not None)
     run.made["item_id"] = run.api("GET", "/inventory?kind=key&standing=unknown")["items"][0]["id"]

@@ -73,7 +73,7 @@ BODIES: dict[str, Body] = {
     "begin_inventory_scan": lambda made: {"account": "default"},
     "enter_key_by_hand": lambda made: {
         "vendor": "groq",
-        "secret": made["another credential"],
+        "key": made["another credential"],
         "settings": {"base_url": made["vendor_url"]},
     },
     "adopt_inventory_item": lambda made: {"developer_id": made["developer_id"]},

@@ -175,7 +175,7 @@ def enter(
         fail("no key on standard input", Exit.USAGE)
     with api() as client:
         body = _adoption(client, dev=dev, team=team, app=app, name=name, expires=expires, remind=remind)
-        body |= {"vendor": vendor, "secret": secret, "settings": {} if base_url is None else {"base_url": base_url}}
+        body |= {"vendor": vendor, "key": secret, "settings": {} if base_url is None else {"base_url": base_url}}
         made = client.request("POST", "/api/v1/inventory/by-hand", body=body)
     _tell(made, as_json=as_json)
     if not as_json:

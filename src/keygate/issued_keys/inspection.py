@@ -15,7 +15,7 @@ from keygate.identities import Actor
 from keygate.issued_keys.bench import is_gone, worker_actor
 from keygate.issued_keys.desks import Desks
 from keygate.issued_keys.life import State
-from keygate.issued_keys.model import Enforcement, IssuedKey, compare, enforced
+from keygate.issued_keys.model import Enforcement, IssuedKey, compare
 from keygate.issued_keys.ports import OwnerDirectory
 from keygate.kit.clock import NANOSECONDS, Clock
 from keygate.vault import EnvelopeBroken
@@ -98,12 +98,12 @@ class InspectionService:
         desk = await self._desks.open(account)
         try:
             reading = await provisioner.read(desk, key.footprint)
-            told = compare(enforced(key), reading.terms, provisioner.facts)
+            told = compare(key.terms, reading.terms, provisioner.facts, own_end=key.adopted)
             differing = {term for term, standing in told.items() if standing is Enforcement.DIFFERS}
             if repair and differing and not is_gone(reading):
                 await self._repair(provisioner, desk, key, differing)
                 reading = await provisioner.read(desk, key.footprint)
-                told = compare(enforced(key), reading.terms, provisioner.facts)
+                told = compare(key.terms, reading.terms, provisioner.facts, own_end=key.adopted)
         except ProvisionerError as error:
             raise UpstreamFailed(f"The vendor did not do its part: {error.detail}") from None
         return await self._noted(actor, key, reading, told, repaired=differing if repair else set())

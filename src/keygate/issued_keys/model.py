@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from keygate.issued_keys.life import ENDED, State
@@ -46,6 +46,9 @@ class VendorAccount:
     verified_at_ns: int
     created_at_ns: int
     updated_at_ns: int
+
+
+ADOPTED = "adopted"  # among the options of keys that were made by hand
 
 
 class Enforcement(StrEnum):
@@ -127,12 +130,16 @@ class IssuedKey:
     read_at_ns: int | None = None  # when the vendor was last asked
     request_id: str | None = None  # the caller's own, to ask again without making a second key
     rotation_id: str | None = None  # the same for the last rotation
-    adopted: bool = False  # made by hand and entered here; the container that holds it is not ours
     version: int = 1
 
     @property
     def mark(self) -> Mark:
         return Mark(self.id)
+
+    @property
+    def adopted(self) -> bool:
+        """Made by hand at the vendor and entered here: the container that it stands in is not ours."""
+        return ADOPTED in self.options
 
     @property
     def expires_at_ns(self) -> int | None:
@@ -201,8 +208,9 @@ def asked(terms: Terms) -> frozenset[Term]:
 _EXPIRY_SLACK_NS = 60 * NANOSECONDS  # vendors take an end as seconds from now
 
 
-def compare(wanted: Terms, told: Terms, facts: ProvisionerFacts) -> dict[str, Enforcement]:
-    """What stands behind each term that was asked for, by what the vendor has just shown. An end counts as the same within a minute."""
+def compare(wanted: Terms, told: Terms, facts: ProvisionerFacts, *, own_end: bool = False) -> dict[str, Enforcement]:
+    """What stands behind each term that was asked for, by what the vendor has just shown. An end counts as the same within a minute;
+    with `own_end` it is KeyGate's own, which the vendor was not told."""
     same = {
         Term.BUDGET: wanted.budget_nano == told.budget_nano and wanted.budget_period is told.budget_period,
         Term.MODELS: told.models is not None and set(wanted.models or ()) == set(told.models),
@@ -213,15 +221,10 @@ def compare(wanted: Terms, told: Terms, facts: ProvisionerFacts) -> dict[str, En
     }
     standing = {}
     for term in sorted(asked(wanted)):
-        if term in facts.confirms:
+        if own_end and term is Term.EXPIRY and not same[term]:
+            standing[str(term)] = Enforcement.NOT_ENFORCED
+        elif term in facts.confirms:
             standing[str(term)] = Enforcement.CONFIRMED if same[term] else Enforcement.DIFFERS
         else:
             standing[str(term)] = Enforcement.TAKEN if term in facts.takes else Enforcement.NOT_ENFORCED
     return standing
-
-
-def enforced(key: IssuedKey) -> Terms:
-    """The terms that the vendor is to show: KeyGate's own end of an adopted key is none of them."""
-    if not key.adopted or key.enforcement.get(str(Term.EXPIRY)) is Enforcement.CONFIRMED:
-        return key.terms
-    return replace(key.terms, expires_at_ns=None)

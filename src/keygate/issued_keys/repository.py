@@ -114,9 +114,10 @@ class IssuedKeyRepository:
     async def add_link(self, connection: AsyncConnection, link: KeyLink) -> None:
         await connection.execute(sa.insert(links).values({name: getattr(link, name) for name in KeyLink.__dataclass_fields__}))
 
-    async def link(self, connection: AsyncConnection, digest: bytes) -> KeyLink | None:
+    async def link(self, connection: AsyncConnection, digest: bytes, *, lock: bool = False) -> KeyLink | None:
         # Across organisations: whoever opens a link shows nothing but the link.
-        row = (await connection.execute(sa.select(*_LINK).where(links.c.digest == digest).with_for_update())).first()
+        query = sa.select(*_LINK).where(links.c.digest == digest)
+        row = (await connection.execute(query.with_for_update() if lock else query)).first()
         return None if row is None else KeyLink(*row)
 
     async def burn_link(self, connection: AsyncConnection, organization_id: str, link_id: str, *, at_ns: int) -> None:

@@ -78,7 +78,7 @@ class Owners:
             for each in key.evidence:
                 if each.get("key"):
                     self._by_key[each["key"]] = key
-            for item in key.footprint.place.items() if key.footprint is not None else ():
+            for item in key.footprint.place.items() if key.footprint is not None and not key.adopted else ():
                 known = self._by_place.get(item, key)
                 self._by_place[item] = key if known is key else None  # shared by several: tells nothing
 

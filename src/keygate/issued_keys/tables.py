@@ -68,7 +68,6 @@ issued_keys = sa.Table(
     sa.Column("read_at_ns", sa.BigInteger),
     sa.Column("request_id", sa.String(100)),
     sa.Column("rotation_id", sa.String(100)),
-    sa.Column("adopted", sa.Boolean, nullable=False),
     sa.Column("created_at_ns", sa.BigInteger, nullable=False),
     sa.Column("created_by", sa.String(200), nullable=False),
     sa.Column("version", sa.BigInteger, nullable=False),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hmac
 import secrets
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,13 +19,15 @@ from keygate.issued_keys.inventory.hands import Hands
 from keygate.issued_keys.inventory.model import MAX_REMINDERS, REMIND_DAYS, Finding, Item, Kind, Standing, identity_of
 from keygate.issued_keys.life import ENDED, State
 from keygate.issued_keys.making import next_due
-from keygate.issued_keys.model import Enforcement, IssuedKey, VendorAccount, asked
+from keygate.issued_keys.model import ADOPTED, IssuedKey, VendorAccount, compare
 from keygate.issued_keys.ports import OwnerDirectory
 from keygate.issued_keys.records import key_record
 from keygate.kit.ids import new_id
 from keygate.kit.secret import Secret
 from keygate.policies import Place, change
-from keygate.vendors.admin import ADOPTIONS, AdminDesk, Footprint, Presence, Provisioner, ProvisionerError, Reading, Renames, Term
+from keygate.vendors.admin import ADOPTIONS, AdminDesk, Footprint, Presence, Provisioner, ProvisionerError, Reading, Renames, Terms
+
+_SHOWN = 4  # letters of a secret that vendors show at the end of their hint
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection
@@ -39,6 +42,7 @@ class Adoption:
     expires_at_ns: int | None = None
     remind_days: Sequence[int] = REMIND_DAYS
     rename: bool = True
+    secret: Secret | None = None  # compared with what the vendor shows of it, kept as a digest only: so that a leak report finds the key
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +79,13 @@ class AdoptionService(Hands):
         item = await self.get(actor, item_id)
         _require_adoptable(item)
         provisioner, desk = await self.open(item)
+        if not provisioner.facts.adopts:
+            raise Conflict(f"Keys of {provisioner.facts.title} can't be adopted: ending one there may end others too")
+        secret, digest = adoption.secret, None
+        if secret is not None:
+            if item.hint and not hmac.compare_digest(secret.open()[-_SHOWN:].encode(), item.hint[-_SHOWN:].encode()):
+                raise InvalidInput("key: its end is not what the vendor shows of this key", field="key")
+            digest = digest_secret(secret, self._digest_key)
         reading = await self.told(provisioner.read(desk, item.footprint), "read the key")
         if reading.presence not in {Presence.LIVE, Presence.DISABLED}:
             raise Conflict(f"The vendor shows the key as {reading.presence} by now")
@@ -82,7 +93,7 @@ class AdoptionService(Hands):
             item = await self.mine(work.connection, actor, item_id, lock=True)
             _require_adoptable(item)
             name = await self._named(work.connection, actor, adoption, item.name)
-            key = _adopted_key(actor, item, adoption, reading, provisioner, name=name, now=now)
+            key = _adopted_key(actor, item, adoption, reading, provisioner, name=name, now=now, digest=digest)
             await self._keep(work, actor, key, adoption, target=item_id)
             seen = replace(item, terms=reading.terms, presence=reading.presence, read_at_ns=now)
             await eyes.repository.save(work.connection, seen)
@@ -116,8 +127,7 @@ class AdoptionService(Hands):
         async with change(eyes.database, self.audit, actor, "inventory.adopt", item.id) as work:
             name = await self._named(work.connection, actor, adoption, f"{provisioner.facts.title} {account.hint}")
             named = replace(item, name=name)
-            key = _adopted_key(actor, named, adoption, reading, provisioner, name=name, now=now)
-            key = replace(key, secret_digest=digest)
+            key = _adopted_key(actor, named, adoption, reading, provisioner, name=name, now=now, digest=digest)
             await self._keep(work, actor, key, adoption, target=item.id)
             await eyes.repository.add(work.connection, named)
             await eyes.assess(work.connection, actor.organization_id, account.id, vendor)
@@ -203,14 +213,14 @@ def _require_adoptable(item: Item) -> None:
 
 
 def _adopted_key(
-    actor: Actor, item: Item, adoption: Adoption, reading: Reading, provisioner: Provisioner, *, name: str, now: int
+    actor: Actor, item: Item, adoption: Adoption, reading: Reading, provisioner: Provisioner, *, name: str, now: int, digest: str | None
 ) -> IssuedKey:
     facts = provisioner.facts
     ends = [moment for moment in (adoption.expires_at_ns, reading.terms.expires_at_ns) if moment is not None]
-    terms = replace(reading.terms, expires_at_ns=min(ends, default=None))
-    enforcement = {str(term): Enforcement.CONFIRMED for term in asked(reading.terms) if term in facts.confirms}
-    if terms.expires_at_ns is not None and terms.expires_at_ns != reading.terms.expires_at_ns:
-        enforcement[str(Term.EXPIRY)] = Enforcement.NOT_ENFORCED  # KeyGate's own sweep revokes it then
+    own = replace(reading.terms, expires_at_ns=min(ends, default=None))
+    # What the container allows holds for everybody in it: it is no term of this key.
+    terms = Terms(expires_at_ns=own.expires_at_ns) if facts.container else own
+    place = {name: value for name, value in item.footprint.place.items() if name == facts.container}
     key = IssuedKey(
         id=new_id("ik"),
         organization_id=item.organization_id,
@@ -221,16 +231,18 @@ def _adopted_key(
         state=State.ACTIVE,
         generation=1,
         terms=terms,
-        options={},
+        options={ADOPTED: "yes"},
         created_at_ns=now,
         created_by=actor.id,
-        enforcement=enforcement,
-        footprint=item.footprint,
+        enforcement=compare(terms, reading.terms, facts, own_end=True),
+        footprint=Footprint(place, item.footprint.key),
         hint=None if item.hint is None else f"…{item.hint[-4:]}",
         activated_at_ns=now,
         last_used_at_ns=reading.last_used_at_ns,
         read_at_ns=now,
-        adopted=True,
+        secret_generation=1,
+        delivered_at_ns=now,
+        secret_digest=digest,
     )
     return replace(key, due_at_ns=next_due(key))
 

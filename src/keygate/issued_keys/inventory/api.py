@@ -86,7 +86,7 @@ async def begin_inventory_scan(actor: _Actor, inventory: _Inventory, body: ScanI
 async def enter_key_by_hand(body: EnterIn, actor: _Actor, adoptions: _Adoptions, clock: _Clock) -> AdoptedOut:
     """A key of a vendor that has no API for keys: tried there, sealed, and watched from now on; the answer holds the checklist of its
     rotation. Revoking it tells a person to delete it, and is done once the vendor refuses it."""
-    secret = Secret(body.secret.get_secret_value().strip())
+    secret = Secret(body.key.get_secret_value().strip())
     adoption = body.adoption(clock.now_ns())
     return AdoptedOut.told(await adoptions.enter(actor, vendor=body.vendor, secret=secret, settings=body.settings, adoption=adoption))
 

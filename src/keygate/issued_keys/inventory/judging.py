@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 
 from keygate.issued_keys.inventory.model import STALE_NS, Difference, Finding, Item, Kind, Standing
 from keygate.issued_keys.life import ENDED, LIVE
-from keygate.issued_keys.model import Enforcement, IssuedKey, compare, enforced
+from keygate.issued_keys.model import Enforcement, IssuedKey, compare
 from keygate.kit.clock import rfc3339
 from keygate.kit.ids import base62
 from keygate.kit.money import format_usd
@@ -127,7 +127,7 @@ def differences(key: IssuedKey, item: Item, facts: ProvisionerFacts) -> tuple[Di
     """Terms that the vendor shows otherwise than agreed. What the vendor never confirms can't drift."""
     if item.terms is None or not item.alive:
         return ()
-    told = compare(enforced(key), item.terms, facts)
+    told = compare(key.terms, item.terms, facts, own_end=key.adopted)
     return tuple(
         Difference(term, shown(key.terms, Term(term)), shown(item.terms, Term(term)))
         for term, standing in told.items()

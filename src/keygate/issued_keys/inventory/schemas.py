@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated, Self
 
 from pydantic import AfterValidator, Field, SecretStr, StringConstraints, model_validator
@@ -14,6 +15,7 @@ from keygate.issued_keys.schemas import MAX_DAYS, Moment, Named, VendorName, end
 from keygate.kit.clock import rfc3339
 from keygate.kit.money import format_usd
 from keygate.kit.routes import Id, Instant, Name, Schema
+from keygate.kit.secret import Secret
 from keygate.policies import Place, Scope
 from keygate.vendors.admin import Presence
 
@@ -169,7 +171,7 @@ class SummaryList(Schema):
     next_cursor: str | None = None
 
 
-class AdoptIn(Schema):
+class OwnedIn(Schema):
     """Whose the key is from now on, and when it ends."""
 
     developer_id: Id | None = None
@@ -181,7 +183,6 @@ class AdoptIn(Schema):
     remind_days: Annotated[list[Annotated[int, Field(ge=0, le=365)]], Field(max_length=MAX_REMINDERS)] = Field(
         default=list(REMIND_DAYS), description="Events so many days before the end"
     )
-    rename: bool = Field(True, description="Give it a name at the vendor that tells that it is watched, where that renames nothing else")
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -198,15 +199,27 @@ class AdoptIn(Schema):
             name=self.name,
             expires_at_ns=end_ns(now_ns, self.expires_in_days, self.expires_at),
             remind_days=self.remind_days,
-            rename=self.rename,
         )
 
 
-class EnterIn(AdoptIn):
+class AdoptIn(OwnedIn):
+    """A key that somebody made by hand, as the inventory shows it."""
+
+    rename: bool = Field(True, description="Give it a name at the vendor that tells that it is watched, where that renames nothing else")
+    key: Annotated[SecretStr, Field(min_length=8, max_length=4_096)] | None = Field(
+        None, description="The key itself, so that a leak report finds it; compared with what the vendor shows, and kept as a digest only"
+    )
+
+    def adoption(self, now_ns: int) -> Adoption:
+        secret = None if self.key is None else Secret(self.key.get_secret_value())
+        return replace(super().adoption(now_ns), rename=self.rename, secret=secret)
+
+
+class EnterIn(OwnedIn):
     """A key of a vendor that has no API for keys."""
 
     vendor: VendorName
-    secret: Annotated[SecretStr, Field(min_length=1, max_length=MAX_ADMIN_KEY)] = Field(
+    key: Annotated[SecretStr, Field(min_length=1, max_length=MAX_ADMIN_KEY)] = Field(
         description="The key itself: sealed, never shown again; with it KeyGate asks the vendor whether it still lives"
     )
     settings: Named = Field(default_factory=dict, description="`base_url`, and what `GET /vendors` lists for this vendor")

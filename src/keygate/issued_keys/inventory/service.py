@@ -31,7 +31,7 @@ from keygate.issued_keys.inventory.model import (
 from keygate.issued_keys.inventory.scanning import Scanner
 from keygate.issued_keys.life import ENDED, LIVE, State
 from keygate.issued_keys.making import next_due
-from keygate.issued_keys.model import Enforcement, IssuedKey, asked, enforced
+from keygate.issued_keys.model import Enforcement, IssuedKey, asked
 from keygate.issued_keys.operations import Operations
 from keygate.issued_keys.records import footprint_to_json, key_record
 from keygate.issued_keys.service import IssuedKeyService
@@ -252,7 +252,7 @@ def _require_powers(provisioner: Provisioner, item: Item) -> None:
 
 
 async def _set(provisioner: Provisioner, desk: AdminDesk, key: IssuedKey, footprint: Footprint, term: Term) -> None:
-    terms = enforced(key)
+    terms = key.terms
     if term is Term.BUDGET and isinstance(provisioner, SetsBudget):
         await provisioner.set_budget(desk, footprint, terms.budget_nano, terms.budget_period)
     elif term is Term.MODELS and isinstance(provisioner, SetsModels):
