@@ -84,6 +84,7 @@ def test_leaver_loses_a_key_that_was_made_by_hand_and_its_workspace_stays(bureau
     developer = bureau.developer()
     adopted = bureau.adopt(made["id"], developer_id=developer, name="priya's", key=made["value"], expires_in_days=30)
     assert (adopted["state"], adopted["name"], adopted["enforcement"]) == ("active", "priya's", {"expiry": "not_enforced"})
+    assert adopted["hint"] == f"…{made['value'][-4:]}"
     items = scanned(bureau.call, bureau.account_id)
     assert (items[made["id"]]["standing"], items[neighbour["id"]]["standing"]) == ("adopted", "unknown")
 

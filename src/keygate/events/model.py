@@ -18,6 +18,7 @@ class EventType(StrEnum):
     KEY_ENDS_SOON = "issued_key.ends_soon"  # a reminder: only a person can renew it
     BULK_DONE = "bulk_order.done"
     BULK_HALTED = "bulk_order.halted"  # it goes on once somebody has mended what its note says
+    ISSUED_KEY_BUDGET_REACHED = "issued_key.budget_reached"
     ISSUED_KEY_DRIFTED = "issued_key.drifted"  # at the vendor it is not what it was made as
     ISSUED_KEY_IRREVOCABLE = "issued_key.irrevocable"  # the vendor does not end it: somebody must look
 

@@ -42,6 +42,7 @@ from keygate.issued_keys.schemas import (
 )
 from keygate.issued_keys.service import IssuedKeyService, Told
 from keygate.issued_keys.spend import Freshness, VendorSpend
+from keygate.issued_keys.watch import BudgetWatch
 from keygate.kit.clock import NANOSECONDS, Clock, rfc3339, to_ns
 from keygate.kit.money import format_usd
 from keygate.kit.routes import PUBLIC, Instant, Page, PageQuery, Routes, current_actor, service
@@ -58,6 +59,7 @@ _Keys = Annotated[IssuedKeyService, service(IssuedKeyService)]
 _Accounts = Annotated[VendorAccountService, service(VendorAccountService)]
 _Minting = Annotated[MintingService, service(MintingService)]
 _Inspection = Annotated[InspectionService, service(InspectionService)]
+_Watch = Annotated[BudgetWatch, service(BudgetWatch)]
 _Spend = Annotated[VendorSpend, service(VendorSpend)]
 _Clock = Annotated[Clock, service(Clock)]
 _Id = Annotated[str, Path(max_length=100)]
@@ -257,6 +259,12 @@ async def check_issued_key(
 ) -> IssuedOut:
     """Reads the key at the vendor: is it there, was it used, are its terms still those that were set? `repair` sets them again."""
     return IssuedOut.of(await inspection.check(actor, issued_key_id, repair=body is not None and body.repair), clock.now_ns())
+
+
+@routes.post("/{issued_key_id}/resume", permission="issued_keys.write", responses=_ABSENT | _STATE | _VENDOR)
+async def resume_issued_key(issued_key_id: _Id, actor: _Actor, watch: _Watch, clock: _Clock) -> IssuedOut:
+    """Switches a key on again that was switched off for its budget."""
+    return IssuedOut.of(await watch.resume(actor, issued_key_id), clock.now_ns())
 
 
 @routes.post("/{issued_key_id}/link", permission="issued_keys.write", status_code=201, responses=_ABSENT | _STATE)

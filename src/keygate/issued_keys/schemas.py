@@ -145,7 +145,8 @@ class Provision(Schema):
     expires_at: Instant | None = None
     options: Named = Field(default_factory=dict, description="What only this vendor knows, as `GET /vendors` lists it")
     allow_unenforced: bool = Field(
-        False, description="Make the key also where the vendor can't enforce a term; it is then shown as not enforced"
+        False,
+        description="Make the key also where the vendor can't enforce a term; it is then shown as not enforced, and a budget watched",
     )
     request_id: _RequestId | None = Field(
         None, description="Yours; the same order under the same id is made once, and its answer can be had again for ten minutes"
@@ -291,6 +292,10 @@ class IssuedOut(Schema):
     end_asked_at: Moment
     ended_at: Moment = Field(description="When the vendor confirmed")
     evidence: list[dict[str, str]]
+    spent_usd: str | None = Field(
+        description="In the running period of its budget, as the vendor has told so far: late by the vendor's own delay"
+    )
+    suspended_at: Moment = Field(description="Switched off at the vendor, because its budget is spent")
     last_used_at: Moment
     read_at: Moment = Field(description="When the vendor was last asked")
     activated_at: Moment
@@ -346,6 +351,8 @@ class IssuedOut(Schema):
             "end_asked_at": rfc3339(key.end_asked_at_ns),
             "ended_at": rfc3339(key.ended_at_ns),
             "evidence": [dict(each) for each in key.evidence],
+            "spent_usd": None if key.spend_nano is None else format_usd(key.spend_nano),
+            "suspended_at": rfc3339(key.suspended_at_ns),
             "last_used_at": rfc3339(key.last_used_at_ns),
             "read_at": rfc3339(key.read_at_ns),
             "activated_at": rfc3339(key.activated_at_ns),

@@ -20,6 +20,7 @@ from keygate.issued_keys.jobs import jobs
 from keygate.issued_keys.repository import IssuedKeyRepository
 from keygate.issued_keys.spend import VendorSpend
 from keygate.issued_keys.spend_repository import SpendRepository
+from keygate.issued_keys.watch import BudgetWatch
 from keygate.kit.database import UnitOfWork
 from keygate.kit.outbound import Outbound
 from keygate.processes.foundation import Foundation, raw_secret
@@ -37,6 +38,7 @@ class Issuing:
     accounts: VendorAccountService
     minting: MintingService
     spend: VendorSpend
+    watch: BudgetWatch
     inspection: InspectionService
     operations: Operations
     outbound: Outbound
@@ -60,6 +62,7 @@ class Issuing:
             VendorAccountService: self.accounts,
             MintingService: self.minting,
             VendorSpend: self.spend,
+            BudgetWatch: self.watch,
             InspectionService: self.inspection,
         }
 
@@ -125,7 +128,19 @@ async def issuing(
         audit=base.audit,
         provisioners=provisioners,
     )
+    watch = BudgetWatch(
+        database=base.database,
+        keys=rows,
+        spend=SpendRepository(),
+        accounts=account_rows,
+        desks=desks,
+        audit=base.audit,
+        outbox=outbox,
+        provisioners=provisioners,
+        clock=base.clock,
+    )
     spend = VendorSpend(
+        watch=watch,
         database=base.database,
         repository=SpendRepository(),
         accounts=account_rows,
@@ -145,7 +160,7 @@ async def issuing(
         provisioners=provisioners,
         clock=base.clock,
     )
-    return Issuing(keys, accounts, minting, spend, inspection, operations, outbound, rows, account_rows, desks, provisioners)
+    return Issuing(keys, accounts, minting, spend, watch, inspection, operations, outbound, rows, account_rows, desks, provisioners)
 
 
 class Holders:

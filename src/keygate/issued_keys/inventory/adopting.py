@@ -83,7 +83,7 @@ class AdoptionService(Hands):
             raise Conflict(f"Keys of {provisioner.facts.title} can't be adopted: ending one there may end others too")
         secret, digest = adoption.secret, None
         if secret is not None:
-            if item.hint and not hmac.compare_digest(secret.open()[-_SHOWN:].encode(), item.hint[-_SHOWN:].encode()):
+            if not _fits(secret, item.hint):
                 raise InvalidInput("key: its end is not what the vendor shows of this key", field="key")
             digest = digest_secret(secret, self._digest_key)
         reading = await self.told(provisioner.read(desk, item.footprint), "read the key")
@@ -171,6 +171,12 @@ class AdoptionService(Hands):
         if not holder.active:
             raise InvalidInput(f"{field}: this {owner.scope} is no longer active", field=field)
         return holder.name
+
+
+def _fits(secret: Secret, hint: str | None) -> bool:
+    """Whether the end of the secret is what the vendor shows of it; where it shows nothing, any."""
+    text = secret.open()
+    return text.isascii() and (not hint or not hint.isascii() or hmac.compare_digest(text[-_SHOWN:], hint[-_SHOWN:]))
 
 
 def _check(adoption: Adoption, now_ns: int) -> None:
