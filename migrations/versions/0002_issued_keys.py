@@ -65,10 +65,6 @@ def upgrade() -> None:
         sa.Column("read_at_ns", sa.BigInteger(), nullable=True),
         sa.Column("request_id", sa.String(length=100), nullable=True),
         sa.Column("rotation_id", sa.String(length=100), nullable=True),
-        sa.Column("spend_nano", sa.BigInteger(), nullable=True),
-        sa.Column("spend_from_ns", sa.BigInteger(), nullable=True),
-        sa.Column("spend_told", sa.Integer(), nullable=False),
-        sa.Column("suspended_at_ns", sa.BigInteger(), nullable=True),
         sa.Column("created_at_ns", sa.BigInteger(), nullable=False),
         sa.Column("created_by", sa.String(length=200), nullable=False),
         sa.Column("version", sa.BigInteger(), nullable=False),
@@ -117,16 +113,6 @@ def upgrade() -> None:
         batch_op.create_index(batch_op.f("ix_receipts_organization_id_id"), ["organization_id", "id"], unique=False)
 
     op.create_table(
-        "spend_imports",
-        sa.Column("account_id", sa.String(length=40), nullable=False),
-        sa.Column("organization_id", sa.String(length=40), nullable=False),
-        sa.Column("until_ns", sa.BigInteger(), nullable=True),
-        sa.Column("read_at_ns", sa.BigInteger(), nullable=True),
-        sa.Column("tried_at_ns", sa.BigInteger(), nullable=False),
-        sa.Column("error", sa.Text(), nullable=True),
-        sa.PrimaryKeyConstraint("account_id", name=op.f("pk_spend_imports")),
-    )
-    op.create_table(
         "vendor_accounts",
         sa.Column("id", sa.String(length=40), nullable=False),
         sa.Column("organization_id", sa.String(length=40), nullable=False),
@@ -145,24 +131,4 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_vendor_accounts")),
         sa.UniqueConstraint("organization_id", "vendor", "name", name=op.f("uq_vendor_accounts_organization_id_vendor_name")),
     )
-    op.create_table(
-        "vendor_spend",
-        sa.Column("account_id", sa.String(length=40), nullable=False),
-        sa.Column("start_ns", sa.BigInteger(), autoincrement=False, nullable=False),
-        sa.Column("digest", sa.LargeBinary(length=32), nullable=False),
-        sa.Column("organization_id", sa.String(length=40), nullable=False),
-        sa.Column("vendor", sa.String(length=40), nullable=False),
-        sa.Column("key_id", sa.String(length=40), nullable=True),
-        sa.Column("owner_id", sa.String(length=40), nullable=True),
-        sa.Column("place", sa.JSON(), nullable=False),
-        sa.Column("vendor_key", sa.String(length=300), nullable=True),
-        sa.Column("item", sa.String(length=300), nullable=False),
-        sa.Column("end_ns", sa.BigInteger(), nullable=False),
-        sa.Column("amount_nano", sa.BigInteger(), nullable=False),
-        sa.Column("requests", sa.BigInteger(), nullable=True),
-        sa.PrimaryKeyConstraint("account_id", "start_ns", "digest", name=op.f("pk_vendor_spend")),
-    )
-    with op.batch_alter_table("vendor_spend", schema=None) as batch_op:
-        batch_op.create_index(batch_op.f("ix_vendor_spend_organization_id_start_ns"), ["organization_id", "start_ns"], unique=False)
-
     # ### end Alembic commands ###

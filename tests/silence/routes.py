@@ -58,6 +58,8 @@ BODIES: dict[str, Body] = {
         "wait_seconds": 0,
     },
     "check_issued_key": lambda made: {"repair": True},
+    "import_vendor_spend": lambda made: {},
+    "set_budget_watch": lambda made: {"at_end": "warn"},
     "rotate_issued_key": lambda made: {"overlap_seconds": 0, "deliver": "later"},
     "revoke_issued_key": lambda made: {"reason": "silent"},
     "extend_issued_key": lambda made: {"expires_in_days": 30},

@@ -11,6 +11,7 @@ import keygate.issued_keys.inventory.api
 import keygate.ledger.api
 import keygate.policies.api
 import keygate.vault.api
+import keygate.vendor_spend.api
 import keygate.vendors.api
 import keygate.virtual_keys.api
 from keygate.kit.routes import Routes
@@ -25,6 +26,7 @@ ALL: tuple[Routes, ...] = (
     keygate.issued_keys.bulk.api.routes,
     keygate.issued_keys.inventory.api.routes,
     *keygate.ledger.api.ALL,
+    *keygate.vendor_spend.api.ALL,
     keygate.vault.api.routes,
     keygate.vendors.api.routes,
     keygate.audit.api.routes,

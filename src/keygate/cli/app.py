@@ -8,7 +8,22 @@ from __future__ import annotations
 import typer
 
 import keygate
-from keygate.cli import bulk, credentials, inventory, issuing, keys, login, operator, people, receipts, reports, rules, shell, vendors
+from keygate.cli import (
+    bills,
+    bulk,
+    credentials,
+    inventory,
+    issuing,
+    keys,
+    login,
+    operator,
+    people,
+    receipts,
+    reports,
+    rules,
+    shell,
+    vendors,
+)
 
 app = typer.Typer(
     name="keygate",
@@ -24,6 +39,8 @@ app.command()(login.logout)
 app.command()(login.status)
 app.command()(shell.env)
 app.command()(reports.usage)
+app.command()(bills.reconciliation)
+app.command()(bills.watch)
 app.command()(issuing.provision)
 app.command()(issuing.rotate)
 app.command()(issuing.revoke)

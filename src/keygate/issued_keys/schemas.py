@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, Field, SecretStr, StringConstraints, model_validator
@@ -145,8 +144,7 @@ class Provision(Schema):
     expires_at: Instant | None = None
     options: Named = Field(default_factory=dict, description="What only this vendor knows, as `GET /vendors` lists it")
     allow_unenforced: bool = Field(
-        False,
-        description="Make the key also where the vendor can't enforce a term; it is then shown as not enforced, and a budget watched",
+        False, description="Make the key also where the vendor can't enforce a term; it is then shown as not enforced"
     )
     request_id: _RequestId | None = Field(
         None, description="Yours; the same order under the same id is made once, and its answer can be had again for ten minutes"
@@ -292,10 +290,6 @@ class IssuedOut(Schema):
     end_asked_at: Moment
     ended_at: Moment = Field(description="When the vendor confirmed")
     evidence: list[dict[str, str]]
-    spent_usd: str | None = Field(
-        description="In the running period of its budget, as the vendor has told so far: late by the vendor's own delay"
-    )
-    suspended_at: Moment = Field(description="Switched off at the vendor, because its budget is spent")
     last_used_at: Moment
     read_at: Moment = Field(description="When the vendor was last asked")
     activated_at: Moment
@@ -351,8 +345,6 @@ class IssuedOut(Schema):
             "end_asked_at": rfc3339(key.end_asked_at_ns),
             "ended_at": rfc3339(key.ended_at_ns),
             "evidence": [dict(each) for each in key.evidence],
-            "spent_usd": None if key.spend_nano is None else format_usd(key.spend_nano),
-            "suspended_at": rfc3339(key.suspended_at_ns),
             "last_used_at": rfc3339(key.last_used_at_ns),
             "read_at": rfc3339(key.read_at_ns),
             "activated_at": rfc3339(key.activated_at_ns),
@@ -394,42 +386,6 @@ class StepOut(Schema):
 
 class IssuedDetail(IssuedOut):
     steps: list[StepOut] = Field(description="Every call that changed something at the vendor for this key")
-
-
-class SpendGroup(StrEnum):
-    KEY = "key"
-    OWNER = "owner"
-    VENDOR = "vendor"
-    ACCOUNT = "account"
-    DAY = "day"
-    ITEM = "item"
-
-
-class SpendLineOut(Schema):
-    group: str | None = Field(description="null: what no key of ours made: traffic that bypasses KeyGate")
-    amount_usd: str
-    requests: int | None
-
-
-class FreshnessOut(Schema):
-    """How current the numbers of an account are."""
-
-    account_id: str
-    vendor: str
-    reports_costs: bool
-    read_at: Moment
-    delay_seconds: int | None = Field(description="How late the vendor's numbers come; null: it does not say")
-    restated_days: int | None = Field(description="How far back they may still change")
-    error: str | None
-
-
-class VendorSpendOut(Schema):
-    """What vendors bill, by their own cost APIs: late by nature, restated, and never called a hard limit."""
-
-    items: list[SpendLineOut]
-    total_usd: str
-    unattributed_usd: str
-    accounts: list[FreshnessOut]
 
 
 class Check(Schema):

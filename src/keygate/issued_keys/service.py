@@ -312,7 +312,7 @@ class IssuedKeyService:
         if known is None:
             raise _no_link()
         async with self._database.unit(known.organization_id) as work:
-            link = await self._repository.link(work.connection, links.digest(token), lock=True)
+            link = await self._repository.link(work.connection, links.digest(token))
             if link is None or link.opened_at_ns is not None or now >= link.expires_at_ns:
                 raise _no_link()
             key = await self._repository.get(work.connection, link.organization_id, link.key_id, lock=True)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from keygate.events import EventOutbox
 from keygate.identities import Actor
 from keygate.identities.directory import OwnerDirectory
-from keygate.issued_keys import IssuedKeyService, MintingService, Operations, VendorAccountService
+from keygate.issued_keys import IssuedKeyAccess, IssuedKeyService, MintingService, Operations, VendorAccountService
 from keygate.issued_keys.account_repository import VendorAccountRepository
 from keygate.issued_keys.bench import AtStep, Tools, nothing
 from keygate.issued_keys.desks import Desks
@@ -18,9 +18,6 @@ from keygate.issued_keys.inspection_repository import InspectionRepository
 from keygate.issued_keys.issuer import TokenIssuer
 from keygate.issued_keys.jobs import jobs
 from keygate.issued_keys.repository import IssuedKeyRepository
-from keygate.issued_keys.spend import VendorSpend
-from keygate.issued_keys.spend_repository import SpendRepository
-from keygate.issued_keys.watch import BudgetWatch
 from keygate.kit.database import UnitOfWork
 from keygate.kit.outbound import Outbound
 from keygate.processes.foundation import Foundation, raw_secret
@@ -37,10 +34,9 @@ class Issuing:
     keys: IssuedKeyService
     accounts: VendorAccountService
     minting: MintingService
-    spend: VendorSpend
-    watch: BudgetWatch
     inspection: InspectionService
     operations: Operations
+    access: IssuedKeyAccess
     outbound: Outbound
     rows: IssuedKeyRepository
     account_rows: VendorAccountRepository
@@ -48,7 +44,7 @@ class Issuing:
     provisioners: Mapping[str, Provisioner]
 
     def schedule(self, worker: Worker) -> None:
-        for job in jobs(self.operations, self.spend, self.inspection):
+        for job in jobs(self.operations, self.inspection):
             worker.every(job.every_seconds, job.name, job.tick, first=min(job.every_seconds, 0.5 if job.every_seconds < 60 else 30.0))
 
     async def close(self) -> None:
@@ -61,8 +57,6 @@ class Issuing:
             IssuedKeyService: self.keys,
             VendorAccountService: self.accounts,
             MintingService: self.minting,
-            VendorSpend: self.spend,
-            BudgetWatch: self.watch,
             InspectionService: self.inspection,
         }
 
@@ -119,6 +113,7 @@ async def issuing(
         provisioners=provisioners,
         clock=base.clock,
     )
+    access = IssuedKeyAccess(accounts=account_rows, keys=rows, desks=desks, provisioners=provisioners)
     minting = MintingService(
         database=base.database,
         account_rows=account_rows,
@@ -127,26 +122,6 @@ async def issuing(
         issuer=issuer,
         audit=base.audit,
         provisioners=provisioners,
-    )
-    watch = BudgetWatch(
-        database=base.database,
-        keys=rows,
-        spend=SpendRepository(),
-        accounts=account_rows,
-        desks=desks,
-        audit=base.audit,
-        outbox=outbox,
-        provisioners=provisioners,
-        clock=base.clock,
-    )
-    spend = VendorSpend(
-        watch=watch,
-        database=base.database,
-        repository=SpendRepository(),
-        accounts=account_rows,
-        desks=desks,
-        provisioners=provisioners,
-        clock=base.clock,
     )
     inspection = InspectionService(
         database=base.database,
@@ -160,7 +135,7 @@ async def issuing(
         provisioners=provisioners,
         clock=base.clock,
     )
-    return Issuing(keys, accounts, minting, spend, watch, inspection, operations, outbound, rows, account_rows, desks, provisioners)
+    return Issuing(keys, accounts, minting, inspection, operations, access, outbound, rows, account_rows, desks, provisioners)
 
 
 class Holders:

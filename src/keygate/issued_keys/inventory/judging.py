@@ -119,8 +119,7 @@ def _of_a_living_key(key: IssuedKey, item: Item, drift: tuple[Difference, ...]) 
         return []  # on its way to an end
     if item.presence in {Presence.GONE, Presence.EXPIRED}:
         return [Finding.MISSING]
-    off = item.presence is Presence.DISABLED and key.suspended_at_ns is None  # else KeyGate itself switched it off, for its budget
-    found = [Finding.DISABLED] if off else []
+    found = [Finding.DISABLED] if item.presence is Presence.DISABLED else []
     return [*found, Finding.DRIFT] if drift else found
 
 
