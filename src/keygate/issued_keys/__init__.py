@@ -2,7 +2,6 @@
 
 from keygate.issued_keys.access import IssuedKeyAccess
 from keygate.issued_keys.accounts import VendorAccountService
-from keygate.issued_keys.adopting import AdoptionService
 from keygate.issued_keys.bench import worker_actor
 from keygate.issued_keys.life import ENDED, LIVE, State
 from keygate.issued_keys.minting import MintingService
@@ -17,7 +16,6 @@ __all__ = [
     "LIVE",
     "MAX_RECEIPT_BYTES",
     "SEALED",
-    "AdoptionService",
     "Enforcement",
     "IssueDraft",
     "IssuedFilter",

@@ -8,21 +8,16 @@ from fastapi import Depends, Path, Query, Request, Response
 
 from keygate.identities import Actor
 from keygate.issued_keys.accounts import VendorAccountService
-from keygate.issued_keys.adopting import AdoptionService
 from keygate.issued_keys.inspection import InspectionService
 from keygate.issued_keys.life import State
 from keygate.issued_keys.minting import MintingService
 from keygate.issued_keys.model import IssuedFilter
 from keygate.issued_keys.schemas import (
-    AcceptThing,
     AccountList,
     AccountOut,
-    AdoptThing,
     Check,
     Configure,
     Extend,
-    InventoryItemOut,
-    InventoryPage,
     IssuedDetail,
     IssuedOut,
     IssuerOut,
@@ -37,7 +32,6 @@ from keygate.issued_keys.schemas import (
     RoomOut,
     RotateIssued,
     StepOut,
-    Thing,
     TokenOut,
     end_ns,
 )
@@ -49,13 +43,11 @@ from keygate.kit.secret import Secret
 vendor_routes = Routes("/vendors", tag="vendors")
 routes = Routes("/keys", tag="issued keys")
 receipt_routes = Routes("/receipts", tag="issued keys")
-inventory_routes = Routes("/inventory", tag="issued keys")
-ALL = (vendor_routes, routes, receipt_routes, inventory_routes)
+ALL = (vendor_routes, routes, receipt_routes)
 
 _Actor = Annotated[Actor, Depends(current_actor)]
 _Keys = Annotated[IssuedKeyService, service(IssuedKeyService)]
 _Accounts = Annotated[VendorAccountService, service(VendorAccountService)]
-_Adoption = Annotated[AdoptionService, service(AdoptionService)]
 _Minting = Annotated[MintingService, service(MintingService)]
 _Inspection = Annotated[InspectionService, service(InspectionService)]
 _Clock = Annotated[Clock, service(Clock)]
@@ -256,37 +248,6 @@ async def check_issued_key(
 ) -> IssuedOut:
     """Reads the key at the vendor: is it there, was it used, are its terms still those that were set? `repair` sets them again."""
     return IssuedOut.of(await inspection.check(actor, issued_key_id, repair=body is not None and body.repair), clock.now_ns())
-
-
-@inventory_routes.get("/{account_id}", permission="inventory.read", responses=_ABSENT | _STATE | _VENDOR)
-async def list_inventory(
-    account_id: _Id,
-    actor: _Actor,
-    inspection: _Inspection,
-    cursor: Annotated[str | None, Query(max_length=500)] = None,
-    stale_days: Annotated[int, Query(ge=1, le=3_650)] = 90,
-) -> InventoryPage:
-    """What stands at the vendor now, page by page: ours, orphaned, unknown; stale, without limit, owned by somebody who left."""
-    items, following = await inspection.page(actor, account_id, cursor=cursor, stale_days=stale_days)
-    return InventoryPage(items=[InventoryItemOut.of(item) for item in items], next_cursor=following)
-
-
-@inventory_routes.post("/{account_id}/accept", permission="inventory.write", status_code=204, responses=_ABSENT)
-async def accept_in_inventory(account_id: _Id, body: AcceptThing, actor: _Actor, inspection: _Inspection) -> None:
-    """Notes why something that KeyGate did not make may stand."""
-    await inspection.accept(actor, account_id, body.vendor_id, reason=body.reason)
-
-
-@inventory_routes.post("/{account_id}/adopt", permission="issued_keys.write", status_code=201, responses=_ABSENT | _STATE | _VENDOR)
-async def adopt_from_inventory(account_id: _Id, body: AdoptThing, actor: _Actor, adoption: _Adoption, clock: _Clock) -> IssuedOut:
-    """Enters a key that somebody made by hand: it gets an owner and an end, is watched, and is ended at the vendor when it must be."""
-    return IssuedOut.of(await adoption.adopt(actor, account_id, body.adoption(clock.now_ns())), clock.now_ns())
-
-
-@inventory_routes.post("/{account_id}/disable", permission="inventory.write", status_code=204, responses=_ABSENT | _STATE | _VENDOR)
-async def disable_in_inventory(account_id: _Id, body: Thing, actor: _Actor, inspection: _Inspection) -> None:
-    """Switches off a key that is not KeyGate's, where the vendor's API can."""
-    await inspection.disable(actor, account_id, body.vendor_id)
 
 
 @routes.post("/{issued_key_id}/link", permission="issued_keys.write", status_code=201, responses=_ABSENT | _STATE)

@@ -133,14 +133,3 @@ issued_key_places = sa.Table(
     sa.Column("key_id", sa.String(40), primary_key=True),
     sa.Column("organization_id", sa.String(40), nullable=False),
 )
-
-inventory_notes = sa.Table(
-    "inventory_notes",
-    metadata,
-    sa.Column("account_id", sa.String(40), primary_key=True),
-    sa.Column("vendor_id", sa.String(300), primary_key=True),  # the vendor's id of the key or container
-    sa.Column("organization_id", sa.String(40), nullable=False),
-    sa.Column("reason", sa.Text, nullable=False),
-    sa.Column("noted_at_ns", sa.BigInteger, nullable=False),
-    sa.Column("noted_by", sa.String(200), nullable=False),
-)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 from keygate.events import EventOutbox
 from keygate.identities import Actor
 from keygate.identities.directory import OwnerDirectory
-from keygate.issued_keys import AdoptionService, IssuedKeyAccess, IssuedKeyService, MintingService, Operations, VendorAccountService
+from keygate.issued_keys import IssuedKeyAccess, IssuedKeyService, MintingService, Operations, VendorAccountService
 from keygate.issued_keys.account_repository import VendorAccountRepository
 from keygate.issued_keys.bench import AtStep, Tools, nothing
 from keygate.issued_keys.desks import Desks
@@ -34,10 +35,13 @@ class Issuing:
     accounts: VendorAccountService
     minting: MintingService
     inspection: InspectionService
-    adoption: AdoptionService
     operations: Operations
     access: IssuedKeyAccess
     outbound: Outbound
+    rows: IssuedKeyRepository
+    account_rows: VendorAccountRepository
+    desks: Desks
+    provisioners: Mapping[str, Provisioner]
 
     def schedule(self, worker: Worker) -> None:
         for job in jobs(self.operations, self.inspection):
@@ -54,7 +58,6 @@ class Issuing:
             VendorAccountService: self.accounts,
             MintingService: self.minting,
             InspectionService: self.inspection,
-            AdoptionService: self.adoption,
         }
 
 
@@ -66,11 +69,12 @@ async def issuing(
     node_id: str,
     provisioners: Mapping[str, Provisioner] = PROVISIONERS,
     at_step: AtStep = nothing,
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> Issuing:
     """Everything of issued keys; what a former process of this node was working on is free again."""
     rows, account_rows, outbound = IssuedKeyRepository(), VendorAccountRepository(), Outbound()
     issuer = TokenIssuer(await raw_secret(base.vault, ISSUER), url=base.settings.address, clock=base.clock)
-    desks = Desks(sender=outbound, vault=base.vault, issuer=issuer, clock=base.clock, provisioners=provisioners)
+    desks = Desks(sender=outbound, vault=base.vault, issuer=issuer, clock=base.clock, provisioners=provisioners, sleep=sleep)
     tools = Tools(
         database=base.database,
         repository=rows,
@@ -80,6 +84,7 @@ async def issuing(
         clock=base.clock,
         digest_key=base.digest_key,
         at_step=at_step,
+        sleep=sleep,
     )
     operations = Operations(tools, accounts=account_rows, desks=desks, provisioners=provisioners, node_id=node_id)
     await operations.recover()
@@ -130,19 +135,7 @@ async def issuing(
         provisioners=provisioners,
         clock=base.clock,
     )
-    adoption = AdoptionService(
-        database=base.database,
-        repository=rows,
-        inspection=inspection,
-        owners=owners,
-        desks=desks,
-        audit=base.audit,
-        outbox=outbox,
-        digest_key=base.digest_key,
-        provisioners=provisioners,
-        clock=base.clock,
-    )
-    return Issuing(keys, accounts, minting, inspection, adoption, operations, access, outbound)
+    return Issuing(keys, accounts, minting, inspection, operations, access, outbound, rows, account_rows, desks, provisioners)
 
 
 class Holders:
