@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from keygate.cli import output
-from keygate.cli.client import Api, Exit, api, fail
+from keygate.cli.client import Api, Exit, api, fail, one
 
 commands = typer.Typer(no_args_is_help=True, help="What stands at each vendor: ours, unknown, orphaned, stale.")
 _COLUMNS = {
@@ -50,7 +50,7 @@ def list_inventory(
     """Everything at the vendor now."""
     rows: list[dict[str, Any]] = []
     with api() as client:
-        path, cursor = f"/api/v1/inventory/{_account(client, account)}", None
+        path, cursor = one("inventory", _account(client, account)), None
         for _ in range(_MAX_PAGES):
             page = client.request("GET", path, query={"cursor": cursor, "stale_days": stale_days})
             rows += page["items"]
@@ -69,7 +69,7 @@ def list_inventory(
 def check(key_id: str, *, repair: Annotated[bool, typer.Option("--repair")] = False, as_json: output.JsonOption = False) -> None:
     """Read an issued key at its vendor: is it there, was it used, are its terms still those that were set?"""
     with api() as client:
-        row = client.request("POST", f"/api/v1/keys/{key_id}/check", body={"repair": repair})
+        row = client.request("POST", f"{one('keys', key_id)}/check", body={"repair": repair})
     if as_json:
         output.as_json(row)
     else:
@@ -83,7 +83,7 @@ def accept(account: Account, vendor_id: str, reason: Annotated[str, typer.Option
     """Note why something that KeyGate did not make may stand."""
     with api() as client:
         body = {"vendor_id": vendor_id, "reason": reason}
-        client.request("POST", f"/api/v1/inventory/{_account(client, account)}/accept", body=body)
+        client.request("POST", f"{one('inventory', _account(client, account))}/accept", body=body)
     output.note(f"Accepted {vendor_id}.")
 
 
@@ -93,5 +93,5 @@ def disable(account: Account, vendor_id: str, *, yes: Annotated[bool, typer.Opti
     if not yes:
         typer.confirm(f"Switch {vendor_id} off at the vendor?", abort=True)
     with api() as client:
-        client.request("POST", f"/api/v1/inventory/{_account(client, account)}/disable", body={"vendor_id": vendor_id})
+        client.request("POST", f"{one('inventory', _account(client, account))}/disable", body={"vendor_id": vendor_id})
     output.note(f"Switched off {vendor_id}.")
