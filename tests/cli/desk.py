@@ -30,7 +30,7 @@ class Desk:
     home: Path
     settings: dict[str, str] = field(default_factory=dict)
 
-    def run(self, *words: str, text: str = "", **settings: str) -> Said:
+    def run(self, *words: str, text: str = "", seconds: float = 60, **settings: str) -> Said:
         """Settings of the call win over the desk's; an empty one is taken away."""
         environment = {"PATH": os.environ["PATH"], "HOME": str(self.home), "COLUMNS": "200", **self.settings, **settings}
         done = subprocess.run(
@@ -39,7 +39,7 @@ class Desk:
             capture_output=True,
             env={name: value for name, value in environment.items() if value},
             cwd=self.home,
-            timeout=60,
+            timeout=seconds,
             check=False,
         )
         said = Said(done.returncode, done.stdout.decode(), done.stderr.decode())

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 
+import httpx
 import pytest
 from tests.issued_keys.office import MODEL, ApiError, Office
 
@@ -155,3 +158,16 @@ def _soon(seconds: int) -> str:
     from datetime import UTC, datetime, timedelta
 
     return (datetime.now(UTC) + timedelta(seconds=seconds)).isoformat().replace("+00:00", "Z")
+
+
+def test_the_page_behind_a_link_holds_nothing_and_lets_only_its_own_script_run(office: Office) -> None:
+    answer = httpx.get(f"{office.keygate.url}/receive", timeout=10)
+    assert answer.status_code == 200
+    policy = answer.headers["content-security-policy"]
+    script = answer.text.partition("<script>")[2].partition("</script>")[0]
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}'" in policy
+    assert "unsafe" not in policy
+    assert (answer.headers["referrer-policy"], answer.headers["cache-control"]) == ("no-referrer", "no-store")
+    made = office.provision(developer_id=office.developer("page"), deliver="link")
+    assert made["link"]["url"] == f"{office.keygate.url}/receive#{made['link']['token']}"

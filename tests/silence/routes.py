@@ -60,6 +60,7 @@ BODIES: dict[str, Body] = {
     "check_issued_key": lambda made: {"repair": True},
     "accept_in_inventory": lambda made: {"vendor_id": "proj_1", "reason": "silent"},
     "disable_in_inventory": lambda made: {"vendor_id": "key_1"},
+    "adopt_from_inventory": lambda made: {"vendor_id": "key_1", "key": made["another credential"]},
     "rotate_issued_key": lambda made: {"overlap_seconds": 0, "deliver": "later"},
     "revoke_issued_key": lambda made: {"reason": "silent"},
     "extend_issued_key": lambda made: {"expires_in_days": 30},

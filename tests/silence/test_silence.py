@@ -25,6 +25,7 @@ from tests.silence.calls import (
     suffer_faults,
 )
 from tests.silence.canaries import Evidence, marked
+from tests.silence.clouds import issue_cloud_keys
 from tests.silence.issuing import issue_keys
 from tests.silence.observed import Mode, Run
 from tests.silence.operator import collect, operate, start_wrongly
@@ -85,6 +86,7 @@ def test_no_marked_secret_comes_out_anywhere(run: Run) -> None:
     for step in (furnish, call_vendors, suffer_faults, be_refused, read_recorded, issue_keys):
         step(run)
     if run.mode.debug:
+        issue_cloud_keys(run)
         operate(run)
         call_everything_wrongly(run)
     call_everything(run)

@@ -15,6 +15,7 @@ from keygate.api.health import Check
 from keygate.api.routes import ALL, PREFIX
 from keygate.audit import AuditLog
 from keygate.identities import SessionService
+from keygate.issued_keys import page
 from keygate.kit.routes import Routes
 
 
@@ -59,6 +60,7 @@ def _routed(routes: Sequence[Routes]) -> FastAPI:
     for each in routes:
         app.include_router(each.router, prefix=PREFIX)
     app.include_router(health.routes.router)
+    app.include_router(page.routes.router)
     openapi.install(app)
     return app
 

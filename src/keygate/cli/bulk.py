@@ -60,20 +60,27 @@ def run(
     if not lines:
         fail("there is nobody to make a key for", Exit.NOT_FOUND)
     account = _account(client, common)
-    _find_people(client, lines, people, create=create_developers)
-    for line in lines:
-        text = f"{batch}\n{common['vendor']}\n{account['id']}\n{line.developer_id}\n{line.body.get('name', '')}"
-        line.request_id = "bulk-" + hashlib.sha256(text.encode()).hexdigest()[:40]
+    missing = _find_people(lines, people, create=create_developers)
     known = {row["request_id"]: row for row in client.pages("/api/v1/keys", query={"vendor": common["vendor"]}) if row["request_id"]}
-    wanting = [line for line in lines if line.request_id not in known or known[line.request_id]["state"] == "failed"]
-    _check_room(client, account, len(wanting))
+
+    def wanting() -> list[Line]:
+        for line in lines:
+            text = f"{batch}\n{common['vendor']}\n{account['id']}\n{line.developer_id}\n{line.body.get('name', '')}"
+            line.request_id = "bulk-" + hashlib.sha256(text.encode()).hexdigest()[:40]
+        return [line for line in lines if line.request_id not in known or known[line.request_id]["state"] == "failed"]
+
+    _check_room(client, account, len(wanting()))
+    for line in missing:
+        name = line.body.get("name") or line.developer.partition("@")[0]
+        line.developer_id = client.request("POST", "/api/v1/developers", body={"name": name, "email": line.developer})["id"]
+    to_order = wanting()
     target = report or Path(f"keygate-{common['vendor']}-{time.strftime('%Y%m%d-%H%M%S')}.csv")
-    output.note(f"{len(lines)} keys at {common['vendor']}: {len(lines) - len(wanting)} ordered before, {len(wanting)} to order.")
+    output.note(f"{len(lines)} keys at {common['vendor']}: {len(lines) - len(to_order)} ordered before, {len(to_order)} to order.")
     with Progress(
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=output.err, transient=False
     ) as bar:
-        ordering = bar.add_task("ordering", total=len(wanting))
-        for line in wanting:
+        ordering = bar.add_task("ordering", total=len(to_order))
+        for line in to_order:
             body = common | line.body | {"developer_id": line.developer_id, "account": account["id"], "request_id": line.request_id}
             made, line.error = client.attempt("POST", "/api/v1/keys/provision", body=body | {"deliver": "later", "wait_seconds": 0})
             line.key = made or {}
@@ -145,8 +152,8 @@ def _account(client: Api, common: dict[str, Any]) -> dict[str, Any]:
     return chosen[0]
 
 
-def _find_people(client: Api, lines: list[Line], people: list[dict[str, Any]], *, create: bool) -> None:
-    """Everybody is known before the first key is ordered."""
+def _find_people(lines: list[Line], people: list[dict[str, Any]], *, create: bool) -> list[Line]:
+    """Everybody is known before the first key is ordered. Returns the lines of those who are to be made."""
     by_name: dict[str, list[str]] = {}
     for row in people:
         for name in {row["id"], row["email"], row["name"].lower()}:
@@ -164,10 +171,7 @@ def _find_people(client: Api, lines: list[Line], people: list[dict[str, Any]], *
             mistakes.append(f"line {line.number}: no active developer {line.developer}")
     if mistakes:
         fail("\n".join(["nothing was ordered:", *mistakes[:20]]), Exit.NOT_FOUND)
-    for line in missing:
-        name = line.body.get("name") or line.developer.partition("@")[0]
-        made = client.request("POST", "/api/v1/developers", body={"name": name, "email": line.developer})
-        line.developer_id = made["id"]
+    return missing
 
 
 def _check_room(client: Api, account: dict[str, Any], wanted: int) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from keygate.cli import output
+from keygate.cli import issuing, output
 from keygate.cli.client import Api, Exit, api, fail, one
 
 commands = typer.Typer(no_args_is_help=True, help="What stands at each vendor: ours, unknown, orphaned, stale.")
@@ -63,6 +63,32 @@ def list_inventory(
         output.as_json(rows)
     else:
         output.table([{**row, "remarks": _remarks(row)} for row in rows], _COLUMNS, empty="Nothing stands there.")
+
+
+@commands.command("adopt")
+def adopt(
+    account: Account,
+    vendor_id: Annotated[str, typer.Argument(help="The key's id at the vendor, as `list` shows it.")],
+    dev: Annotated[str | None, typer.Option(help="Owner: a developer's id, e-mail address or name.")] = None,
+    team: Annotated[str | None, typer.Option(help="Owner: a team's id.")] = None,
+    app: Annotated[str | None, typer.Option(help="Owner: an app's id.")] = None,
+    name: Annotated[str | None, typer.Option(help="What the key is called.")] = None,
+    expires: Annotated[str | None, typer.Option(help="90d, 12w: KeyGate revokes it then.")] = None,
+    *,
+    as_json: output.JsonOption = False,
+) -> None:
+    """Enter a key that somebody made by hand: it gets an owner and an end, and is ended at the vendor when it must be."""
+    with api() as client:
+        body = {
+            "vendor_id": vendor_id,
+            "developer_id": None if dev is None else issuing.developer_id(client, dev),
+            "team_id": team,
+            "app_id": app,
+            "name": name,
+            "expires_in_days": None if expires is None else issuing.days(expires),
+        }
+        row = client.request("POST", f"{one('inventory', _account(client, account))}/adopt", body=body)
+    output.as_json(row) if as_json else output.card(row, issuing.COLUMNS)
 
 
 @commands.command("check")

@@ -14,6 +14,7 @@ class EventType(StrEnum):
     ISSUED_KEY_ACTIVE = "issued_key.active"
     ISSUED_KEY_FAILED = "issued_key.failed"
     ISSUED_KEY_ENDED = "issued_key.ended"  # the vendor has confirmed
+    ISSUED_KEY_BUDGET_REACHED = "issued_key.budget_reached"
     ISSUED_KEY_DRIFTED = "issued_key.drifted"  # at the vendor it is not what it was made as
     ISSUED_KEY_IRREVOCABLE = "issued_key.irrevocable"  # the vendor does not end it: somebody must look
 

@@ -1,6 +1,7 @@
 """Issued keys: real vendor keys, made, limited, rotated and revoked at the vendor, each step confirmed by it."""
 
 from keygate.issued_keys.accounts import VendorAccountService
+from keygate.issued_keys.adopting import AdoptionService
 from keygate.issued_keys.life import ENDED, State
 from keygate.issued_keys.minting import MintingService
 from keygate.issued_keys.model import SEALED, IssuedFilter, IssuedKey, IssueDraft, VendorAccount
@@ -13,6 +14,7 @@ __all__ = [
     "ENDED",
     "MAX_RECEIPT_BYTES",
     "SEALED",
+    "AdoptionService",
     "IssueDraft",
     "IssuedFilter",
     "IssuedKey",

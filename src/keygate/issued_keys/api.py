@@ -9,6 +9,7 @@ from fastapi import Depends, Path, Query, Request, Response
 from keygate.errors import Forbidden
 from keygate.identities import Actor
 from keygate.issued_keys.accounts import VendorAccountService
+from keygate.issued_keys.adopting import AdoptionService
 from keygate.issued_keys.inspection import InspectionService
 from keygate.issued_keys.life import State
 from keygate.issued_keys.minting import MintingService
@@ -17,6 +18,7 @@ from keygate.issued_keys.schemas import (
     AcceptThing,
     AccountList,
     AccountOut,
+    AdoptThing,
     Check,
     Configure,
     Extend,
@@ -46,6 +48,7 @@ from keygate.issued_keys.schemas import (
 )
 from keygate.issued_keys.service import IssuedKeyService, Told
 from keygate.issued_keys.spend import Freshness, VendorSpend
+from keygate.issued_keys.watch import BudgetWatch
 from keygate.kit.clock import NANOSECONDS, Clock, rfc3339, to_ns
 from keygate.kit.money import format_usd
 from keygate.kit.routes import PUBLIC, Instant, Page, PageQuery, Routes, current_actor, service
@@ -61,8 +64,10 @@ ALL = (vendor_routes, routes, receipt_routes, spend_routes, inventory_routes)
 _Actor = Annotated[Actor, Depends(current_actor)]
 _Keys = Annotated[IssuedKeyService, service(IssuedKeyService)]
 _Accounts = Annotated[VendorAccountService, service(VendorAccountService)]
+_Adoption = Annotated[AdoptionService, service(AdoptionService)]
 _Minting = Annotated[MintingService, service(MintingService)]
 _Inspection = Annotated[InspectionService, service(InspectionService)]
+_Watch = Annotated[BudgetWatch, service(BudgetWatch)]
 _Spend = Annotated[VendorSpend, service(VendorSpend)]
 _Clock = Annotated[Clock, service(Clock)]
 _Id = Annotated[str, Path(max_length=100)]
@@ -283,10 +288,22 @@ async def accept_in_inventory(account_id: _Id, body: AcceptThing, actor: _Actor,
     await inspection.accept(actor, account_id, body.vendor_id, reason=body.reason)
 
 
+@inventory_routes.post("/{account_id}/adopt", permission="issued_keys.write", status_code=201, responses=_ABSENT | _STATE | _VENDOR)
+async def adopt_from_inventory(account_id: _Id, body: AdoptThing, actor: _Actor, adoption: _Adoption, clock: _Clock) -> IssuedOut:
+    """Enters a key that somebody made by hand: it gets an owner and an end, is watched, and is ended at the vendor when it must be."""
+    return IssuedOut.of(await adoption.adopt(actor, account_id, body.adoption(clock.now_ns())), clock.now_ns())
+
+
 @inventory_routes.post("/{account_id}/disable", permission="inventory.write", status_code=204, responses=_ABSENT | _STATE | _VENDOR)
 async def disable_in_inventory(account_id: _Id, body: Thing, actor: _Actor, inspection: _Inspection) -> None:
     """Switches off a key that is not KeyGate's, where the vendor's API can."""
     await inspection.disable(actor, account_id, body.vendor_id)
+
+
+@routes.post("/{issued_key_id}/resume", permission="issued_keys.write", responses=_ABSENT | _STATE | _VENDOR)
+async def resume_issued_key(issued_key_id: _Id, actor: _Actor, watch: _Watch, clock: _Clock) -> IssuedOut:
+    """Switches a key on again that was switched off for its budget."""
+    return IssuedOut.of(await watch.resume(actor, issued_key_id), clock.now_ns())
 
 
 @routes.post("/{issued_key_id}/link", permission="issued_keys.write", status_code=201, responses=_ABSENT | _STATE)

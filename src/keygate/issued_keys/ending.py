@@ -66,7 +66,7 @@ async def _ended(bench: Bench) -> tuple[dict[str, str], ...]:
             await provisioner.revoke(desk, footprint)
         except ProvisionerError as error:
             failure = failure or error
-    if isinstance(provisioner, Retires):
+    if isinstance(provisioner, Retires) and not key.adopted:
         for container in containers or [replace(each, key=None) for each in known[:1]]:
             try:
                 await provisioner.retire(desk, container)

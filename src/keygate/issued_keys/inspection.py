@@ -105,7 +105,7 @@ def known(keys: Sequence[IssuedKey], inactive_owners: frozenset[str], notes: Map
                 continue
             if footprint.key is not None:
                 by_key[footprint.key] = key
-            for item in footprint.place.items():
+            for item in () if key.adopted else footprint.place.items():
                 if by_place.setdefault(item, key) is not key:
                     shared.add(item)
     return Known(by_key, {item: key for item, key in by_place.items() if item not in shared}, inactive_owners, notes)
@@ -189,12 +189,12 @@ class InspectionService:
         desk = await self._desks.open(account)
         try:
             reading = await provisioner.read(desk, key.footprint)
-            told = compare(key.terms, reading.terms, provisioner.facts)
+            told = compare(key.terms, reading.terms, provisioner.facts, own_end=key.adopted)
             differing = {term for term, standing in told.items() if standing is Enforcement.DIFFERS}
             if repair and differing and not is_gone(reading):
                 await self._repair(provisioner, desk, key, differing)
                 reading = await provisioner.read(desk, key.footprint)
-                told = compare(key.terms, reading.terms, provisioner.facts)
+                told = compare(key.terms, reading.terms, provisioner.facts, own_end=key.adopted)
         except ProvisionerError as error:
             raise UpstreamFailed(f"The vendor did not do its part: {error.detail}") from None
         return await self._noted(actor, key, reading, told, repaired=differing if repair else set())
@@ -240,6 +240,16 @@ class InspectionService:
             await provisioner.set_enabled(desk, found.footprint, enabled=False)
         except ProvisionerError as error:
             raise UpstreamFailed(f"The vendor did not switch it off: {error.detail}") from None
+
+    async def look(self, actor: Actor, account_id: str, thing: str) -> tuple[VendorAccount, Item]:
+        """One thing at the vendor, judged. Raises `NotFound` where the vendor has none of this id."""
+        account, provisioner = await self._lister(actor, account_id)
+        ours = await self._known(actor, account)
+        try:
+            found = await self._find(provisioner, await self._desks.open(account), thing)
+        except ProvisionerError as error:
+            raise UpstreamFailed(f"The vendor can't be listed: {error.detail}") from None
+        return account, judged(found, ours, now_ns=self._clock.now_ns(), stale_days=1)
 
     async def _find(self, provisioner: Lists, desk: AdminDesk, thing: str) -> Found:
         cursor: str | None = None

@@ -48,6 +48,9 @@ class VendorAccount:
     updated_at_ns: int
 
 
+ADOPTED = "adopted"  # among the options of keys that were made by hand
+
+
 class Enforcement(StrEnum):
     """What stands behind a term that was asked for."""
 
@@ -126,12 +129,21 @@ class IssuedKey:
     last_used_at_ns: int | None = None
     read_at_ns: int | None = None  # when the vendor was last asked
     request_id: str | None = None  # the caller's own, to ask again without making a second key
+    spend_nano: int | None = None  # in the running period of its budget, as the vendor has told so far
+    spend_from_ns: int | None = None  # when that period began
+    spend_told: int = 0  # the highest per cent of the budget that was told in it
+    suspended_at_ns: int | None = None  # switched off at the vendor for its budget
     rotation_id: str | None = None  # the same for the last rotation
     version: int = 1
 
     @property
     def mark(self) -> Mark:
         return Mark(self.id)
+
+    @property
+    def adopted(self) -> bool:
+        """Made by hand at the vendor and entered here: the container that it stands in is not ours."""
+        return ADOPTED in self.options
 
     @property
     def expires_at_ns(self) -> int | None:
@@ -200,8 +212,9 @@ def asked(terms: Terms) -> frozenset[Term]:
 _EXPIRY_SLACK_NS = 60 * NANOSECONDS  # vendors take an end as seconds from now
 
 
-def compare(wanted: Terms, told: Terms, facts: ProvisionerFacts) -> dict[str, Enforcement]:
-    """What stands behind each term that was asked for, by what the vendor has just shown. An end counts as the same within a minute."""
+def compare(wanted: Terms, told: Terms, facts: ProvisionerFacts, *, own_end: bool = False) -> dict[str, Enforcement]:
+    """What stands behind each term that was asked for, by what the vendor has just shown. An end counts as the same within a minute;
+    with `own_end` it is KeyGate's own, which the vendor was not told."""
     same = {
         Term.BUDGET: wanted.budget_nano == told.budget_nano and wanted.budget_period is told.budget_period,
         Term.MODELS: told.models is not None and set(wanted.models or ()) == set(told.models),
@@ -212,7 +225,9 @@ def compare(wanted: Terms, told: Terms, facts: ProvisionerFacts) -> dict[str, En
     }
     standing = {}
     for term in sorted(asked(wanted)):
-        if term in facts.confirms:
+        if own_end and term is Term.EXPIRY and not same[term]:
+            standing[str(term)] = Enforcement.NOT_ENFORCED
+        elif term in facts.confirms:
             standing[str(term)] = Enforcement.CONFIRMED if same[term] else Enforcement.DIFFERS
         else:
             standing[str(term)] = Enforcement.TAKEN if term in facts.takes else Enforcement.NOT_ENFORCED

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Self
 from pydantic import AfterValidator, Field, SecretStr, StringConstraints, model_validator
 
 from keygate.issued_keys.accounts import MAX_ADMIN_KEY
+from keygate.issued_keys.adopting import Adoption
 from keygate.issued_keys.inspection import Item, Whose
 from keygate.issued_keys.life import State
 from keygate.issued_keys.model import (
@@ -148,7 +149,8 @@ class Provision(Schema):
     expires_at: Instant | None = None
     options: _Named = Field(default_factory=dict, description="What only this vendor knows, as `GET /vendors` lists it")
     allow_unenforced: bool = Field(
-        False, description="Make the key also where the vendor can't enforce a term; it is then shown as not enforced"
+        False,
+        description="Make the key also where the vendor can't enforce a term; it is then shown as not enforced, and a budget watched",
     )
     request_id: _RequestId | None = Field(
         None, description="Yours; the same order under the same id is made once, and its answer can be had again for ten minutes"
@@ -294,6 +296,10 @@ class IssuedOut(Schema):
     end_asked_at: _Moment
     ended_at: _Moment = Field(description="When the vendor confirmed")
     evidence: list[dict[str, str]]
+    spent_usd: str | None = Field(
+        description="In the running period of its budget, as the vendor has told so far: late by the vendor's own delay"
+    )
+    suspended_at: _Moment = Field(description="Switched off at the vendor, because its budget is spent")
     last_used_at: _Moment
     read_at: _Moment = Field(description="When the vendor was last asked")
     activated_at: _Moment
@@ -349,6 +355,8 @@ class IssuedOut(Schema):
             "end_asked_at": rfc3339(key.end_asked_at_ns),
             "ended_at": rfc3339(key.ended_at_ns),
             "evidence": [dict(each) for each in key.evidence],
+            "spent_usd": None if key.spend_nano is None else format_usd(key.spend_nano),
+            "suspended_at": rfc3339(key.suspended_at_ns),
             "last_used_at": rfc3339(key.last_used_at_ns),
             "read_at": rfc3339(key.read_at_ns),
             "activated_at": rfc3339(key.activated_at_ns),
@@ -478,6 +486,38 @@ class Thing(Schema):
 
 class AcceptThing(Thing):
     reason: Annotated[str, StringConstraints(min_length=1, max_length=500), AfterValidator(_storable)]
+
+
+class AdoptThing(Thing):
+    """A key that somebody made by hand."""
+
+    developer_id: Id | None = None
+    team_id: Id | None = None
+    app_id: Id | None = None
+    name: Annotated[Name, AfterValidator(_storable)] | None = None
+    expires_in_days: Annotated[int, Field(ge=1, le=MAX_DAYS)] | None = None
+    expires_at: Instant | None = Field(None, description="KeyGate revokes it then")
+    key: Annotated[SecretStr, Field(min_length=8, max_length=4_096)] | None = Field(
+        None, description="The key itself, so that a leak report finds it; compared with what the vendor shows, and kept as a digest only"
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if sum(value is not None for value in (self.developer_id, self.team_id, self.app_id)) > 1:
+            raise ValueError("name one of developer_id, team_id and app_id")
+        if self.expires_in_days is not None and self.expires_at is not None:
+            raise ValueError("send expires_in_days or expires_at, not both")
+        return self
+
+    def adoption(self, now_ns: int) -> Adoption:
+        owners = ((Scope.TEAM, self.team_id), (Scope.DEVELOPER, self.developer_id), (Scope.APP, self.app_id))
+        return Adoption(
+            vendor_id=self.vendor_id,
+            owner=next((Place(scope, owner_id) for scope, owner_id in owners if owner_id is not None), None),
+            name=self.name,
+            expires_at_ns=end_ns(now_ns, self.expires_in_days, self.expires_at),
+            secret=None if self.key is None else Secret(self.key.get_secret_value()),
+        )
 
 
 class Check(Schema):

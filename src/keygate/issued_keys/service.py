@@ -177,6 +177,8 @@ class IssuedKeyService:
             key = await self._mine(work.connection, actor, key_id, lock=True)
             if not isinstance(self._provisioners.get(key.vendor), AddsKey):
                 raise Conflict("This vendor can't hold a second key beside the first; make a new key and revoke this one")
+            if key.adopted:
+                raise Conflict("This key was made by hand: make the next one at the vendor, enter it here, and revoke this one")
             state = step(key.state, Event.ROTATE)
             if key.delivery(now) is Delivery.WAITING:
                 raise Conflict("The secret of this key was not fetched yet; fetch it first, or revoke the key")
@@ -456,7 +458,7 @@ class IssuedKeyService:
 
     async def _extend_at_vendor(self, key: IssuedKey, expires_at_ns: int | None) -> dict[str, Enforcement]:
         provisioner = self._provisioners[key.vendor]
-        if not isinstance(provisioner, SetsExpiry):
+        if not isinstance(provisioner, SetsExpiry) or key.adopted:
             return {} if expires_at_ns is None else {str(Term.EXPIRY): Enforcement.NOT_ENFORCED}
         async with self._database.read() as connection:
             account = await self._account_rows.get(connection, key.organization_id, key.account_id)

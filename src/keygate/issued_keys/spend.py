@@ -18,6 +18,7 @@ from keygate.errors import Conflict, NotFound, UpstreamFailed
 from keygate.identities import Actor
 from keygate.issued_keys.desks import Desks
 from keygate.issued_keys.model import IssuedKey, VendorAccount
+from keygate.issued_keys.watch import BudgetWatch
 from keygate.kit.clock import NANOSECONDS, Clock
 from keygate.vault import EnvelopeBroken
 from keygate.vendors.admin import Desk, Provisioner, ProvisionerError, Rejected, ReportsSpend, SpendFacts, SpendRow
@@ -78,7 +79,7 @@ class Owners:
             for each in key.evidence:
                 if each.get("key"):
                     self._by_key[each["key"]] = key
-            for item in key.footprint.place.items() if key.footprint is not None else ():
+            for item in key.footprint.place.items() if key.footprint is not None and not key.adopted else ():
                 known = self._by_place.get(item, key)
                 self._by_place[item] = key if known is key else None  # shared by several: tells nothing
 
@@ -135,7 +136,9 @@ class VendorSpend:
         desks: Desks,
         provisioners: Mapping[str, Provisioner],
         clock: Clock,
+        watch: BudgetWatch,
     ) -> None:
+        self._watch = watch
         self._database = database
         self._repository = repository
         self._accounts = accounts
@@ -203,6 +206,7 @@ class VendorSpend:
         except (ProvisionerError, EnvelopeBroken) as error:
             await self._failed(account, error.detail, now)
             raise UpstreamFailed(f"The vendor's costs could not be read: {error.detail}") from None
+        await self._watch.look(account)
         return ImportState(account.id, account.organization_id, now, now, now, None)
 
     async def _failed(self, account: VendorAccount, detail: str, now: int) -> None:

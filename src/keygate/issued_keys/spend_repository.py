@@ -58,6 +58,12 @@ class SpendRepository:
         for start in range(0, len(records), _BATCH):
             await connection.execute(sa.insert(t), records[start : start + _BATCH])
 
+    async def spent(self, connection: AsyncConnection, organization_id: str, key_id: str, *, from_ns: int) -> int:
+        query = sa.select(sa.func.coalesce(sa.func.sum(t.c.amount_nano), 0)).where(
+            t.c.organization_id == organization_id, t.c.key_id == key_id, t.c.end_ns > from_ns
+        )
+        return int((await connection.execute(query)).scalar_one())
+
     async def report(
         self, connection: AsyncConnection, organization_id: str, *, from_ns: int, to_ns: int, group_by: str, day_ns: int
     ) -> list[SpendLine]:

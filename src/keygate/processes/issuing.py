@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from keygate.events import EventOutbox
 from keygate.identities import Actor
 from keygate.identities.directory import OwnerDirectory
-from keygate.issued_keys import IssuedKeyService, MintingService, Operations, VendorAccountService
+from keygate.issued_keys import AdoptionService, IssuedKeyService, MintingService, Operations, VendorAccountService
 from keygate.issued_keys.account_repository import VendorAccountRepository
 from keygate.issued_keys.bench import AtStep, Tools, nothing
 from keygate.issued_keys.desks import Desks
@@ -19,6 +19,7 @@ from keygate.issued_keys.jobs import jobs
 from keygate.issued_keys.repository import IssuedKeyRepository
 from keygate.issued_keys.spend import VendorSpend
 from keygate.issued_keys.spend_repository import SpendRepository
+from keygate.issued_keys.watch import BudgetWatch
 from keygate.kit.database import UnitOfWork
 from keygate.kit.outbound import Outbound
 from keygate.processes.foundation import Foundation, raw_secret
@@ -36,7 +37,9 @@ class Issuing:
     accounts: VendorAccountService
     minting: MintingService
     spend: VendorSpend
+    watch: BudgetWatch
     inspection: InspectionService
+    adoption: AdoptionService
     operations: Operations
     outbound: Outbound
 
@@ -55,7 +58,9 @@ class Issuing:
             VendorAccountService: self.accounts,
             MintingService: self.minting,
             VendorSpend: self.spend,
+            BudgetWatch: self.watch,
             InspectionService: self.inspection,
+            AdoptionService: self.adoption,
         }
 
 
@@ -118,7 +123,19 @@ async def issuing(
         audit=base.audit,
         provisioners=provisioners,
     )
+    watch = BudgetWatch(
+        database=base.database,
+        keys=rows,
+        spend=SpendRepository(),
+        accounts=account_rows,
+        desks=desks,
+        audit=base.audit,
+        outbox=outbox,
+        provisioners=provisioners,
+        clock=base.clock,
+    )
     spend = VendorSpend(
+        watch=watch,
         database=base.database,
         repository=SpendRepository(),
         accounts=account_rows,
@@ -138,7 +155,19 @@ async def issuing(
         provisioners=provisioners,
         clock=base.clock,
     )
-    return Issuing(keys, accounts, minting, spend, inspection, operations, outbound)
+    adoption = AdoptionService(
+        database=base.database,
+        repository=rows,
+        inspection=inspection,
+        owners=owners,
+        desks=desks,
+        audit=base.audit,
+        outbox=outbox,
+        digest_key=base.digest_key,
+        provisioners=provisioners,
+        clock=base.clock,
+    )
+    return Issuing(keys, accounts, minting, spend, watch, inspection, adoption, operations, outbound)
 
 
 class Holders:

@@ -39,6 +39,7 @@ from keygate.vendors.admin import (
     Unavailable,
 )
 from keygate.vendors.admin.azure import AZURE_ADMIN as AZURE
+from keygate.vendors.admin.azure.model import spend_rows
 
 MODELS = ("gpt-4.1-mini", "gpt-4o-mini")
 TERMS = Terms(models=MODELS, tokens_per_minute=20_000)
@@ -362,12 +363,21 @@ async def test_costs_equal_the_vendors_books_late_and_restated(at: AdminDesk, ac
     assert last == {each.footprint.place["account"]: int(account.books.total_usd() / 2 * 10**9) for each in made}
 
 
-async def test_costs_in_another_currency_are_not_taken_for_dollars(at: AdminDesk) -> None:
-    from keygate.vendors.admin.azure.model import spend_rows
+def bill(resource: str, cost: float = 1.5, currency: str = "USD") -> dict[str, Any]:
+    columns = [{"name": name} for name in ("UsageDate", "Currency", "Cost", "ResourceId", "Meter")]
+    return {"columns": columns, "rows": [[20261126, currency, cost, resource, "m"]]}
 
-    columns = [{"name": name} for name in ("Cost", "UsageDate", "ResourceId", "Meter", "Currency")]
+
+def test_costs_of_other_resources_in_the_group_are_no_keys_costs() -> None:
+    group = "/subscriptions/s/resourcegroups/g/providers"
+    assert spend_rows(bill(f"{group}/microsoft.compute/virtualmachines/vm")) == spend_rows(bill("")) == []
+    [row] = spend_rows(bill(f"{group}/microsoft.cognitiveservices/accounts/kg-a", 0.0021))
+    assert (row.place, row.amount_nano) == ({"account": "kg-a"}, 2_100_000)
+
+
+def test_costs_in_another_currency_are_not_taken_for_dollars() -> None:
     with pytest.raises(Rejected, match="EUR"):
-        spend_rows({"columns": columns, "rows": [[1.5, 20261126, "/a/b", "m", "EUR"]]})
+        spend_rows(bill("/providers/microsoft.cognitiveservices/accounts/kg-a", currency="EUR"))
 
 
 def test_powers_are_those_that_azure_has() -> None:

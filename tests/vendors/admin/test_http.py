@@ -125,6 +125,21 @@ async def test_a_secret_that_the_vendor_repeats_is_blacked_out(clock: ManualCloc
     assert "abcdefghijklmnop" not in refused.value.detail
 
 
+async def test_a_vendors_own_reading_of_an_error_has_no_secret_either(clock: ManualClock) -> None:
+    """Ceilings and a vendor's own codes are told in the vendor's words: those are blacked out before."""
+    admin, token = 'admin "secret" 0001', "short-lived-token-0001"
+    said = f"no room for {admin} and {token}"
+    vendor = Script([answer(409, {"error": {"message": said}}), answer(409, f"<Message>{said}</Message>".encode())])
+    http = admin_http(vendor, clock=clock, conceal=[Secret(admin)])
+    headers = {"Authorization": f"Bearer {token}"}
+    for _ in range(2):
+        with pytest.raises(CeilingReached) as refused:
+            fault = lambda told: CeilingReached("projects", told.body.decode())  # noqa: E731
+            await http.json("POST", URL, json={}, headers=headers, fault=fault, **CREATE)
+        assert "no room for [redacted] and [redacted]" in refused.value.detail
+        assert "0001" not in refused.value.detail
+
+
 async def test_what_changes_something_is_told_before_and_after(clock: ManualClock) -> None:
     steps = Steps()
     http = admin_http(Script([answer(200, {}), answer(200, {}), answer(403)]), clock=clock, watcher=steps)

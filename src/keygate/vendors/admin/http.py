@@ -11,10 +11,11 @@ import json as jsonlib
 import random
 from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import Any, Protocol
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import quote_plus, urlencode, urlsplit
 
 from keygate.kit.clock import NANOSECONDS, Clock, from_ns
 from keygate.kit.outbound import Answer, Unreached
@@ -26,6 +27,7 @@ ATTEMPTS = 6
 PATIENCE_SECONDS = 90.0  # all waits of one call together
 _SAFE = frozenset({"GET", "HEAD", "PUT", "DELETE"})
 _MAX_QUOTE = 300
+_SECRET_HEADERS = frozenset({"authorization", "x-api-key", "api-key", "x-goog-api-key", "x-amz-security-token"})
 
 Sleep = Callable[[float], Awaitable[None]]
 Fault = Callable[[Answer], ProvisionerError | None]
@@ -144,7 +146,8 @@ class AdminHttp:
                 method, address, lines, body, what=what, right=right, again=again, fault=fault, timeout=timeout
             )
             if answer.status >= 300 and answer.status not in accept:
-                raise self._error(answer, what=what, right=right, fault=fault, uncertain=not again)
+                shown = self._concealed(answer, lines)
+                raise self._error(shown, what=what, right=right, fault=fault, uncertain=not again)
         except ProvisionerError as error:
             if watcher:
                 await watcher.after(what, error.code)
@@ -187,7 +190,8 @@ class AdminHttp:
             if attempt == ATTEMPTS or waited + pause > PATIENCE_SECONDS:
                 if answer is None:
                     raise Unavailable(f"{what}: the vendor can't be reached", uncertain=False)
-                raise self._error(answer, what=what, right=right, fault=fault, uncertain=False, pause=pause)
+                shown = self._concealed(answer, headers)
+                raise self._error(shown, what=what, right=right, fault=fault, uncertain=False, pause=pause)
             waited += pause
             await self._sleep(pause)
         raise Unavailable(f"{what}: the vendor can't be reached")  # not come to: the last attempt ends above
@@ -212,6 +216,17 @@ class AdminHttp:
         if status >= 500:
             return Unavailable(f"{what}: the vendor failed ({status}){said}", uncertain=uncertain)
         return Rejected(f"{what}: the vendor refused ({status}){said}", status=status, reason=_reason(answer))
+
+    def _concealed(self, answer: Answer, sent: Mapping[str, str]) -> Answer:
+        """An error without the secrets that were sent, as they are or in JSON's spelling or a form's: whoever quotes it, a vendor's own
+        `fault` among them, has nothing to give away."""
+        secrets = [secret.open() for secret in self._conceal]
+        secrets += [value.rpartition(" ")[2] for name, value in sent.items() if name in _SECRET_HEADERS]
+        body = answer.body
+        for secret in sorted(filter(None, secrets), key=len, reverse=True):
+            for form in (secret, jsonlib.dumps(secret)[1:-1], quote_plus(secret)):
+                body = body.replace(form.encode(), b"[redacted]")
+        return replace(answer, body=body)
 
     def quote(self, answer: Answer) -> str:
         """What the vendor said, short and without secrets: the message of the error shapes in use, else nothing."""

@@ -54,6 +54,7 @@ OPENAI_FACTS = ProvisionerFacts(
     tells_last_use=True,
     revoke_delay_seconds=None,
     container="project",
+    adopts=True,
     ceiling=2_000,
     calls_per_minute=300,
     base_url_env="OPENAI_BASE_URL",

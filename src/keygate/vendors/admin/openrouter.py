@@ -54,6 +54,7 @@ OPENROUTER_FACTS = ProvisionerFacts(
     tells_last_use=True,
     revoke_delay_seconds=None,
     container="",
+    adopts=True,
     ceiling=None,
     calls_per_minute=120,
     base_url_env="OPENROUTER_BASE_URL",

@@ -27,6 +27,7 @@ from keygate.vendors.admin import (
     AdminKeyRefused,
     CeilingReached,
     Disables,
+    Footprint,
     Lists,
     Mark,
     MissingRight,
@@ -151,6 +152,8 @@ async def test_limits_read_back_from_google_equal_what_was_asked(
     project = made.footprint.place["project"]
     assert project == wanted.mark.tag
     assert use(made.secret) == TEXT
+    for place in ({"project": project}, made.footprint.place):
+        assert (await provisioner.read(at, Footprint(place))).presence is Presence.LIVE, "the containers"
     reading = await provisioner.read(at, made.footprint)
     assert reading.terms == Terms(budget_nano=12_340_000_000, requests_per_minute=30, scopes=(GEMINI,))
 
@@ -502,3 +505,33 @@ async def test_budget_of_another_period_is_refused_before_anything_is_made(open_
     with pytest.raises(Rejected, match="monthly"):
         await provisioner.create(at, wanted)
     assert await provisioner.find(at, wanted.mark) == ()
+
+
+async def test_right_that_google_does_not_take_a_question_about_is_not_known(open_desk: Callable[..., AdminDesk], account: Account) -> None:
+    at = open_desk("billing.budgets.create", own=True)
+    account.faults.append(AdminFault("cloudbilling.billingAccounts.testIamPermissions", status=400, calls=2))
+    told = await provisioner.verify(at)
+    assert [right.name for right in told.missing] == ["billing.budgets.create"]
+    assert [right.name for right in told.rights if right.held is None] == ["billing.resourceAssociations.create"]
+
+
+async def test_service_that_was_just_enabled_is_waited_for_and_one_that_is_not_is_told(
+    open_desk: Callable[..., AdminDesk], account: Account
+) -> None:
+    words = "apikeys.googleapis.com has not been used in project 1 before or it is disabled."
+    account.faults.append(AdminFault("apikeys.keys.create", status=403, message=words, code="SERVICE_DISABLED", calls=2))
+    with pytest.raises(Unavailable, match="not enabled") as caught:
+        await provisioner.create(open_desk(own=True), order(budget_nano=NANO))
+    assert not caught.value.lasting
+    with pytest.raises(Rejected, match="enable it there"):
+        await provisioner.create(open_desk(), order())
+
+
+async def test_account_that_google_does_not_show_yet_is_not_called_gone(open_desk: Callable[..., AdminDesk], account: Account) -> None:
+    at = open_desk()
+    made = await provisioner.create(at, order())
+    account.settings = account.settings.with_changes({"lists_s": 100})
+    with pytest.raises(Unavailable, match="yet"):
+        await provisioner.read(at, made.footprint)
+    account.settings = account.settings.with_changes({"lists_s": 0})
+    assert (await provisioner.read(at, made.footprint)).presence is Presence.LIVE

@@ -102,11 +102,14 @@ class GoogleAdmin(AdminApi):
         return error
 
     def error(self, error: VendorError, request: AdminRequest) -> Answer:
-        if type(error) is VendorError:  # of a fault on request, or of the body's reader
+        if type(error) is VendorError:  # of a fault on request, or of the body's reader; a fault's `code` is ErrorInfo's reason
             rpc = RPC_OF.get(error.status, "INVALID_ARGUMENT" if error.status < 500 else "INTERNAL")
-            body = {"error": {"code": error.status, "message": error.message, "status": error.code or rpc}}
+            told: dict[str, Any] = {"code": error.status, "message": error.message, "status": rpc}
+            if error.code is not None:
+                kind = "type.googleapis.com/google.rpc.ErrorInfo"
+                told["details"] = [{"@type": kind, "reason": error.code, "domain": "googleapis.com", "metadata": {}}]
             found = super().error(error, request)
-            return Answer(found.status, body, found.headers)
+            return Answer(found.status, {"error": told}, found.headers)
         return super().error(error, request)
 
 

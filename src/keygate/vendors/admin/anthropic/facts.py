@@ -28,6 +28,7 @@ ANTHROPIC_FACTS = ProvisionerFacts(
     tells_last_use=False,
     revoke_delay_seconds=ACCESS_SECONDS,
     container="workspace",
+    adopts=True,
     ceiling=100,
     calls_per_minute=120,
     base_url_env="ANTHROPIC_BASE_URL",

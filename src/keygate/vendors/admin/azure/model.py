@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 from keygate.kit.clock import NANOSECONDS, from_ns, to_ns
 from keygate.kit.secret import Secret
-from keygate.vendors.admin.azure.facts import DEFAULT_CAPACITY, UNIT
+from keygate.vendors.admin.azure.facts import DEFAULT_CAPACITY, PREFIX, UNIT
 from keygate.vendors.admin.errors import NotFound, Rejected
 from keygate.vendors.admin.interface import Footprint, SpendRow, Terms
 
@@ -132,18 +132,24 @@ def day_of(moment_ns: int, *, end: bool = False) -> str:
     return f"{day}T23:59:59Z" if end else f"{day}T00:00:00Z"
 
 
+_ACCOUNTS = f"/providers/{PREFIX}/accounts/".lower()
+
+
 def spend_rows(properties: Mapping[str, Any]) -> list[SpendRow]:
     """Rows by the columns' names: Azure promises no order of them."""
     names = [str(column.get("name")) for column in properties.get("columns") or ()]
     rows = []
     for values in properties.get("rows") or ():
         row = dict(zip(names, values, strict=False))
+        resource = str(row.get("ResourceId", "")).lower()
+        if _ACCOUNTS not in resource:
+            continue  # the group may hold other things, which no key of ours can have used
         currency = str(row.get("Currency", "USD"))
         if currency != "USD":
             raise Rejected(f"Azure bills this subscription in {currency}: KeyGate reads costs in USD only")
         start = datetime.strptime(str(row.get("UsageDate")), "%Y%m%d").replace(tzinfo=UTC)
         cost = row.get("Cost", row.get("totalCost", 0))
-        place = {"account": str(row.get("ResourceId", "")).rpartition("/")[2]}
+        place = {"account": resource.partition(_ACCOUNTS)[2].partition("/")[0]}
         amount = int((Decimal(str(cost)) * NANOSECONDS).to_integral_value())
         rows.append(SpendRow(place, None, to_ns(start), to_ns(start + timedelta(days=1)), str(row.get("Meter", "")), amount))
     return rows

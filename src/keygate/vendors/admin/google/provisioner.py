@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from secrets import token_hex
 from typing import Any
 
+from keygate.kit.clock import NANOSECONDS
 from keygate.kit.secret import Secret
 from keygate.vendors.admin.errors import MissingRight, NotFound, Rejected, Unavailable
 from keygate.vendors.admin.google import bindings, limits
@@ -55,6 +56,7 @@ from keygate.vendors.admin.interface import (
 
 _LISTED_PAGES = 100
 _MONTHLY = "Google's spend caps are monthly: order a budget for the month"
+_UNSEEN_NS = 300 * NANOSECONDS  # so long a new service account may not be shown
 _KEYS_RETRIED = 8  # a service account that was just made is not known everywhere at once
 
 
@@ -89,13 +91,16 @@ class GoogleProvisioner:
 
     async def _held(self, desk: Desk, service: str, resource: str, wanted: Mapping[str, str]) -> list[Right]:
         """Which of these rights the credential has on a resource: Google is asked for exactly that, and makes nothing. Where Google
-        does not take the question (400), it is not told."""
+        does not take the question about one of them (400), it is asked about each."""
         what, body = f"see which rights the admin credential has on {resource.partition('/')[2]}", {"permissions": list(wanted)}
         options: dict[str, Any] = {"json": body, "changes": False}
         try:
             told = await call(desk, service, "POST", f"{resource}:testIamPermissions", what, accept=(403, 404), **options)
         except Rejected:
-            return [Right(name, None, purpose) for name, purpose in wanted.items()]
+            if len(wanted) == 1:
+                return [Right(name, None, purpose) for name, purpose in wanted.items()]
+            alone = [await self._held(desk, service, resource, {name: purpose}) for name, purpose in wanted.items()]
+            return [right for one in alone for right in one]
         has = set() if told is None else set(told.get("permissions", []))
         return [Right(name, name in has, purpose) for name, purpose in wanted.items()]
 
@@ -126,12 +131,22 @@ class GoogleProvisioner:
                 "Google sets budgets and rate limits on projects: enter `parent` and `billing_account` in the vendor's settings, "
                 "or order the key without them"
             )
-        project = await self._own_project(desk, order) if own else shared_project(desk)
-        email = await self._account(desk, project, order)
+        if not own:
+            return await self._create_in(desk, shared_project(desk), order)
+        project = await self._own_project(desk, order)
+        try:
+            return await self._create_in(desk, project, order)
+        except Rejected as error:
+            if error.reason == "SERVICE_DISABLED":  # enabled a moment ago: Google takes minutes to know it everywhere
+                raise Unavailable(error.detail) from None
+            raise
+
+    async def _create_in(self, desk: Desk, project: str, order: Order) -> Made:
+        terms, email = order.terms, await self._account(desk, project, order)
         if role := role_of(desk):
             await bindings.grant(desk, project, email, role)
         place = {"project": project, "service_account": email}
-        if own:
+        if project != desk.settings.get("project"):
             container = Footprint(place)
             if service_of(desk) == GEMINI:
                 await self.set_budget(desk, container, terms.budget_nano, terms.budget_period)
@@ -266,19 +281,22 @@ class GoogleProvisioner:
         project, email = footprint.place["project"], footprint.place.get("service_account", "")
         if await self._project_is_gone(desk, project):
             return Reading(Presence.GONE)
-        account = await account_of(desk, project, email.partition("@")[0]) if email else None
-        key = None
-        if footprint.key is not None:
-            key = await key_of(desk, project, footprint.key)
-            if key is None or "deleteTime" in key:
-                return Reading(Presence.GONE)
-            email = str(key.get("serviceAccountEmail", email))
+        key = None if footprint.key is None else await key_of(desk, project, footprint.key)
+        if footprint.key is not None and (key is None or "deleteTime" in key):
+            return Reading(Presence.GONE)
+        if key is not None:
+            email = str(key.get("serviceAccountEmail", ""))
             if not email:  # a standard key, made by hand
                 return Reading(Presence.LIVE, Terms(scopes=targets_of(key)), name=str(key.get("displayName", "")))
-            account = await account_of(desk, project, email.partition("@")[0])
-        if account is None and email:
+        if not email:
+            return Reading(Presence.LIVE, name=project)  # a project in which nothing was made yet
+        account = await account_of(desk, project, email.partition("@")[0])
+        if account is None:
+            made = None if key is None else moment_ns(str(key.get("createTime", "")))
+            if made is not None and desk.clock.now_ns() < made + _UNSEEN_NS:
+                raise Unavailable("read the service account: Google does not show it yet, or no more")
             return Reading(Presence.GONE)  # a key whose service account was deleted is refused for good
-        presence = Presence.DISABLED if account is not None and account.get("disabled") else Presence.LIVE
+        presence = Presence.DISABLED if account.get("disabled") else Presence.LIVE
         terms = Terms(scopes=None if key is None else targets_of(key))
         if project != desk.settings.get("project") and service_of(desk) == GEMINI:
             budget = await limits.read_cap(desk, project) if billing_account(desk) else None
