@@ -10,9 +10,6 @@ BIN := $(VENV)/bin
 UV := $(BIN)/uv
 COOL_DOWN ?= 7 days
 BUILD := .build
-COMPILED := src/keygate/_compiled/manifest.json
-# What native/modules.txt names, as files.
-SOURCES := $(patsubst %,src/%.py,$(subst .,/,$(shell sed 's/\#.*//' native/modules.txt)))
 
 # As pip and npm are told by many systems: trust the certificates that this machine trusts.
 export UV_SYSTEM_CERTS ?= true
@@ -36,10 +33,8 @@ $(BUILD)/.tools: requirements/build.txt | $(VENV)/.server
 	@test -x $(BUILD)/bin/python || $(BIN)/python -m venv --without-pip $(BUILD)
 	@$(UV) pip install --quiet --python $(BUILD)/bin/python --require-hashes -r requirements/build.txt && touch $@ || true
 
-$(COMPILED): $(SOURCES) native/build.py native/mypy.ini native/modules.txt src/keygate/compiled.py $(BUILD)/.tools | $(VENV)/.server
+compiled: $(BUILD)/.tools | $(VENV)/.server ## compile the request path where there is a C compiler; nothing to do where it is compiled already
 	@$(BUILD)/bin/python native/build.py $(BIN)/python || echo "the request path could not be compiled: KeyGate runs interpreted, slower per request"
-
-compiled: $(COMPILED) ## compile the request path where there is a C compiler
 
 setup: $(VENV)/.server compiled ## create .venv/, install the server into it and compile its request path
 

@@ -2,12 +2,15 @@
 
     build.py PYTHON          PYTHON: the interpreter that has KeyGate and will run it; what is built goes into that KeyGate's package
 
+What is there already and was built from these very files by this very program stays.
+
 Ends well where there is nothing to build with, after one line that says so: KeyGate runs interpreted then. A build that fails
 although it could have succeeded is shown whole, and ends with 1.
 """
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import io
 import json
@@ -38,7 +41,35 @@ def modules() -> list[str]:
 
 def path_of(module: str) -> str:
     """Below the package."""
-    return "/".join(module.split(".")[1:]) + ".py"
+    path = "/".join(module.split(".")[1:])
+    return f"{path}.py" if (SOURCE / "keygate" / f"{path}.py").exists() else f"{path}/__init__.py"
+
+
+def built_from() -> list[str]:
+    """The files that stand in what is built: the modules themselves, and whatever else of ours they know that is laid down when they are
+    compiled. mypyc reads named tuples by position and puts constants in place, of modules too that it does not compile."""
+    known: set[str] = set()
+    found = {path_of(module) for module in modules()}
+    waiting = modules()
+    while waiting:
+        module = waiting.pop()
+        if module in known or not (SOURCE / "keygate" / path_of(module)).exists():
+            continue
+        known.add(module)
+        tree = ast.parse((SOURCE / "keygate" / path_of(module)).read_bytes())
+        names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+        if names & {"NamedTuple", "Final"}:
+            found.add(path_of(module))
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "keygate":
+                waiting += [str(node.module), *(f"{node.module}.{alias.name}" for alias in node.names)]
+    return sorted(found)
+
+
+def tools() -> str:
+    """What decides how is compiled, as one digest."""
+    files = (Path(__file__), MODULES, ROOT / "native" / "mypy.ini", ROOT / "requirements" / "build.txt")
+    return digest(b"".join(file.read_bytes() for file in files))
 
 
 def missing() -> str | None:
@@ -68,7 +99,7 @@ def compile_into(directory: Path, python: str) -> list[str]:
     said = io.StringIO()
     try:
         with contextlib.redirect_stdout(said):  # remarks about code that is right and only slow
-            extensions = mypycify([*options, *paths], group_name=GROUP, target_dir=str(work / "c"), opt_level="2", debug_level="0")
+            extensions = mypycify([*options, *paths], group_name=GROUP, target_dir=str(work / "c"), opt_level="1", debug_level="0")
     except SystemExit:
         print(said.getvalue())
         raise
@@ -88,19 +119,26 @@ def home_of(python: str) -> Path:
     return Path(subprocess.run(command, check=True, capture_output=True, text=True, cwd="/").stdout.strip())
 
 
+def is_fresh(home: Path) -> bool:
+    files, _ = usable(home / DIRECTORY.name, home)
+    return bool(files) and json.loads((home / DIRECTORY.name / MANIFEST).read_bytes()).get("tools") == tools()
+
+
 def build(python: str) -> int:
     lack = missing()
     if lack is not None:
         print(f"{lack}: KeyGate runs interpreted, slower per request; everything else is the same (docs/guides/installing.md)")
         return 0
+    home = home_of(python)
+    if is_fresh(home):
+        return 0
     began = time.monotonic()
     print("compiling the request path (about a minute, once) …", flush=True)
-    home = home_of(python)
-    sources = {path_of(module): digest((SOURCE / "keygate" / path_of(module)).read_bytes()) for module in modules()}
+    sources = {path: digest((SOURCE / "keygate" / path).read_bytes()) for path in built_from()}
     with tempfile.TemporaryDirectory(prefix="keygate-", dir=ROOT / "native") as name:
         built = Path(name)
         extensions = compile_into(built, python)
-        manifest = {"suffix": SUFFIX, "sources": sources, "extensions": extensions}
+        manifest = {"suffix": SUFFIX, "tools": tools(), "sources": sources, "extensions": extensions}
         (built / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
         target = home / DIRECTORY.name
         if target.exists():

@@ -8,7 +8,20 @@ import grimp
 import pytest
 
 AREAS = frozenset(
-    {"vault", "identities", "policies", "virtual_keys", "issued_keys", "vendors", "ledger", "audit", "events", "gateway", "sandbox"}
+    {
+        "vault",
+        "identities",
+        "policies",
+        "virtual_keys",
+        "issued_keys",
+        "vendor_spend",
+        "vendors",
+        "ledger",
+        "audit",
+        "events",
+        "gateway",
+        "sandbox",
+    }
 )
 DOORS = frozenset({"keygate.vendors.admin"})  # of their own, so that the request path need not load what stands behind them
 WIRE = frozenset({"api", "schemas"})  # the wire of one area may build on another's; doors stay free of pydantic

@@ -10,7 +10,6 @@ KEYGATE_COMPILED=no chooses the interpreted form. It is read here and not by `co
 from __future__ import annotations
 
 import json
-import logging
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -26,7 +25,6 @@ MANIFEST = "manifest.json"
 SUFFIX = EXTENSION_SUFFIXES[0]  # names the interpreter and its version, so that another one finds nothing
 
 _SWITCHED_OFF = frozenset({"0", "no", "off", "false"})
-_log = logging.getLogger("keygate")
 
 
 def digest(source: bytes) -> str:
@@ -76,5 +74,5 @@ def install() -> str:
     if files:
         sys.meta_path.insert(0, Finder(files))
     elif form != "not built":
-        _log.warning("the request path runs interpreted, and slower: its compiled form is %s. `make setup` builds it again.", form)
+        sys.stderr.write(f"The request path runs interpreted, and slower: its compiled form is {form}. `make compiled` builds it again.\n")
     return form

@@ -210,9 +210,15 @@ def test_every_command_says_what_it_does(stranger: Desk) -> None:
 
 
 def test_completion_is_printed_for_each_shell(stranger: Desk) -> None:
-    for shell in ("bash", "zsh", "fish"):
-        said = stranger.ok("--show-completion", shell)
-        assert "keygate" in said.out
+    assert "keygate" in stranger.ok("--show-completion").out  # of the shell that it runs in
+    for shell, mark in (
+        ("bash", "complete -o default -F _keygate_completion keygate"),
+        ("zsh", "#compdef keygate"),
+        ("fish", "--command keygate"),
+    ):
+        assert mark in stranger.ok(_KEYGATE_COMPLETE=f"source_{shell}").out, shell
+    words = {"_KEYGATE_COMPLETE": "complete_bash", "COMP_WORDS": "keygate cred", "COMP_CWORD": "1"}
+    assert stranger.ok(**words).out.split() == ["credentials"]
 
 
 def test_unknown_commands_and_options_are_mistakes_of_use(stranger: Desk) -> None:

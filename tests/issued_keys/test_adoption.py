@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import httpx
@@ -56,7 +56,20 @@ class House:
         return str(self.call("POST", "/developers", {"name": name, "email": f"{name}@example.com"})["id"])
 
     def adopt(self, vendor_id: str, **body: Any) -> dict[str, Any]:
-        return self.call("POST", f"/inventory/{self.account_id}/adopt", {"vendor_id": vendor_id, **body})  # type: ignore[no-any-return]  # JSON
+        item = scanned(self.call, self.account_id).get(vendor_id, {"id": "inv_none"})
+        adopted = self.call("POST", f"/inventory/{item['id']}/adopt", body)
+        return self.call("GET", f"/keys/{adopted['issued_key_id']}")  # type: ignore[no-any-return]  # JSON
+
+
+def scanned(call: Callable[..., Any], account_id: str) -> dict[str, dict[str, Any]]:
+    """What stands in the account, looked at now: keys by the vendor's ids."""
+    [scan] = call("POST", "/inventory/scans", {"account": account_id})["items"]
+    ends = time.monotonic() + 60
+    while call("GET", "/inventory/scans")["items"][0]["ended_at"] is None:
+        assert time.monotonic() < ends
+        time.sleep(0.1)
+    assert call("GET", "/inventory/scans")["items"][0]["id"] == scan["id"]
+    return {item["at_vendor"]["key"]: item for item in call("GET", "/inventory", account_id=account_id, kind="key", limit=500)["items"]}
 
 
 @pytest.fixture(scope="module")
@@ -72,9 +85,8 @@ def test_leaver_loses_a_key_that_was_made_by_hand_and_its_workspace_stays(bureau
     adopted = bureau.adopt(made["id"], developer_id=developer, name="priya's", key=made["value"], expires_in_days=30)
     assert (adopted["state"], adopted["name"], adopted["enforcement"]) == ("active", "priya's", {"expiry": "not_enforced"})
     assert adopted["hint"] == f"…{made['value'][-4:]}"
-    items = bureau.call("GET", f"/inventory/{bureau.account_id}")["items"]
-    whose = {item["vendor_id"]: item["whose"] for item in items}
-    assert (whose[made["id"]], whose[neighbour["id"]]) == ("ours", "unknown")
+    items = scanned(bureau.call, bureau.account_id)
+    assert (items[made["id"]]["standing"], items[neighbour["id"]]["standing"]) == ("adopted", "unknown")
 
     bureau.call("DELETE", f"/developers/{developer}")
     ends = time.monotonic() + 30
@@ -105,25 +117,27 @@ def test_what_does_not_fit_is_refused(bureau: House) -> None:
         bureau.adopt(made["id"], key="sandbox-anthropic-api03-something-else")
     with pytest.raises(ApiError, match="404"):
         bureau.adopt("apikey_none")
-    with pytest.raises(ApiError, match="no active developer"):
+    with pytest.raises(ApiError, match="there is no developer"):
         bureau.adopt(made["id"], developer_id="dev_none")
     adopted = bureau.adopt(made["id"])
-    with pytest.raises(ApiError, match="known already"):
+    with pytest.raises(ApiError, match="adopted already"):
         bureau.adopt(made["id"])
     with pytest.raises(ApiError, match="made by hand"):
         bureau.call("POST", f"/keys/{adopted['id']}/rotate")
     gone = bureau.by_hand()
+    item = scanned(bureau.call, bureau.account_id)[gone["id"]]
     bureau.vendor("api_keys.update", gone["id"], status="archived")
     with pytest.raises(ApiError, match="gone"):
-        bureau.adopt(gone["id"])
+        bureau.call("POST", f"/inventory/{item['id']}/adopt", {})
 
 
 def test_project_of_an_adopted_openai_key_outlives_it(office: Office) -> None:
     url = f"{office.sandbox.address}/_sandbox/admin/openai/console/keys"
     made, neighbour = (httpx.post(url, json={"name": "by hand", "user": "eve@example.com"}, timeout=10).json() for _ in range(2))
     account_id = office.call("GET", "/vendors/accounts")["items"][0]["id"]
-    adopted = office.call("POST", f"/inventory/{account_id}/adopt", {"vendor_id": made["id"]})
+    item = scanned(office.call, account_id)[made["id"]]
+    adopted = office.call("POST", f"/inventory/{item['id']}/adopt", {})
     assert office.works(made["value"])
-    assert office.call("POST", f"/keys/{adopted['id']}/revoke")["state"] == "revoked"
+    assert office.call("POST", f"/keys/{adopted['issued_key_id']}/revoke")["state"] == "revoked"
     assert not office.works(made["value"])
     assert office.works(neighbour["value"])

@@ -227,3 +227,38 @@ def test_a_container_that_the_vendor_keeps_is_shown_as_owed_until_it_is_gone(hou
     house.call("POST", f"/keys/{made['id']}/revoke", {"wait_seconds": 20})
     house.until(made["id"], lambda key: key["state"] == "revoked" and not key["owed"])
     assert house.standing(Vendor.AZURE) == before
+
+
+@VENDORS
+def test_the_inventory_tells_ours_from_theirs_and_switches_theirs_off(house: House, vendor: Vendor) -> None:
+    made = house.provision(vendor)
+    if vendor is Vendor.AZURE:
+        theirs = house.sdk.create("someone")
+        house.sdk.deploy("someone")
+        key = house.sdk.call("accounts.list_keys", GROUP, "someone")["key1"]
+        found_as = "someone"
+        stray = {"vendor": "azure", "env": {"AZURE_OPENAI_ENDPOINT": theirs["properties"]["endpoint"], "AZURE_OPENAI_API_KEY": key}}
+    else:
+        house.boto.user("someone")
+        house.boto.allow(f"arn:aws:bedrock:*::foundation-model/{MODEL}", name="someone")
+        credential = house.boto.key("someone")
+        found_as = credential["ServiceSpecificCredentialId"]
+        stray = {"vendor": "bedrock", "env": {"AWS_BEARER_TOKEN_BEDROCK": credential["ServiceCredentialSecret"]}}
+    accounts = house.call("GET", "/vendors/accounts")["items"]
+    [one] = [each["id"] for each in accounts if (each["vendor"], each["name"]) == (vendor, "default")]
+    house.call("POST", "/inventory/scans", {"account": one})
+    ends = time.monotonic() + 60
+    while any(scan["ended_at"] is None for scan in house.call("GET", "/inventory/scans")["items"]):
+        assert time.monotonic() < ends
+        time.sleep(0.2)
+    items = house.call("GET", "/inventory", account_id=one, limit=500)["items"]
+    own = [item for item in items if item["issued_key_id"] == made["id"]]
+    assert own
+    assert {item["standing"] for item in own} == {"ours"}
+    [unknown] = [item for item in items if item["name"] == found_as]
+    assert unknown["standing"] == "unknown"
+    assert house.opens(stray)
+    off = house.call("POST", f"/inventory/{unknown['id']}/disable", {"reason": "nobody knows it"})
+    assert off["presence"] == "disabled"
+    assert not house.opens(stray)
+    assert house.opens(made)

@@ -273,3 +273,70 @@ async def test_a_server_that_is_away_is_unavailable(tmp_path):
         async with database.unit():
             pass
     await database.close()
+
+
+async def test_changes_of_one_organisation_run_one_after_another_and_leave_the_connections_to_others(store):
+    running, most, done = 0, 0, 0
+
+    async def change(organization_id):
+        nonlocal running, most, done
+        async with store.unit(organization_id) as work:
+            assert work.organization_id == organization_id
+            running += 1
+            most = max(most, running)
+            await work.connection.execute(sa.select(1))
+            await asyncio.sleep(0.01)
+            running -= 1
+        done += 1
+
+    changes = [asyncio.create_task(change("org_1")) for _ in range(60)]
+    await asyncio.sleep(0.05)
+    async with asyncio.timeout(5), store.read() as connection:
+        await connection.execute(sa.select(1))
+    assert done < 20, "a read does not wait for all changes that wait"
+    await asyncio.gather(*changes)
+    assert (most, done) == (1, 60)
+
+
+async def test_a_change_that_fails_or_is_cancelled_lets_the_next_one_in(store):
+    with pytest.raises(LookupError):
+        async with store.unit("org_1"):
+            raise LookupError
+    async with store.unit("org_1"):
+        waiting = asyncio.create_task(_empty_unit(store))
+        await asyncio.sleep(0.05)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+    async with asyncio.timeout(5), store.unit("org_1"):
+        pass
+
+
+async def _empty_unit(store):
+    async with store.unit("org_1"):
+        pass
+
+
+async def test_a_change_that_waits_too_long_for_its_turn_is_unavailable(store, monkeypatch):
+    monkeypatch.setattr("keygate.kit.database.WAIT_SECONDS", 0.05)
+    async with store.unit("org_1"):
+        with pytest.raises(Unavailable, match="try again"):
+            await asyncio.create_task(_empty_unit(store))
+
+
+async def test_a_full_disk_is_called_so_and_the_database_goes_on_when_there_is_room(tmp_path, caplog):
+    store = open_database(f"sqlite:///{tmp_path}/keygate.db")
+    async with store.unit() as work:
+        await work.connection.run_sync(counters.create)
+        pages = (await work.connection.exec_driver_sql("PRAGMA page_count")).scalar_one()
+    async with store.engine.connect() as connection:
+        await connection.exec_driver_sql(f"PRAGMA max_page_count={pages}")
+    with pytest.raises(Unavailable, match="disk of the database is full"):
+        async with store.unit() as work:
+            await work.connection.execute(sa.insert(counters), [{"id": f"{number:0200}", "value": 1} for number in range(200)])
+    assert "Traceback" not in caplog.text
+    async with store.engine.connect() as connection:
+        await connection.exec_driver_sql("PRAGMA max_page_count=100000")
+    async with store.unit() as work:
+        await work.connection.execute(sa.insert(counters), [{"id": f"{number:0200}", "value": 1} for number in range(200)])
+    await store.close()

@@ -3,6 +3,9 @@ vendor."""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
+
 from tests.silence.canaries import marked
 from tests.silence.observed import PUBLIC_OF_TOKEN, Run
 
@@ -38,6 +41,34 @@ def issue_keys(run: Run) -> None:
     _suffer(run, order)
     run.api("POST", f"/keys/{made['id']}/revoke", {"reason": "silent"})
     run.made["issued_key_id"] = run.api("POST", "/keys/provision", order | {"deliver": "later"})["id"]
+    _take_stock(run)
+
+
+def _take_stock(run: Run) -> None:
+    """A bulk order with a link, a key that was made by hand, one of a vendor without an API, and a scan that finds them."""
+    rows = [{"email": "bulk@example.com"}]
+    ordered = run.api("POST", "/bulk", {"vendor": "openai", "account": "default", "rows": rows, "create_developers": True})
+    run.made["order_id"] = ordered["id"]
+    _until(lambda: run.api("GET", f"/bulk/{ordered['id']}")["state"] == "done")
+    page = run.api("POST", f"/bulk/{ordered['id']}/links", {"expires_in_seconds": 600}, allowed=("bulk link",))
+    run.mark("bulk link", page["items"][0]["url"].rpartition("#")[2], public=PUBLIC_OF_TOKEN)
+    account = run.sandbox.state.admin[Vendor.OPENAI]
+    with run.sandbox.state.admin.lock:
+        run.sandbox.state.admin.api(Vendor.OPENAI).console(account, "keys", {"name": "by hand", "user": "someone@example.com"})
+    by_hand = run.mark("key made by hand", run.sandbox.state.create_key(Vendor.OPENAI, value=f"gsk_{marked()}").value, public=4)
+    entered = {"vendor": "groq", "key": by_hand, "settings": {"base_url": run.sandbox.openai_base_url}}
+    run.api("POST", "/inventory/by-hand", entered)
+    run.send("POST", "/api/v1/inventory/by-hand", json=entered | {"key": run.made["another credential"]})
+    run.api("POST", "/inventory/scans", {"account": "default"})
+    _until(lambda: run.api("GET", "/inventory/scans")["items"][0]["ended_at"] is not None)
+    run.made["item_id"] = run.api("GET", "/inventory?kind=key&standing=unknown")["items"][0]["id"]
+
+
+def _until(holds: Callable[[], bool]) -> None:
+    ends = time.monotonic() + 60
+    while not holds():
+        assert time.monotonic() < ends
+        time.sleep(0.2)
 
 
 def _suffer(run: Run, order: dict[str, str]) -> None:

@@ -6,9 +6,12 @@ import keygate.audit.api
 import keygate.events.api
 import keygate.identities.api
 import keygate.issued_keys.api
+import keygate.issued_keys.bulk.api
+import keygate.issued_keys.inventory.api
 import keygate.ledger.api
 import keygate.policies.api
 import keygate.vault.api
+import keygate.vendor_spend.api
 import keygate.vendors.api
 import keygate.virtual_keys.api
 from keygate.kit.routes import Routes
@@ -20,7 +23,10 @@ ALL: tuple[Routes, ...] = (
     *keygate.policies.api.ALL,
     *keygate.virtual_keys.api.ALL,
     *keygate.issued_keys.api.ALL,
+    keygate.issued_keys.bulk.api.routes,
+    keygate.issued_keys.inventory.api.routes,
     *keygate.ledger.api.ALL,
+    *keygate.vendor_spend.api.ALL,
     keygate.vault.api.routes,
     keygate.vendors.api.routes,
     keygate.audit.api.routes,

@@ -8,7 +8,22 @@ from __future__ import annotations
 import typer
 
 import keygate
-from keygate.cli import credentials, inventory, issuing, keys, login, operator, people, receipts, reports, rules, shell, vendors
+from keygate.cli import (
+    bills,
+    bulk,
+    credentials,
+    inventory,
+    issuing,
+    keys,
+    login,
+    operator,
+    people,
+    receipts,
+    reports,
+    rules,
+    shell,
+    vendors,
+)
 
 app = typer.Typer(
     name="keygate",
@@ -24,6 +39,8 @@ app.command()(login.logout)
 app.command()(login.status)
 app.command()(shell.env)
 app.command()(reports.usage)
+app.command()(bills.reconciliation)
+app.command()(bills.watch)
 app.command()(issuing.provision)
 app.command()(issuing.rotate)
 app.command()(issuing.revoke)
@@ -35,6 +52,7 @@ app.add_typer(people.developers, name="developers")
 app.add_typer(people.apps, name="apps")
 app.add_typer(keys.commands, name="keys")
 app.add_typer(issuing.commands, name="issued-keys")
+app.add_typer(bulk.commands, name="bulk")
 app.add_typer(inventory.commands, name="inventory")
 app.add_typer(receipts.commands, name="receipts")
 app.add_typer(rules.policies, name="policies")

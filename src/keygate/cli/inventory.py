@@ -1,123 +1,268 @@
-"""`keygate inventory`: what stands at each vendor, against what KeyGate knows."""
+"""`keygate inventory`: what stands at the vendors against what KeyGate knows, and what is done about it."""
 
 from __future__ import annotations
 
+import sys
+import time
 from typing import Annotated, Any
 
 import typer
 
-from keygate.cli import issuing, output
+from keygate.cli import output
 from keygate.cli.client import Api, Exit, api, fail
+from keygate.cli.issuing import days, developer_id
 
-commands = typer.Typer(no_args_is_help=True, help="What stands at each vendor: ours, unknown, orphaned, stale.")
+commands = typer.Typer(invoke_without_command=True, help="What stands at the vendors, and what is the matter with it.")
 _COLUMNS = {
-    "vendor_id": "ID AT THE VENDOR",
+    "id": "ID",
+    "vendor": "VENDOR",
     "kind": "KIND",
     "name": "NAME",
-    "whose": "WHOSE",
-    "presence": "STATE",
-    "remarks": "REMARKS",
+    "owner": "OWNER THERE",
+    "hint": "KEY",
+    "presence": "PRESENCE",
+    "standing": "STANDING",
+    "findings": "FINDINGS",
     "last_used_at": "LAST USED",
-    "issued_key_id": "ISSUED KEY",
 }
-_MAX_PAGES = 500
-
-Account = Annotated[str, typer.Argument(help="Vendor, or vendor account id (va_…).")]
-
-
-def _account(client: Api, text: str) -> str:
-    if text.startswith("va_"):
-        return text
-    found = client.pages("/api/v1/vendors/accounts", query={"vendor": text})
-    if len(found) != 1:
-        fail(f"{text}: {len(found)} vendor accounts; name one by its id (`keygate vendors accounts`)", Exit.NOT_FOUND)
-    return str(found[0]["id"])
-
-
-def _remarks(row: dict[str, Any]) -> list[str]:
-    told = {"stale": row["stale"], "no limit": row["without_limit"], "owner left": row["owner_left"]}
-    return [name for name, holds in told.items() if holds] + ([f"accepted: {row['accepted']}"] if row["accepted"] else [])
+_SUMMARY = {
+    "account_id": "ACCOUNT",
+    "vendor": "VENDOR",
+    "ours": "OURS",
+    "adopted": "ADOPTED",
+    "unknown": "UNKNOWN",
+    "orphaned": "ORPHANED",
+    "findings": "FINDINGS",
+    "attention": "TO LOOK AT",
+    "scanned": "SCANNED",
+}
+_POLL_SECONDS = 1.0
+_PATIENCE_SECONDS = 3_600.0
+_OVER = frozenset({"done", "failed"})
 
 
-@commands.command("list")
-def list_inventory(
-    account: Account,
-    stale_days: Annotated[int, typer.Option(help="Unused for so long is stale.")] = 90,
+@commands.callback()
+def inventory(
+    context: typer.Context,
+    account: Annotated[str | None, typer.Option(help="Only this vendor account (id).")] = None,
+    vendor: Annotated[str | None, typer.Option(help="Only this vendor.")] = None,
+    standing: Annotated[str | None, typer.Option(help="ours, adopted, orphaned or unknown.")] = None,
+    finding: Annotated[str | None, typer.Option(help="stale, no_limit, leaver, drift, disabled, missing or foreign.")] = None,
+    kind: Annotated[str | None, typer.Option(help="key or container.")] = None,
     *,
-    foreign: Annotated[bool, typer.Option("--foreign", help="Only what is not ours and was not accepted.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Also what nothing is the matter with.")] = False,
     as_json: output.JsonOption = False,
 ) -> None:
-    """Everything at the vendor now."""
-    rows: list[dict[str, Any]] = []
+    """What somebody should look at; with --all everything that the last scans saw."""
+    if context.invoked_subcommand is not None:
+        return
+    query = {"account_id": account, "vendor": vendor, "standing": standing, "finding": finding, "kind": kind}
+    narrowed = everything or standing or finding
     with api() as client:
-        path, cursor = f"/api/v1/inventory/{_account(client, account)}", None
-        for _ in range(_MAX_PAGES):
-            page = client.request("GET", path, query={"cursor": cursor, "stale_days": stale_days})
-            rows += page["items"]
-            cursor = page["next_cursor"]
-            if cursor is None:
-                break
-    if foreign:
-        rows = [row for row in rows if row["whose"] != "ours" and not row["accepted"]]
+        rows = client.pages("/api/v1/inventory", query={**query, "attention": None if narrowed else "true"})
+        scanned = bool(rows) or bool(client.request("GET", "/api/v1/inventory/scans", query={"limit": 1})["items"])
     if as_json:
         output.as_json(rows)
-    else:
-        output.table([{**row, "remarks": _remarks(row)} for row in rows], _COLUMNS, empty="Nothing stands there.")
+        return
+    empty = "Nothing to look at." if scanned else "No vendor was looked at yet: `keygate inventory scan`."
+    output.table(rows, _COLUMNS, empty=empty)
+    for row in rows:
+        for each in row["drift"]:
+            output.note(f"{row['id']}: {each['term']} is {each['found']}, agreed is {each['agreed']}")
+
+
+@commands.command("summary")
+def summary(*, as_json: output.JsonOption = False) -> None:
+    """Each vendor account in numbers."""
+    with api() as client:
+        rows = client.pages("/api/v1/inventory/summary")
+    output.as_json(rows) if as_json else output.table(map(_counted, rows), _SUMMARY, empty="Nothing yet: `keygate inventory scan`.")
+
+
+def _counted(row: dict[str, Any]) -> dict[str, Any]:
+    scan = row["last_scan"] or {}
+    when = scan.get("ended_at") or scan.get("state")
+    return {**row, **row["standings"], "scanned": scan["error"] if scan.get("state") == "failed" else when}
+
+
+@commands.command("scan")
+def scan(
+    account: Annotated[str | None, typer.Argument(help="Vendor account by id or name; left out: all.")] = None,
+    *,
+    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Until it is done.")] = True,
+    as_json: output.JsonOption = False,
+) -> None:
+    """Look at the vendors now. Changes nothing there."""
+    with api() as client:
+        begun = client.request("POST", "/api/v1/inventory/scans", body={"account": account})["items"]
+        rows = _awaited(client, begun) if wait else begun
+    columns = {
+        "id": "SCAN",
+        "vendor": "VENDOR",
+        "account_id": "ACCOUNT",
+        "state": "STATE",
+        "seen": "SEEN",
+        "read": "READ",
+        "error": "TROUBLE",
+    }
+    output.as_json(rows) if as_json else output.table(rows, columns, empty="Nothing to scan.")
+    if any(row["state"] == "failed" for row in rows):
+        raise typer.Exit(Exit.FAILED)
+
+
+def _awaited(client: Api, begun: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    wanted = {row["id"] for row in begun}
+    ends, told = time.monotonic() + _PATIENCE_SECONDS, ""
+    while True:
+        rows = [row for row in client.pages("/api/v1/inventory/scans", most=500) if row["id"] in wanted]
+        if all(row["state"] in _OVER for row in rows):
+            return rows
+        said = ", ".join(f"{row['vendor']}: {row['seen']} seen, {row['read']} read" for row in rows if row["state"] not in _OVER)
+        if said != told:
+            output.note(said)
+            told = said
+        if time.monotonic() > ends:
+            output.note("The scan goes on; `keygate inventory summary` shows it.")
+            return rows
+        time.sleep(_POLL_SECONDS)
+
+
+@commands.command("show")
+def show(item_id: str, *, as_json: output.JsonOption = False) -> None:
+    """One thing at a vendor."""
+    with api() as client:
+        _tell(client.request("GET", f"/api/v1/inventory/{item_id}"), as_json=as_json)
 
 
 @commands.command("adopt")
 def adopt(
-    account: Account,
-    vendor_id: Annotated[str, typer.Argument(help="The key's id at the vendor, as `list` shows it.")],
+    item_id: str,
     dev: Annotated[str | None, typer.Option(help="Owner: a developer's id, e-mail address or name.")] = None,
     team: Annotated[str | None, typer.Option(help="Owner: a team's id.")] = None,
     app: Annotated[str | None, typer.Option(help="Owner: an app's id.")] = None,
-    name: Annotated[str | None, typer.Option(help="What the key is called.")] = None,
+    name: Annotated[str | None, typer.Option(help="What the key is called here.")] = None,
     expires: Annotated[str | None, typer.Option(help="90d, 12w: KeyGate revokes it then.")] = None,
+    remind: Annotated[list[int] | None, typer.Option(help="Days before the end; may be repeated.")] = None,
+    *,
+    keep_name: Annotated[bool, typer.Option("--keep-name", help="Leave its name at the vendor as it is.")] = False,
+    as_json: output.JsonOption = False,
+) -> None:
+    """Give a key that somebody made by hand an owner, an end and reminders here."""
+    with api() as client:
+        body = _adoption(client, dev=dev, team=team, app=app, name=name, expires=expires, remind=remind) | {"rename": not keep_name}
+        made = client.request("POST", f"/api/v1/inventory/{item_id}/adopt", body=body)
+    _tell(made, as_json=as_json)
+    if made["note"]:
+        output.note(made["note"])
+
+
+@commands.command("enter")
+def enter(
+    vendor: Annotated[str, typer.Argument(help="A vendor without an API for keys: groq, cohere …")],
+    dev: Annotated[str | None, typer.Option(help="Owner: a developer's id, e-mail address or name.")] = None,
+    team: Annotated[str | None, typer.Option(help="Owner: a team's id.")] = None,
+    app: Annotated[str | None, typer.Option(help="Owner: an app's id.")] = None,
+    name: Annotated[str | None, typer.Option(help="What the key is called here.")] = None,
+    expires: Annotated[str | None, typer.Option(help="90d, 12w.")] = None,
+    remind: Annotated[list[int] | None, typer.Option(help="Days before the end; may be repeated.")] = None,
+    base_url: Annotated[str | None, typer.Option(help="API root, where it is not the vendor's own.")] = None,
     *,
     as_json: output.JsonOption = False,
 ) -> None:
-    """Enter a key that somebody made by hand: it gets an owner and an end, and is ended at the vendor when it must be."""
+    """Enter a hand-made key of a vendor that has no API for keys. It is asked for, or read from standard input; never an argument."""
+    secret = typer.prompt("Key", hide_input=True) if sys.stdin.isatty() else sys.stdin.read().strip()
+    if not secret:
+        fail("no key on standard input", Exit.USAGE)
     with api() as client:
-        body = {
-            "vendor_id": vendor_id,
-            "developer_id": None if dev is None else issuing.developer_id(client, dev),
-            "team_id": team,
-            "app_id": app,
-            "name": name,
-            "expires_in_days": None if expires is None else issuing.days(expires),
-        }
-        row = client.request("POST", f"/api/v1/inventory/{_account(client, account)}/adopt", body=body)
-    output.as_json(row) if as_json else output.card(row, issuing.COLUMNS)
+        body = _adoption(client, dev=dev, team=team, app=app, name=name, expires=expires, remind=remind)
+        body |= {"vendor": vendor, "key": secret, "settings": {} if base_url is None else {"base_url": base_url}}
+        made = client.request("POST", "/api/v1/inventory/by-hand", body=body)
+    _tell(made, as_json=as_json)
+    if not as_json:
+        output.note("To rotate it:")
+        for number, step in enumerate(made["checklist"], 1):
+            output.note(f"  {number}. {step}")
 
 
-@commands.command("check")
-def check(key_id: str, *, repair: Annotated[bool, typer.Option("--repair")] = False, as_json: output.JsonOption = False) -> None:
-    """Read an issued key at its vendor: is it there, was it used, are its terms still those that were set?"""
-    with api() as client:
-        row = client.request("POST", f"/api/v1/keys/{key_id}/check", body={"repair": repair})
-    if as_json:
-        output.as_json(row)
-    else:
-        output.card({name: row[name] for name in ("id", "state", "enforcement", "last_used_at", "read_at", "error")})
-    if row["error"]:
-        raise typer.Exit(Exit.FAILED)
-
-
-@commands.command("accept")
-def accept(account: Account, vendor_id: str, reason: Annotated[str, typer.Option(help="Why it may stand.")]) -> None:
-    """Note why something that KeyGate did not make may stand."""
-    with api() as client:
-        body = {"vendor_id": vendor_id, "reason": reason}
-        client.request("POST", f"/api/v1/inventory/{_account(client, account)}/accept", body=body)
-    output.note(f"Accepted {vendor_id}.")
+def _adoption(
+    client: Api,
+    *,
+    dev: str | None,
+    team: str | None,
+    app: str | None,
+    name: str | None,
+    expires: str | None,
+    remind: list[int] | None,
+) -> dict[str, Any]:
+    if sum(value is not None for value in (dev, team, app)) > 1:
+        fail("name one of --dev, --team and --app", Exit.USAGE)
+    body = {
+        "developer_id": None if dev is None else developer_id(client, dev),
+        "team_id": team,
+        "app_id": app,
+        "name": name,
+        "expires_in_days": None if expires is None else days(expires),
+        "remind_days": remind,
+    }
+    return {member: value for member, value in body.items() if value is not None}
 
 
 @commands.command("disable")
-def disable(account: Account, vendor_id: str, *, yes: Annotated[bool, typer.Option("--yes", help="Don't ask.")] = False) -> None:
-    """Switch off a key that is not KeyGate's, where the vendor's API can."""
+def disable(
+    item_id: str,
+    reason: Annotated[str, typer.Option(help="Why: it stands in the audit log.")],
+    *,
+    revoke: Annotated[bool, typer.Option("--revoke", help="End it for good.")] = False,
+    insist: Annotated[bool, typer.Option("--insist", help="Also what carries the mark of another KeyGate.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Don't ask.")] = False,
+    as_json: output.JsonOption = False,
+) -> None:
+    """Switch a key off at the vendor, or end it there for good."""
     if not yes:
-        typer.confirm(f"Switch {vendor_id} off at the vendor?", abort=True)
+        typer.confirm(f"{'Revoke' if revoke else 'Disable'} {item_id} at the vendor?", abort=True)
+    body = {"how": "revoke" if revoke else "disable", "reason": reason, "insist": insist}
     with api() as client:
-        client.request("POST", f"/api/v1/inventory/{_account(client, account)}/disable", body={"vendor_id": vendor_id})
-    output.note(f"Switched off {vendor_id}.")
+        _tell(client.request("POST", f"/api/v1/inventory/{item_id}/disable", body=body), as_json=as_json)
+
+
+@commands.command("accept")
+def accept(
+    item_id: str, reason: Annotated[str, typer.Option(help="Why: it stands in the audit log.")], *, as_json: output.JsonOption = False
+) -> None:
+    """It is as it should be. Terms that were changed at the vendor become the agreed ones."""
+    with api() as client:
+        _tell(client.request("POST", f"/api/v1/inventory/{item_id}/accept", body={"reason": reason}), as_json=as_json)
+
+
+@commands.command("repair")
+def repair(item_id: str, *, as_json: output.JsonOption = False) -> None:
+    """Make it as agreed again at the vendor, and read it back."""
+    with api() as client:
+        _tell(client.request("POST", f"/api/v1/inventory/{item_id}/repair"), as_json=as_json)
+
+
+@commands.command("check")
+def check(
+    key_id: str,
+    *,
+    repair: Annotated[bool, typer.Option("--repair", help="Set terms that differ again.")] = False,
+    as_json: output.JsonOption = False,
+) -> None:
+    """Read one issued key (ik_…) at its vendor now: is it there, was it used, are its limits those that were set?"""
+    with api() as client:
+        row = client.request("POST", f"/api/v1/keys/{key_id}/check", body={"repair": repair})
+    shown = ("id", "state", "enforcement", "last_used_at", "read_at", "error")
+    output.as_json(row) if as_json else output.card({name: row[name] for name in shown})
+    if row["error_code"] is not None:
+        raise typer.Exit(Exit.FAILED)
+
+
+def _tell(row: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        output.as_json(row)
+        return
+    output.card({name: value for name, value in row.items() if name not in {"drift", "remedies", "note", "checklist"}})
+    for each in row["drift"]:
+        output.note(f"{each['term']} is {each['found']}, agreed is {each['agreed']}")
+    for remedy in row["remedies"]:
+        output.note(f"→ {remedy}")

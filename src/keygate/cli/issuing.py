@@ -81,6 +81,7 @@ def provision(
     *,
     create_developers: Annotated[bool, typer.Option("--create-developers", help="Make developers of a CSV that are not there.")] = False,
     allow_unenforced: Annotated[bool, typer.Option("--allow-unenforced", help="Also where the vendor can't enforce a term.")] = False,
+    fit: Annotated[bool, typer.Option("--fit", help="Where the vendor has no room for all of a bulk order: as many as fit.")] = False,
     link: Annotated[bool, typer.Option("--link", help="Print a one-time link in place of the key.")] = False,
     env: Annotated[bool, typer.Option("--env", help="Print only what to export.")] = False,
     as_json: output.JsonOption = False,
@@ -103,7 +104,9 @@ def provision(
     common = {key: value for key, value in common.items() if value is not None}
     if csv is not None or members_of is not None:
         with api() as client:
-            bulk.run(client, common, csv_file=csv, team=members_of, report=report, batch=batch, create_developers=create_developers)
+            bulk.run(
+                client, common, csv_file=csv, team=members_of, report=report, batch=batch, create_developers=create_developers, fit=fit
+            )
         return
     if sum(value is not None for value in (dev, team, app)) > 1:
         fail("name one of --dev, --team and --app", Exit.USAGE)

@@ -16,9 +16,12 @@ audit = typer.Typer(no_args_is_help=True, help="The audit log.")
 
 def usage(
     group_by: Annotated[str, typer.Option(help="key, team, developer, app, vendor, model, day, hour; several with commas.")] = "day",
+    source: Annotated[
+        str, typer.Option(help="gateway: what went through KeyGate; vendor: what vendors bill; all: the gateway and issued keys.")
+    ] = "gateway",
     since: Annotated[str | None, typer.Option("--from", help="RFC 3339.")] = None,
     until: Annotated[str | None, typer.Option("--to", help="RFC 3339.")] = None,
-    key: Annotated[str | None, typer.Option(help="Only this key (vk_…).")] = None,
+    key: Annotated[str | None, typer.Option(help="Only this key (vk_… or ik_…).")] = None,
     team: Annotated[str | None, typer.Option(help="Only this team.")] = None,
     *,
     csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
@@ -27,7 +30,7 @@ def usage(
     """What was used and spent."""
     if csv and as_json:
         fail("choose one of --csv and --json", Exit.USAGE)
-    query = {"group_by": group_by, "from": since, "to": until, "key_id": key, "team_id": team}
+    query = {"group_by": group_by, "from": since, "to": until, "key_id": key, "team_id": team, "source": source}
     with api() as client:
         if csv:
             for piece in client.text("/api/v1/usage", query={**query, "format": "csv"}):
@@ -45,6 +48,7 @@ def usage(
         "output_tokens": "OUTPUT",
         "cost_usd": "COST $",
         "in_doubt_usd": "IN DOUBT $",
+        **({} if source == "gateway" else {"restated_usd": "RESTATED $"}),
     }
     output.table(rows, columns, empty="Nothing was used in this time.")
 

@@ -125,31 +125,6 @@ def verify(account_id: str, *, as_json: output.JsonOption = False) -> None:
     _tell(made, as_json=as_json)
 
 
-@commands.command("spend")
-def spend(
-    group_by: Annotated[str, typer.Option(help="key, owner, vendor, account, day or item.")] = "key",
-    since: Annotated[str | None, typer.Option("--from", help="RFC 3339; default: 30 days ago.")] = None,
-    until: Annotated[str | None, typer.Option("--to", help="RFC 3339; default: now.")] = None,
-    *,
-    as_json: output.JsonOption = False,
-) -> None:
-    """What vendors bill, by their own cost APIs; a line without a name is traffic that no key of KeyGate's made."""
-    with api() as client:
-        told = client.request("GET", "/api/v1/vendor-spend", query={"group_by": group_by, "from": since, "to": until})
-    if as_json:
-        output.as_json(told)
-        return
-    output.table(
-        told["items"], {"group": group_by.upper(), "amount_usd": "BILLED $", "requests": "REQUESTS"}, empty="Nothing was billed yet."
-    )
-    output.note(f"total ${told['total_usd']}, of it ${told['unattributed_usd']} by no key of KeyGate's")
-    for each in told["accounts"]:
-        if each["reports_costs"]:
-            late = "not told" if each["delay_seconds"] is None else f"{each['delay_seconds']} s"
-            trouble = f"; {each['error']}" if each["error"] else ""
-            output.note(f"  {each['vendor']}: read {each['read_at'] or 'never'}; the vendor's delay: {late}{trouble}")
-
-
 @commands.command("remove")
 def remove(account_id: str, *, yes: Annotated[bool, typer.Option("--yes", help="Don't ask.")] = False) -> None:
     """Forget an admin credential; refused while keys made with it are alive."""

@@ -14,9 +14,17 @@ class EventType(StrEnum):
     ISSUED_KEY_ACTIVE = "issued_key.active"
     ISSUED_KEY_FAILED = "issued_key.failed"
     ISSUED_KEY_ENDED = "issued_key.ended"  # the vendor has confirmed
-    ISSUED_KEY_BUDGET_REACHED = "issued_key.budget_reached"
+    INVENTORY_FOUND = "inventory.found"  # something at a vendor that somebody should look at
+    KEY_ENDS_SOON = "issued_key.ends_soon"  # a reminder: only a person can renew it
+    BULK_DONE = "bulk_order.done"
+    BULK_HALTED = "bulk_order.halted"  # it goes on once somebody has mended what its note says
     ISSUED_KEY_DRIFTED = "issued_key.drifted"  # at the vendor it is not what it was made as
     ISSUED_KEY_IRREVOCABLE = "issued_key.irrevocable"  # the vendor does not end it: somebody must look
+    ISSUED_KEY_BUDGET_THRESHOLD_REACHED = "issued_key.budget_threshold_reached"  # as the vendor bills, late
+    ISSUED_KEY_BUDGET_SPENT = "issued_key.budget_spent"
+    ISSUED_KEY_RESTRICTED = "issued_key.restricted"  # limits lowered, or disabled: the vendor has confirmed
+    ISSUED_KEY_RESTORED = "issued_key.restored"
+    ISSUED_KEY_RESTRAINT_FAILED = "issued_key.restraint_failed"  # its budget calls for it, and the vendor did not do it: tried again
 
 
 @dataclass(frozen=True, slots=True)

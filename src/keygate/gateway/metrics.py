@@ -2,30 +2,30 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Callable, Iterable
 from itertools import accumulate
-from typing import final
+from typing import Final, final
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 BOUNDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
 _MAX_SERIES = 4096
+_BOUNDS_NS: Final = [round(bound * 1e9) for bound in BOUNDS]
 
 
 @final
 class Tally:
     """What is counted of one vendor's endpoint."""
 
-    __slots__ = ("buckets", "endpoint", "seconds", "statuses", "vendor")
+    __slots__ = ("buckets", "endpoint", "nanoseconds", "statuses", "vendor")
 
     def __init__(self, vendor: str, endpoint: str) -> None:
         self.vendor = vendor
         self.endpoint = endpoint
         self.statuses: dict[int, int] = {}
         self.buckets = [0] * (len(BOUNDS) + 1)
-        self.seconds = 0.0
+        self.nanoseconds = 0
 
     def answered(self, status: int) -> None:
         statuses = self.statuses
@@ -35,9 +35,13 @@ class Tally:
         """A request that went to the vendor has ended, so long after it began."""
         statuses = self.statuses
         statuses[status] = statuses.get(status, 0) + 1
-        seconds = latency_ns / 1e9
-        self.buckets[bisect_left(BOUNDS, seconds)] += 1
-        self.seconds += seconds
+        self.nanoseconds += latency_ns
+        bucket = 0
+        for bound in _BOUNDS_NS:
+            if latency_ns <= bound:
+                break
+            bucket += 1
+        self.buckets[bucket] += 1
 
 
 class Metrics(Collector):
@@ -96,7 +100,7 @@ class Metrics(Collector):
         names = [*map(str, BOUNDS), "+Inf"]
         for tally in list(self._tallies.values()):
             sums = accumulate(tally.buckets)
-            histogram.add_metric((tally.vendor, tally.endpoint), list(zip(names, sums, strict=True)), tally.seconds)
+            histogram.add_metric((tally.vendor, tally.endpoint), list(zip(names, sums, strict=True)), tally.nanoseconds / 1e9)
         yield histogram
         for name, documentation, read in self._gauges:
             yield GaugeMetricFamily(name, documentation, value=read())

@@ -28,6 +28,7 @@ _READ = frozenset(
         "policies",
         "prices",
         "receipts",
+        "reconciliation",
         "teams",
         "usage",
         "users",

@@ -110,6 +110,15 @@ class OwnerRepository:
         row = await _one(connection, developers, developers.c.organization_id == organization_id, developers.c.email == email)
         return _developer(row) if row else None
 
+    async def developers_with_emails(self, connection: AsyncConnection, organization_id: str, emails: Iterable[str]) -> list[Developer]:
+        asked, rows = sorted(set(emails)), []
+        for start in range(0, len(asked), _BATCH):
+            statement = sa.select(developers).where(
+                developers.c.organization_id == organization_id, developers.c.email.in_(asked[start : start + _BATCH])
+            )
+            rows += [_developer(dict(row)) for row in (await connection.execute(statement)).mappings()]
+        return rows
+
     async def developers(
         self,
         connection: AsyncConnection,

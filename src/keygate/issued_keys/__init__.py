@@ -1,10 +1,11 @@
 """Issued keys: real vendor keys, made, limited, rotated and revoked at the vendor, each step confirmed by it."""
 
+from keygate.issued_keys.access import IssuedKeyAccess
 from keygate.issued_keys.accounts import VendorAccountService
-from keygate.issued_keys.adopting import AdoptionService
-from keygate.issued_keys.life import ENDED, State
+from keygate.issued_keys.bench import worker_actor
+from keygate.issued_keys.life import ENDED, LIVE, State
 from keygate.issued_keys.minting import MintingService
-from keygate.issued_keys.model import SEALED, IssuedFilter, IssuedKey, IssueDraft, VendorAccount
+from keygate.issued_keys.model import SEALED, Enforcement, IssuedFilter, IssuedKey, IssueDraft, VendorAccount
 from keygate.issued_keys.operations import Operations
 from keygate.issued_keys.receipts import MAX_BYTES as MAX_RECEIPT_BYTES
 from keygate.issued_keys.receipts import Verdict, verify
@@ -12,12 +13,14 @@ from keygate.issued_keys.service import IssuedKeyService, Told
 
 __all__ = [
     "ENDED",
+    "LIVE",
     "MAX_RECEIPT_BYTES",
     "SEALED",
-    "AdoptionService",
+    "Enforcement",
     "IssueDraft",
     "IssuedFilter",
     "IssuedKey",
+    "IssuedKeyAccess",
     "IssuedKeyService",
     "MintingService",
     "Operations",
@@ -27,4 +30,5 @@ __all__ = [
     "VendorAccountService",
     "Verdict",
     "verify",
+    "worker_actor",
 ]

@@ -34,6 +34,10 @@ class VendorAccountRepository:
             query = query.where(t.c.vendor == vendor)
         return [_account(row) for row in await connection.execute(query)]
 
+    async def everywhere(self, connection: AsyncConnection) -> list[VendorAccount]:
+        # Across organisations, for the worker: it serves all of them.
+        return [_account(row) for row in await connection.execute(sa.select(t).order_by(t.c.id))]
+
     async def delete(self, connection: AsyncConnection, organization_id: str, account_id: str) -> None:
         await connection.execute(sa.delete(t).where(t.c.organization_id == organization_id, t.c.id == account_id))
 

@@ -50,11 +50,14 @@ class VendorAccountService:
         self._provisioners = provisioners
         self._clock = clock
 
-    async def configure(self, actor: Actor, *, vendor: str, name: str, admin_key: Secret, settings: Mapping[str, str]) -> VendorAccount:
+    async def configure(
+        self, actor: Actor, *, vendor: str, name: str, admin_key: Secret, settings: Mapping[str, str], by_hand: bool = False
+    ) -> VendorAccount:
         """Tries the admin credential at the vendor, then stores it, sealed; under a name that is taken it replaces what was there. One
         that the vendor does not know is not stored. One that lacks rights is, with each of them named: nothing is made with it until
-        `verify` finds them. Raises `InvalidInput`, `UpstreamFailed`, `Unavailable`."""
-        provisioner = self._provisioner(vendor)
+        `verify` finds them. With `by_hand` also a key of a vendor whose keys are made by hand: the account then stands for that key. Raises
+        `InvalidInput`, `UpstreamFailed`, `Unavailable`."""
+        provisioner = self._provisioner(vendor, by_hand=by_hand)
         admin = _checked(admin_key)
         wanted = self._settings(provisioner, settings)
         found, status = await self._try(provisioner, self._desks.trial(provisioner.facts, admin, wanted))
@@ -92,7 +95,7 @@ class VendorAccountService:
     async def verify(self, actor: Actor, account_id: str) -> VendorAccount:
         """Asks the vendor again which rights the admin credential has, and keeps the answer."""
         account = await self.get(actor, account_id)
-        provisioner = self._provisioner(account.vendor)
+        provisioner = self._provisioner(account.vendor, by_hand=True)
         desk = await self._desks.open(account)
         try:
             found, status = await self._try(provisioner, desk)
@@ -140,11 +143,11 @@ class VendorAccountService:
         """How many keys of the account may have a container at the vendor, and how many it allows; None: no ceiling is known."""
         async with self._database.read() as connection:
             alive = await self._keys.count_alive(connection, actor.organization_id, account.id)
-        return alive, ceiling(self._provisioner(account.vendor).facts, account.settings)
+        return alive, ceiling(self._provisioner(account.vendor, by_hand=True).facts, account.settings)
 
     def measures(self, account: VendorAccount) -> tuple[str, int]:
         """What the vendor counts (`project`), and how many calls a minute KeyGate allows itself."""
-        facts = self._provisioner(account.vendor).facts
+        facts = self._provisioner(account.vendor, by_hand=True).facts
         return facts.container or "key", calls_per_minute(facts, account.settings)
 
     async def delete(self, actor: Actor, account_id: str) -> None:
@@ -172,12 +175,12 @@ class VendorAccountService:
             raise UpstreamFailed(f"The vendor did not answer as expected: {error.detail}") from None
         return found, AccountStatus.RIGHTS_MISSING if found.missing else AccountStatus.READY
 
-    def _provisioner(self, vendor: str) -> Provisioner:
+    def _provisioner(self, vendor: str, *, by_hand: bool = False) -> Provisioner:
         found = self._provisioners.get(vendor)
         if found is None:
             names = ", ".join(sorted(name for name, each in self._provisioners.items() if not each.facts.adopt_only)) or "none"
             raise InvalidInput(f"vendor: KeyGate makes no keys there; it does at: {names}", field="vendor")
-        if found.facts.adopt_only:
+        if found.facts.adopt_only and not by_hand:
             raise Conflict(f"{found.facts.title}: {found.facts.cannot['create']}", field="vendor")
         return found
 

@@ -6,25 +6,18 @@ from typing import Annotated, Any
 
 from fastapi import Depends, Path, Query, Request, Response
 
-from keygate.errors import Forbidden
 from keygate.identities import Actor
 from keygate.issued_keys.accounts import VendorAccountService
-from keygate.issued_keys.adopting import AdoptionService
 from keygate.issued_keys.inspection import InspectionService
 from keygate.issued_keys.life import State
 from keygate.issued_keys.minting import MintingService
 from keygate.issued_keys.model import IssuedFilter
 from keygate.issued_keys.schemas import (
-    AcceptThing,
     AccountList,
     AccountOut,
-    AdoptThing,
     Check,
     Configure,
     Extend,
-    FreshnessOut,
-    InventoryItemOut,
-    InventoryPage,
     IssuedDetail,
     IssuedOut,
     IssuerOut,
@@ -38,37 +31,25 @@ from keygate.issued_keys.schemas import (
     RevokeIssued,
     RoomOut,
     RotateIssued,
-    SpendGroup,
-    SpendLineOut,
     StepOut,
-    Thing,
     TokenOut,
-    VendorSpendOut,
     end_ns,
 )
 from keygate.issued_keys.service import IssuedKeyService, Told
-from keygate.issued_keys.spend import Freshness, VendorSpend
-from keygate.issued_keys.watch import BudgetWatch
-from keygate.kit.clock import NANOSECONDS, Clock, rfc3339, to_ns
-from keygate.kit.money import format_usd
-from keygate.kit.routes import PUBLIC, Instant, Page, PageQuery, Routes, current_actor, service
+from keygate.kit.clock import Clock, rfc3339
+from keygate.kit.routes import PUBLIC, Page, PageQuery, Routes, current_actor, service
 from keygate.kit.secret import Secret
 
 vendor_routes = Routes("/vendors", tag="vendors")
 routes = Routes("/keys", tag="issued keys")
 receipt_routes = Routes("/receipts", tag="issued keys")
-spend_routes = Routes("/vendor-spend", tag="issued keys")
-inventory_routes = Routes("/inventory", tag="issued keys")
-ALL = (vendor_routes, routes, receipt_routes, spend_routes, inventory_routes)
+ALL = (vendor_routes, routes, receipt_routes)
 
 _Actor = Annotated[Actor, Depends(current_actor)]
 _Keys = Annotated[IssuedKeyService, service(IssuedKeyService)]
 _Accounts = Annotated[VendorAccountService, service(VendorAccountService)]
-_Adoption = Annotated[AdoptionService, service(AdoptionService)]
 _Minting = Annotated[MintingService, service(MintingService)]
 _Inspection = Annotated[InspectionService, service(InspectionService)]
-_Watch = Annotated[BudgetWatch, service(BudgetWatch)]
-_Spend = Annotated[VendorSpend, service(VendorSpend)]
 _Clock = Annotated[Clock, service(Clock)]
 _Id = Annotated[str, Path(max_length=100)]
 _IdQuery = Annotated[str | None, Query(max_length=40, pattern=r"^[A-Za-z0-9_]+$")]
@@ -269,100 +250,10 @@ async def check_issued_key(
     return IssuedOut.of(await inspection.check(actor, issued_key_id, repair=body is not None and body.repair), clock.now_ns())
 
 
-@inventory_routes.get("/{account_id}", permission="inventory.read", responses=_ABSENT | _STATE | _VENDOR)
-async def list_inventory(
-    account_id: _Id,
-    actor: _Actor,
-    inspection: _Inspection,
-    cursor: Annotated[str | None, Query(max_length=500)] = None,
-    stale_days: Annotated[int, Query(ge=1, le=3_650)] = 90,
-) -> InventoryPage:
-    """What stands at the vendor now, page by page: ours, orphaned, unknown; stale, without limit, owned by somebody who left."""
-    items, following = await inspection.page(actor, account_id, cursor=cursor, stale_days=stale_days)
-    return InventoryPage(items=[InventoryItemOut.of(item) for item in items], next_cursor=following)
-
-
-@inventory_routes.post("/{account_id}/accept", permission="inventory.write", status_code=204, responses=_ABSENT)
-async def accept_in_inventory(account_id: _Id, body: AcceptThing, actor: _Actor, inspection: _Inspection) -> None:
-    """Notes why something that KeyGate did not make may stand."""
-    await inspection.accept(actor, account_id, body.vendor_id, reason=body.reason)
-
-
-@inventory_routes.post("/{account_id}/adopt", permission="issued_keys.write", status_code=201, responses=_ABSENT | _STATE | _VENDOR)
-async def adopt_from_inventory(account_id: _Id, body: AdoptThing, actor: _Actor, adoption: _Adoption, clock: _Clock) -> IssuedOut:
-    """Enters a key that somebody made by hand: it gets an owner and an end, is watched, and is ended at the vendor when it must be."""
-    return IssuedOut.of(await adoption.adopt(actor, account_id, body.adoption(clock.now_ns())), clock.now_ns())
-
-
-@inventory_routes.post("/{account_id}/disable", permission="inventory.write", status_code=204, responses=_ABSENT | _STATE | _VENDOR)
-async def disable_in_inventory(account_id: _Id, body: Thing, actor: _Actor, inspection: _Inspection) -> None:
-    """Switches off a key that is not KeyGate's, where the vendor's API can."""
-    await inspection.disable(actor, account_id, body.vendor_id)
-
-
-@routes.post("/{issued_key_id}/resume", permission="issued_keys.write", responses=_ABSENT | _STATE | _VENDOR)
-async def resume_issued_key(issued_key_id: _Id, actor: _Actor, watch: _Watch, clock: _Clock) -> IssuedOut:
-    """Switches a key on again that was switched off for its budget."""
-    return IssuedOut.of(await watch.resume(actor, issued_key_id), clock.now_ns())
-
-
 @routes.post("/{issued_key_id}/link", permission="issued_keys.write", status_code=201, responses=_ABSENT | _STATE)
 async def link_issued_key(issued_key_id: _Id, body: LinkIn, request: Request, actor: _Actor, keys: _Keys) -> LinkOut:
     """A one-time link to a secret that waits. It burns when it is opened, and ends by itself."""
     return _link(request, *await keys.make_link(actor, issued_key_id, expires_in_seconds=body.expires_in_seconds))
-
-
-@vendor_routes.post("/accounts/{account_id}/import-spend", permission="vendors.write", responses=_ABSENT | _STATE | _VENDOR)
-async def import_vendor_spend(account_id: _Id, actor: _Actor, spend: _Spend) -> FreshnessOut:
-    """Reads the vendor's costs now; else it is done every hour."""
-    state = await spend.read_now(actor, account_id)
-    _, accounts = await spend.report(actor, from_ns=0, to_ns=0, group_by="vendor")
-    return next(_freshness(each) for each in accounts if each.account.id == state.account_id)
-
-
-@spend_routes.get("", permission="usage.read")
-async def vendor_spend(
-    actor: _Actor,
-    spend: _Spend,
-    clock: _Clock,
-    from_: Annotated[Instant | None, Query(alias="from", description="Default: 30 days ago")] = None,
-    to: Annotated[Instant | None, Query(description="Default: now")] = None,
-    group_by: Annotated[SpendGroup, Query()] = SpendGroup.KEY,
-) -> VendorSpendOut:
-    """What vendors bill, key by key or by owner, vendor, account, day or line item; and what no key of ours made."""
-    now = clock.now_ns()
-    start = now - 30 * 86_400 * NANOSECONDS if from_ is None else to_ns(from_)
-    if actor.only_own:
-        raise Forbidden("What vendors bill is for admins; a key of your own shows its limits under /keys")
-    lines, accounts = await spend.report(actor, from_ns=start, to_ns=now if to is None else to_ns(to), group_by=group_by)
-    days = group_by is SpendGroup.DAY
-    items = [
-        SpendLineOut(
-            group=rfc3339(int(line.group)) if days and line.group is not None else line.group,
-            amount_usd=format_usd(line.amount_nano),
-            requests=line.requests,
-        )
-        for line in lines
-    ]
-    unattributed = lines if group_by is SpendGroup.KEY else (await spend.report(actor, from_ns=start, to_ns=now, group_by="key"))[0]
-    return VendorSpendOut(
-        items=items,
-        total_usd=format_usd(sum(line.amount_nano for line in lines)),
-        unattributed_usd=format_usd(sum(line.amount_nano for line in unattributed if line.group is None)),
-        accounts=[_freshness(each) for each in accounts],
-    )
-
-
-def _freshness(each: Freshness) -> FreshnessOut:
-    return FreshnessOut(
-        account_id=each.account.id,
-        vendor=each.account.vendor,
-        reports_costs=each.facts is not None,
-        read_at=None if each.state is None else rfc3339(each.state.read_at_ns),
-        delay_seconds=None if each.facts is None else each.facts.delay_seconds,
-        restated_days=None if each.facts is None else each.facts.restated_days,
-        error=None if each.state is None else each.state.error,
-    )
 
 
 @receipt_routes.get("", permission="receipts.read")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 from keygate.issued_keys.model import VendorAccount
@@ -25,12 +26,22 @@ class _Kept:
 class Desks:
     """One for a process: what has to be shared among all who use the same account (its pace, its tokens) is kept here."""
 
-    def __init__(self, *, sender: Sender, vault: Vault, issuer: Issuer, clock: Clock, provisioners: Mapping[str, Provisioner]) -> None:
+    def __init__(
+        self,
+        *,
+        sender: Sender,
+        vault: Vault,
+        issuer: Issuer,
+        clock: Clock,
+        provisioners: Mapping[str, Provisioner],
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
         self._sender = sender
         self._vault = vault
         self._issuer = issuer
         self._clock = clock
         self._provisioners = provisioners
+        self._sleep = sleep
         self._kept: dict[str, _Kept] = {}
 
     async def open(self, account: VendorAccount, *, watcher: Watcher | None = None) -> AdminDesk:
@@ -40,13 +51,13 @@ class Desks:
         stamp = (account.id, account.updated_at_ns)
         kept = self._kept.get(account.id)
         if kept is None or kept.stamp != stamp:
-            pace = Pace(calls_per_minute(facts, account.settings), clock=self._clock)
+            pace = Pace(calls_per_minute(facts, account.settings), clock=self._clock, sleep=self._sleep)
             kept = self._kept[account.id] = _Kept(pace, TokenShelf(self._clock), stamp)
         return self._desk(facts, admin, account.settings, kept.pace, kept.shelf, watcher)
 
     def trial(self, facts: ProvisionerFacts, admin: Secret, settings: Mapping[str, str]) -> AdminDesk:
         """For a credential that is not stored yet."""
-        pace = Pace(calls_per_minute(facts, settings), clock=self._clock)
+        pace = Pace(calls_per_minute(facts, settings), clock=self._clock, sleep=self._sleep)
         return self._desk(facts, admin, settings, pace, TokenShelf(self._clock), None)
 
     def _desk(
@@ -58,7 +69,7 @@ class Desks:
         shelf: TokenShelf,
         watcher: Watcher | None,
     ) -> AdminDesk:
-        http = AdminHttp(self._sender, pace=pace, clock=self._clock, watcher=watcher, conceal=(admin,))
+        http = AdminHttp(self._sender, pace=pace, clock=self._clock, watcher=watcher, conceal=(admin,), sleep=self._sleep)
         return AdminDesk(facts, admin, settings, http, self._clock, self._issuer, shelf)
 
 

@@ -55,7 +55,7 @@ async def _ended(bench: Bench) -> tuple[dict[str, str], ...]:
     key = bench.key
     # A key that was made at the first try and is told to end for the first time holds no surprise: its footprint is all there is.
     plain = key.attempts == 1 and key.activated_at_ns is not None and key.former is None and key.check_at_ns is None
-    found = () if plain and key.footprint is not None else await provisioner.find(desk, key.mark)
+    found = () if (plain or key.adopted) and key.footprint is not None else await provisioner.find(desk, key.mark)
     known = [each for each in (key.footprint, None if key.former is None else key.former.footprint) if each is not None]
     keys = _distinct([*known, *(each.footprint for each in found)])
     containers = [each.footprint for each in found if each.footprint.key is None]

@@ -117,6 +117,8 @@ async def _failed(bench: Bench, error: ProvisionerError) -> None:
 async def undo(bench: Bench) -> str | None:
     """Removes all that carries the key's mark. None: the vendor shows nothing of it any more; else what remains."""
     provisioner, desk = bench.at_vendor
+    if bench.key.adopted:
+        return None  # the key itself was read back when it ended; nothing beside it is ours
     try:
         found = await provisioner.find(desk, bench.key.mark)
         for each in found:

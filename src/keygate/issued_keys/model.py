@@ -129,10 +129,6 @@ class IssuedKey:
     last_used_at_ns: int | None = None
     read_at_ns: int | None = None  # when the vendor was last asked
     request_id: str | None = None  # the caller's own, to ask again without making a second key
-    spend_nano: int | None = None  # in the running period of its budget, as the vendor has told so far
-    spend_from_ns: int | None = None  # when that period began
-    spend_told: int = 0  # the highest per cent of the budget that was told in it
-    suspended_at_ns: int | None = None  # switched off at the vendor for its budget
     rotation_id: str | None = None  # the same for the last rotation
     version: int = 1
 

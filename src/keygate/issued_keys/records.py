@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from keygate.issued_keys.model import Former, IssuedKey, VendorAccount
+from keygate.issued_keys.model import ADOPTED, Former, IssuedKey, VendorAccount
 from keygate.kit.clock import rfc3339
 from keygate.kit.money import format_usd
 from keygate.vendors.admin import Footprint, Period, Right, Terms
@@ -44,6 +44,17 @@ def former_from_json(value: Mapping[str, Any] | None) -> Former | None:
     if value is None:
         return None
     return Former(**{**value, "footprint": footprint_from_json(value["footprint"]) or Footprint()})
+
+
+def places_of(key: IssuedKey) -> set[tuple[str, str]]:
+    """`(name, value)` of everything by which the vendor's bills may name this key: the parts of its place, and its id as `key`."""
+    found: set[tuple[str, str]] = set()
+    for footprint in (key.footprint, None if key.former is None else key.former.footprint):
+        if footprint is not None:
+            if ADOPTED not in key.options:  # the container of a key that was made by hand is not its own
+                found |= {(name[:40], value[:500]) for name, value in footprint.place.items() if name != "key" and value}
+            found |= {("key", footprint.key[:500])} if footprint.key else set()
+    return found
 
 
 def rights_to_json(rights: tuple[Right, ...]) -> list[dict[str, Any]]:

@@ -8,7 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from keygate.issued_keys.life import ENDED, State
+from keygate.issued_keys.life import ENDED, LIVE, State
 from keygate.issued_keys.links import KeyLink
 from keygate.issued_keys.model import Ending, Enforcement, IssuedFilter, IssuedKey, VendorStep
 from keygate.issued_keys.receipts import Receipt
@@ -17,13 +17,16 @@ from keygate.issued_keys.records import (
     footprint_to_json,
     former_from_json,
     former_to_json,
+    places_of,
     terms_from_json,
     terms_to_json,
 )
+from keygate.issued_keys.tables import issued_key_places as places
 from keygate.issued_keys.tables import issued_key_steps as steps
 from keygate.issued_keys.tables import issued_keys as t
 from keygate.issued_keys.tables import key_links as links
 from keygate.issued_keys.tables import receipts
+from keygate.kit.database import insert_or_ignore
 from keygate.policies import Place, Scope
 
 _OWN = {"owner", "terms", "footprint", "former", "state", "ending", "enforcement", "evidence"}  # stored in another form
@@ -37,11 +40,28 @@ _STEP = tuple(steps.c[name] for name in VendorStep.__dataclass_fields__)
 class IssuedKeyRepository:
     async def add(self, connection: AsyncConnection, key: IssuedKey) -> None:
         await connection.execute(sa.insert(t).values(_row(key)))
+        await self._note_places(connection, key)
 
     async def save(self, connection: AsyncConnection, key: IssuedKey) -> bool:
         """Everything, if nobody has saved it since it was read (`key.version` is the new one). False: somebody has."""
         change = sa.update(t).where(t.c.organization_id == key.organization_id, t.c.id == key.id, t.c.version == key.version - 1)
-        return (await connection.execute(change.values(_row(key)))).rowcount == 1
+        if (await connection.execute(change.values(_row(key)))).rowcount != 1:
+            return False
+        await self._note_places(connection, key)
+        return True
+
+    async def _note_places(self, connection: AsyncConnection, key: IssuedKey) -> None:
+        """What bills will name: kept for good, since bills come late and are restated."""
+        for name, value in places_of(key):
+            row = {"account_id": key.account_id, "name": name, "value": value, "key_id": key.id, "organization_id": key.organization_id}
+            await insert_or_ignore(connection, places, row)
+
+    async def places(self, connection: AsyncConnection, organization_id: str, account_id: str) -> list[tuple[str, str, str]]:
+        """`(name, value, key)` of all that keys of an account ever had there."""
+        query = sa.select(places.c.name, places.c.value, places.c.key_id).where(
+            places.c.organization_id == organization_id, places.c.account_id == account_id
+        )
+        return [(row[0], row[1], row[2]) for row in await connection.execute(query)]
 
     async def get(self, connection: AsyncConnection, organization_id: str, key_id: str, *, lock: bool = False) -> IssuedKey | None:
         query = sa.select(t).where(t.c.organization_id == organization_id, t.c.id == key_id)
@@ -69,6 +89,11 @@ class IssuedKeyRepository:
             found += [key_of_row(row) for row in await connection.execute(query.order_by(t.c.id))]
         return found
 
+    async def of_account(self, connection: AsyncConnection, organization_id: str, account_id: str) -> list[IssuedKey]:
+        """Every key that was made in this account or adopted there, ended ones too."""
+        query = sa.select(t).where(t.c.organization_id == organization_id, t.c.account_id == account_id)
+        return [key_of_row(row) for row in await connection.execute(query.order_by(t.c.id))]
+
     async def held_by(self, connection: AsyncConnection, organization_id: str, owner_id: str) -> list[IssuedKey]:
         """Every key of this owner that is not ended, or of which something may be left at the vendor; locked."""
         query = sa.select(t).where(
@@ -82,6 +107,11 @@ class IssuedKeyRepository:
             t.c.organization_id == organization_id, t.c.account_id == account_id, sa.or_(t.c.state.in_(_ALIVE), t.c.owed.is_(True))
         )
         return int((await connection.execute(query)).scalar_one())
+
+    async def with_budget(self, connection: AsyncConnection) -> list[IssuedKey]:
+        # Across organisations, for the worker: live keys with a budget, enforced by their vendor or not.
+        query = sa.select(t).where(t.c.state.in_(list(LIVE)), t.c.enforcement["budget"].as_string().is_not(None))
+        return [key_of_row(row) for row in await connection.execute(query.order_by(t.c.id))]
 
     # Steps: what was called at the vendor
 
@@ -110,8 +140,9 @@ class IssuedKeyRepository:
         await connection.execute(sa.insert(links).values({name: getattr(link, name) for name in KeyLink.__dataclass_fields__}))
 
     async def link(self, connection: AsyncConnection, digest: bytes) -> KeyLink | None:
-        # Across organisations: whoever opens a link shows nothing but the link.
-        row = (await connection.execute(sa.select(*_LINK).where(links.c.digest == digest).with_for_update())).first()
+        # Across organisations: whoever opens a link shows nothing but the link. Units of its organisation run one after another, and it is
+        # also read where nothing may be locked.
+        row = (await connection.execute(sa.select(*_LINK).where(links.c.digest == digest))).first()
         return None if row is None else KeyLink(*row)
 
     async def burn_link(self, connection: AsyncConnection, organization_id: str, link_id: str, *, at_ns: int) -> None:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, Field, SecretStr, StringConstraints, model_validator
 
 from keygate.issued_keys.accounts import MAX_ADMIN_KEY
-from keygate.issued_keys.adopting import Adoption
-from keygate.issued_keys.inspection import Item, Whose
 from keygate.issued_keys.life import State
 from keygate.issued_keys.model import (
     DEFAULT_OVERLAP_SECONDS,
@@ -31,26 +28,26 @@ from keygate.kit.money import MAX_NANO, NANO, format_usd, parse_usd
 from keygate.kit.routes import Id, Instant, Name, Schema
 from keygate.kit.secret import Secret
 from keygate.policies import Place, Scope
-from keygate.vendors.admin import Period, Presence, Right, Terms
+from keygate.vendors.admin import Period, Right, Terms
 
 MAX_DAYS = 3_650
 
 VendorName = Annotated[str, StringConstraints(min_length=1, max_length=40, pattern=r"^[a-z0-9_-]+$")]
-_Word = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[!-~]+$")]
+Word = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[!-~]+$")]
 _Value = Annotated[str, StringConstraints(max_length=500, pattern=r"^[ -~]*$")]
-_Named = Annotated[dict[Annotated[str, StringConstraints(max_length=60, pattern=r"^[a-z0-9_]+$")], _Value], Field(max_length=30)]
-_Usd = Annotated[
+Named = Annotated[dict[Annotated[str, StringConstraints(max_length=60, pattern=r"^[a-z0-9_]+$")], _Value], Field(max_length=30)]
+Usd = Annotated[
     Annotated[str, StringConstraints(max_length=40)] | Annotated[int, Field(ge=0, le=MAX_NANO // NANO)],
     Field(description="Dollars as a decimal string: `50.00`", examples=["50.00"]),
 ]
-_Count = Annotated[int, Field(ge=1, le=2**53)]
-_Moment = Annotated[str | None, Field(json_schema_extra={"format": "date-time"})]
+Count = Annotated[int, Field(ge=1, le=2**53)]
+Moment = Annotated[str | None, Field(json_schema_extra={"format": "date-time"})]
 _Wait = Annotated[int, Field(ge=0, le=int(MAX_PATIENCE_SECONDS), description="How long the answer waits for the vendor; the work goes on")]
 _RequestId = Annotated[str, StringConstraints(min_length=1, max_length=100, pattern=r"^[!-~]+$")]
 _Reason = Annotated[str, StringConstraints(max_length=500, pattern=r"^[^\x00-\x08\x0b-\x1f\x7f]*$")]
 
 
-def _storable(value: str) -> str:
+def storable(value: str) -> str:
     if any("\ud800" <= character <= "\udfff" for character in value):
         raise ValueError("characters that can't be stored")
     return value
@@ -62,7 +59,7 @@ class Configure(Schema):
         description="The admin credential, as the vendor's form of it is told by `GET /vendors`; sealed, never shown again"
     )
     name: Annotated[str, StringConstraints(min_length=1, max_length=100, pattern=r"^[a-z0-9._-]+$")] = "default"
-    settings: _Named = Field(default_factory=dict, description="`base_url`, and what `GET /vendors` lists for this vendor")
+    settings: Named = Field(default_factory=dict, description="`base_url`, and what `GET /vendors` lists for this vendor")
 
     def secret(self) -> Secret:
         return Secret(self.admin_key.get_secret_value())
@@ -89,9 +86,9 @@ class AccountOut(Schema):
     rights: list[RightOut]
     missing_rights: list[str]
     notes: list[str]
-    verified_at: _Moment
-    created_at: _Moment
-    updated_at: _Moment
+    verified_at: Moment
+    created_at: Moment
+    updated_at: Moment
 
     @classmethod
     def of(cls, account: VendorAccount) -> AccountOut:
@@ -136,21 +133,18 @@ class Provision(Schema):
     account: Annotated[str, StringConstraints(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9._-]+$")] | None = Field(
         None, description="Vendor account by id or name; null: the only one, or `default`"
     )
-    name: Annotated[Name, AfterValidator(_storable)] | None = None
-    budget_usd: _Usd | None = None
+    name: Annotated[Name, AfterValidator(storable)] | None = None
+    budget_usd: Usd | None = None
     budget_period: Period = Period.MONTH
-    rate_limit_rpm: _Count | None = Field(None, description="Requests per minute")
-    rate_limit_tpm: _Count | None = Field(None, description="Tokens per minute")
-    models: Annotated[list[_Word], Field(min_length=1, max_length=200)] | None = Field(
-        None, description="The vendor's model ids; null: all"
-    )
-    scopes: Annotated[list[_Word], Field(min_length=1, max_length=100)] | None = Field(None, description="The vendor's own words")
+    rate_limit_rpm: Count | None = Field(None, description="Requests per minute")
+    rate_limit_tpm: Count | None = Field(None, description="Tokens per minute")
+    models: Annotated[list[Word], Field(min_length=1, max_length=200)] | None = Field(None, description="The vendor's model ids; null: all")
+    scopes: Annotated[list[Word], Field(min_length=1, max_length=100)] | None = Field(None, description="The vendor's own words")
     expires_in_days: Annotated[int, Field(ge=1, le=MAX_DAYS)] | None = None
     expires_at: Instant | None = None
-    options: _Named = Field(default_factory=dict, description="What only this vendor knows, as `GET /vendors` lists it")
+    options: Named = Field(default_factory=dict, description="What only this vendor knows, as `GET /vendors` lists it")
     allow_unenforced: bool = Field(
-        False,
-        description="Make the key also where the vendor can't enforce a term; it is then shown as not enforced, and a budget watched",
+        False, description="Make the key also where the vendor can't enforce a term; it is then shown as not enforced"
     )
     request_id: _RequestId | None = Field(
         None, description="Yours; the same order under the same id is made once, and its answer can be had again for ten minutes"
@@ -220,7 +214,7 @@ class RotateIssued(Schema):
 
 
 class RevokeIssued(Schema):
-    reason: Annotated[_Reason, AfterValidator(_storable)] = ""
+    reason: Annotated[_Reason, AfterValidator(storable)] = ""
     wait_seconds: _Wait = 60
 
 
@@ -231,13 +225,13 @@ class LinkIn(Schema):
 class LinkOut(Schema):
     url: str = Field(description="For the holder; opened once. What follows the # is not sent to servers or written to their logs")
     token: str = Field(description="What `keygate receive` and `POST /keys/deliveries` take")
-    expires_at: _Moment
+    expires_at: Moment
 
 
 class TokenOut(Schema):
     key: str = Field(description="A fresh token, this once")
     env: dict[str, str] = Field(description="What to export so that the vendor's own SDK uses it")
-    expires_at: _Moment | None
+    expires_at: Moment | None
 
 
 class IssuerOut(Schema):
@@ -258,10 +252,10 @@ class FormerOut(Schema):
 
     hint: str | None
     generation: int
-    works_until: _Moment = Field(description="The end of the overlap; then it is cut once the vendor shows it unused")
+    works_until: Moment = Field(description="The end of the overlap; then it is cut once the vendor shows it unused")
     quiet_seconds: int
     insist: bool
-    last_used_at: _Moment
+    last_used_at: Moment
 
 
 class IssuedOut(Schema):
@@ -281,7 +275,7 @@ class IssuedOut(Schema):
     rate_limit_tpm: int | None
     models: list[str] | None
     scopes: list[str] | None
-    expires_at: _Moment
+    expires_at: Moment
     options: dict[str, str]
     enforcement: dict[str, Enforcement] = Field(description="What the vendor's own API confirmed of each term")
     at_vendor: dict[str, str] = Field(description="The vendor's ids of what was made")
@@ -290,20 +284,16 @@ class IssuedOut(Schema):
     owed: bool = Field(description="Something may be left at the vendor; it is removed as soon as the vendor lets us")
     error_code: str | None
     error: str | None
-    next_try_at: _Moment
+    next_try_at: Moment
     attempts: int
     end_reason: str | None
-    end_asked_at: _Moment
-    ended_at: _Moment = Field(description="When the vendor confirmed")
+    end_asked_at: Moment
+    ended_at: Moment = Field(description="When the vendor confirmed")
     evidence: list[dict[str, str]]
-    spent_usd: str | None = Field(
-        description="In the running period of its budget, as the vendor has told so far: late by the vendor's own delay"
-    )
-    suspended_at: _Moment = Field(description="Switched off at the vendor, because its budget is spent")
-    last_used_at: _Moment
-    read_at: _Moment = Field(description="When the vendor was last asked")
-    activated_at: _Moment
-    created_at: _Moment
+    last_used_at: Moment
+    read_at: Moment = Field(description="When the vendor was last asked")
+    activated_at: Moment
+    created_at: Moment
     created_by: str
     request_id: str | None
 
@@ -355,8 +345,6 @@ class IssuedOut(Schema):
             "end_asked_at": rfc3339(key.end_asked_at_ns),
             "ended_at": rfc3339(key.ended_at_ns),
             "evidence": [dict(each) for each in key.evidence],
-            "spent_usd": None if key.spend_nano is None else format_usd(key.spend_nano),
-            "suspended_at": rfc3339(key.suspended_at_ns),
             "last_used_at": rfc3339(key.last_used_at_ns),
             "read_at": rfc3339(key.read_at_ns),
             "activated_at": rfc3339(key.activated_at_ns),
@@ -381,8 +369,8 @@ class ProvisionedOut(IssuedOut):
 class StepOut(Schema):
     sequence: int
     what: str
-    began_at: _Moment
-    ended_at: _Moment
+    began_at: Moment
+    ended_at: Moment
     outcome: str | None = Field(description="The vendor's status, or our name of the failure; null: the process ended before it was told")
 
     @classmethod
@@ -400,126 +388,6 @@ class IssuedDetail(IssuedOut):
     steps: list[StepOut] = Field(description="Every call that changed something at the vendor for this key")
 
 
-class SpendGroup(StrEnum):
-    KEY = "key"
-    OWNER = "owner"
-    VENDOR = "vendor"
-    ACCOUNT = "account"
-    DAY = "day"
-    ITEM = "item"
-
-
-class SpendLineOut(Schema):
-    group: str | None = Field(description="null: what no key of ours made: traffic that bypasses KeyGate")
-    amount_usd: str
-    requests: int | None
-
-
-class FreshnessOut(Schema):
-    """How current the numbers of an account are."""
-
-    account_id: str
-    vendor: str
-    reports_costs: bool
-    read_at: _Moment
-    delay_seconds: int | None = Field(description="How late the vendor's numbers come; null: it does not say")
-    restated_days: int | None = Field(description="How far back they may still change")
-    error: str | None
-
-
-class VendorSpendOut(Schema):
-    """What vendors bill, by their own cost APIs: late by nature, restated, and never called a hard limit."""
-
-    items: list[SpendLineOut]
-    total_usd: str
-    unattributed_usd: str
-    accounts: list[FreshnessOut]
-
-
-class InventoryItemOut(Schema):
-    vendor_id: str = Field(description="What `accept` and `disable` take")
-    kind: str = Field(description="`key`, or the vendor's word for a container")
-    name: str
-    place: dict[str, str]
-    presence: Presence
-    whose: Whose
-    issued_key_id: str | None
-    owner: str | None = Field(description="As the vendor names it")
-    hint: str | None
-    stale: bool | None = Field(description="Unused for `stale_days`; null: the vendor does not tell")
-    without_limit: bool | None
-    owner_left: bool
-    accepted: str | None = Field(description="The reason, where somebody accepted it")
-    last_used_at: _Moment
-    created_at: _Moment
-
-    @classmethod
-    def of(cls, item: Item) -> InventoryItemOut:
-        found = item.found
-        return cls(
-            vendor_id=item.vendor_id,
-            kind="key" if found.footprint.key is not None else "container",
-            name=found.name,
-            place=dict(found.footprint.place),
-            presence=found.presence,
-            whose=item.whose,
-            issued_key_id=None if item.key is None else item.key.id,
-            owner=found.owner,
-            hint=found.hint,
-            stale=item.stale,
-            without_limit=item.without_limit,
-            owner_left=item.owner_left,
-            accepted=item.accepted,
-            last_used_at=rfc3339(found.last_used_at_ns),
-            created_at=rfc3339(found.created_at_ns),
-        )
-
-
-class InventoryPage(Schema):
-    items: list[InventoryItemOut]
-    next_cursor: str | None = Field(description="The vendor's own; null on the last page")
-
-
-class Thing(Schema):
-    vendor_id: Annotated[str, StringConstraints(min_length=1, max_length=300, pattern=r"^[ -~]+$")]
-
-
-class AcceptThing(Thing):
-    reason: Annotated[str, StringConstraints(min_length=1, max_length=500), AfterValidator(_storable)]
-
-
-class AdoptThing(Thing):
-    """A key that somebody made by hand."""
-
-    developer_id: Id | None = None
-    team_id: Id | None = None
-    app_id: Id | None = None
-    name: Annotated[Name, AfterValidator(_storable)] | None = None
-    expires_in_days: Annotated[int, Field(ge=1, le=MAX_DAYS)] | None = None
-    expires_at: Instant | None = Field(None, description="KeyGate revokes it then")
-    key: Annotated[SecretStr, Field(min_length=8, max_length=4_096)] | None = Field(
-        None, description="The key itself, so that a leak report finds it; compared with what the vendor shows, and kept as a digest only"
-    )
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        if sum(value is not None for value in (self.developer_id, self.team_id, self.app_id)) > 1:
-            raise ValueError("name one of developer_id, team_id and app_id")
-        if self.expires_in_days is not None and self.expires_at is not None:
-            raise ValueError("send expires_in_days or expires_at, not both")
-        return self
-
-    def adoption(self, now_ns: int) -> Adoption:
-        owners = ((Scope.TEAM, self.team_id), (Scope.DEVELOPER, self.developer_id), (Scope.APP, self.app_id))
-        return Adoption(
-            vendor_id=self.vendor_id,
-            owner=next((Place(scope, owner_id) for scope, owner_id in owners if owner_id is not None), None),
-            name=self.name,
-            expires_at_ns=end_ns(now_ns, self.expires_in_days, self.expires_at),
-            secret=None if self.key is None else Secret(self.key.get_secret_value()),
-        )
-
-
 class Check(Schema):
     repair: bool = Field(False, description="Set terms that differ again, and read them back")
 
@@ -531,7 +399,7 @@ class ReceiptOut(Schema):
     subject_name: str
     issued_keys: int
     virtual_keys: int
-    created_at: _Moment
+    created_at: Moment
     created_by: str
 
     @classmethod

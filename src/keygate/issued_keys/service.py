@@ -175,10 +175,10 @@ class IssuedKeyService:
                 return await self._replayed(actor, known, tell=tell, patience=patience)
         async with change(self._database, self._audit, actor, "issued_key.rotate", key_id) as work:
             key = await self._mine(work.connection, actor, key_id, lock=True)
+            if key.adopted:
+                raise Conflict("This key was made by hand: make its successor at the vendor, adopt that one, then revoke this one")
             if not isinstance(self._provisioners.get(key.vendor), AddsKey):
                 raise Conflict("This vendor can't hold a second key beside the first; make a new key and revoke this one")
-            if key.adopted:
-                raise Conflict("This key was made by hand: make the next one at the vendor, enter it here, and revoke this one")
             state = step(key.state, Event.ROTATE)
             if key.delivery(now) is Delivery.WAITING:
                 raise Conflict("The secret of this key was not fetched yet; fetch it first, or revoke the key")
@@ -458,7 +458,7 @@ class IssuedKeyService:
 
     async def _extend_at_vendor(self, key: IssuedKey, expires_at_ns: int | None) -> dict[str, Enforcement]:
         provisioner = self._provisioners[key.vendor]
-        if not isinstance(provisioner, SetsExpiry) or key.adopted:
+        if key.adopted or not isinstance(provisioner, SetsExpiry):
             return {} if expires_at_ns is None else {str(Term.EXPIRY): Enforcement.NOT_ENFORCED}
         async with self._database.read() as connection:
             account = await self._account_rows.get(connection, key.organization_id, key.account_id)
@@ -479,6 +479,13 @@ class IssuedKeyService:
         if told is Enforcement.DIFFERS:
             raise UpstreamFailed("The vendor took the new end, but shows another one; try again in a moment")
         return {} if told is None else {str(Term.EXPIRY): told}
+
+    def check(self, draft: IssueDraft) -> None:
+        """Raises `InvalidInput` for terms or options that this vendor can't have; asks nobody."""
+        provisioner = self._provisioners.get(draft.vendor)
+        if provisioner is None:
+            raise InvalidInput("vendor: KeyGate makes no keys there", field="vendor")
+        self._check_terms(provisioner, draft, self._clock.now_ns())
 
     def _check_terms(self, provisioner: Provisioner, draft: IssueDraft, now: int) -> None:
         facts, terms = provisioner.facts, draft.terms

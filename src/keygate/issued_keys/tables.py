@@ -68,10 +68,6 @@ issued_keys = sa.Table(
     sa.Column("read_at_ns", sa.BigInteger),
     sa.Column("request_id", sa.String(100)),
     sa.Column("rotation_id", sa.String(100)),
-    sa.Column("spend_nano", sa.BigInteger),
-    sa.Column("spend_from_ns", sa.BigInteger),
-    sa.Column("spend_told", sa.Integer, nullable=False),
-    sa.Column("suspended_at_ns", sa.BigInteger),
     sa.Column("created_at_ns", sa.BigInteger, nullable=False),
     sa.Column("created_by", sa.String(200), nullable=False),
     sa.Column("version", sa.BigInteger, nullable=False),
@@ -126,43 +122,14 @@ receipts = sa.Table(
     sa.Index(None, "organization_id", "id"),
 )
 
-vendor_spend = sa.Table(
-    "vendor_spend",
+# Every place that a key ever had at its vendor, former keys of rotations included: by what the vendor's bills and lists name. `name` is
+# `key` for the key's id, else the name of a part of its place (`project`).
+issued_key_places = sa.Table(
+    "issued_key_places",
     metadata,
     sa.Column("account_id", sa.String(40), primary_key=True),
-    sa.Column("start_ns", sa.BigInteger, primary_key=True, autoincrement=False),
-    sa.Column("digest", sa.LargeBinary(32), primary_key=True),  # of place, vendor's key and item: together they name the row
+    sa.Column("name", sa.String(40), primary_key=True),
+    sa.Column("value", sa.String(500), primary_key=True),
+    sa.Column("key_id", sa.String(40), primary_key=True),
     sa.Column("organization_id", sa.String(40), nullable=False),
-    sa.Column("vendor", sa.String(40), nullable=False),
-    sa.Column("key_id", sa.String(40)),  # our issued key; null: traffic that no key of ours made
-    sa.Column("owner_id", sa.String(40)),
-    sa.Column("place", sa.JSON, nullable=False),
-    sa.Column("vendor_key", sa.String(300)),
-    sa.Column("item", sa.String(300), nullable=False),
-    sa.Column("end_ns", sa.BigInteger, nullable=False),
-    sa.Column("amount_nano", sa.BigInteger, nullable=False),
-    sa.Column("requests", sa.BigInteger),
-    sa.Index(None, "organization_id", "start_ns"),
-)
-
-spend_imports = sa.Table(
-    "spend_imports",
-    metadata,
-    sa.Column("account_id", sa.String(40), primary_key=True),
-    sa.Column("organization_id", sa.String(40), nullable=False),
-    sa.Column("until_ns", sa.BigInteger),  # everything before was read at least once
-    sa.Column("read_at_ns", sa.BigInteger),  # when the last import succeeded
-    sa.Column("tried_at_ns", sa.BigInteger, nullable=False),
-    sa.Column("error", sa.Text),
-)
-
-inventory_notes = sa.Table(
-    "inventory_notes",
-    metadata,
-    sa.Column("account_id", sa.String(40), primary_key=True),
-    sa.Column("vendor_id", sa.String(300), primary_key=True),  # the vendor's id of the key or container
-    sa.Column("organization_id", sa.String(40), nullable=False),
-    sa.Column("reason", sa.Text, nullable=False),
-    sa.Column("noted_at_ns", sa.BigInteger, nullable=False),
-    sa.Column("noted_by", sa.String(200), nullable=False),
 )

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -78,6 +79,7 @@ class Database:
         self.engine = engine
         self._readers = readers or engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
         self._writing: set[asyncio.Task[Any] | None] = set()
+        self._queues: dict[str, asyncio.Lock] = {}
 
     @property
     def is_sqlite(self) -> bool:
@@ -98,7 +100,7 @@ class Database:
         self._writing.add(task)
         try:
             with _translated():
-                async with _connected(self.engine) as connection:
+                async with self._turn(organization_id), _connected(self.engine) as connection:
                     transaction = await connection.begin()
                     work = UnitOfWork(connection, organization_id)
                     try:
@@ -112,6 +114,23 @@ class Database:
         finally:
             self._writing.discard(task)
         await _finished(work.run_after_commit())
+
+    @asynccontextmanager
+    async def _turn(self, organization_id: str | None) -> AsyncIterator[None]:
+        """Changes of one organisation wait here first: at the database each would hold one of the connections that all others need."""
+        if organization_id is None:
+            yield
+            return
+        queue = self._queues.setdefault(organization_id, asyncio.Lock())
+        try:
+            async with asyncio.timeout(WAIT_SECONDS):
+                await queue.acquire()
+        except TimeoutError:
+            raise Unavailable("The database has more to do than it can; try again in a moment") from None
+        try:
+            yield
+        finally:
+            queue.release()
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:
@@ -316,6 +335,9 @@ def _translated() -> Iterator[None]:
         cause = getattr(error.orig, "__cause__", None)
         if any(kind.__name__ == "DataError" for kind in type(cause).__mro__):
             raise _unstorable() from None
+        if (isinstance(error.orig, sqlite3.Error) and "disk is full" in str(error.orig)) or type(cause).__name__ == "DiskFullError":
+            _log.error("the disk of the database is full; nothing can be changed until there is room again")
+            raise Unavailable("The disk of the database is full; nothing was changed") from error
         _log.exception("the database did not do its part")
         raise Unavailable("The database did not answer in time; try again in a moment") from error
 

@@ -31,6 +31,6 @@ def parse_usd(text: str | int | Decimal, *, field: str = "amount_usd") -> int:
 def format_usd(nano: int) -> str:
     """10_000_000_000 → `"10.00"`; always at least two decimals, never more than nine, no exponent."""
     sign = "-" if nano < 0 else ""
-    whole, rest = divmod(abs(nano), NANO)
-    text = f"{sign}{whole}.{rest:09d}"
-    return text[: max(len(text.rstrip("0")), len(text) - 7)]
+    digits = str(abs(nano)).rjust(10, "0")
+    fraction = digits[-9:].rstrip("0")
+    return f"{sign}{digits[:-9]}.{fraction if len(fraction) > 1 else fraction.ljust(2, '0')}"

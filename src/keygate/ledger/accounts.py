@@ -290,7 +290,7 @@ class LedgerAccounts:
             in_doubt,
             usage,
             settlement.status,
-            outcome.value,
+            outcome._value_,  # the property `value` is ten times as slow
             requests,
             tokens,
             settlement.model_served,

@@ -15,10 +15,13 @@ from keygate.identities import Actor
 from keygate.kit.clock import Clock
 from keygate.kit.money import parse_usd
 from keygate.kit.routes import Page, PageQuery, Routes, current_actor, service
+from keygate.ledger.billed import Source, VendorUsage
 from keygate.ledger.content import ContentReader
 from keygate.ledger.posting import DAY_NS
-from keygate.ledger.reports import MEASURES, Selection, Sum, UsageReport, UsageReports, parse_moment
+from keygate.ledger.reports import MEASURES, Selection, Sum, UsageReports, parse_moment
 from keygate.ledger.schemas import (
+    BilledUsageRow,
+    BilledUsageView,
     ContentView,
     EntryView,
     PriceBody,
@@ -82,7 +85,9 @@ class UsageQuery:
         return reports.selection(actor, from_ns=self._from, to_ns=self._to, filters=self._filters, tag=self._tag, in_doubt=in_doubt)
 
 
-@usage_routes.get(permission="usage.read", response_model=UsageView, responses={**_BUSY, 200: {"content": {"text/csv": {}}}})
+@usage_routes.get(
+    permission="usage.read", response_model=UsageView | BilledUsageView, responses={**_BUSY, 200: {"content": {"text/csv": {}}}}
+)
 async def report_usage(
     request: Request,
     actor: Caller,
@@ -93,18 +98,31 @@ async def report_usage(
         Query(max_length=100, pattern=r"^[a-z,]*$", description="key, team, developer, app, vendor, model, … and one of hour, day, month"),
     ] = "",
     format_: Annotated[Literal["json", "csv"] | None, Query(alias="format", description="Default: what `Accept` asks for")] = None,
+    source: Annotated[
+        Source,
+        Query(description="gateway: our ledger; vendor: what vendors bill; all: our ledger, and issued keys by the vendors' bills"),
+    ] = Source.GATEWAY,
 ) -> Any:
     """What was used and spent, true as of the answer. Thirty days up to now unless `from` and `to` say otherwise (`to` is exclusive).
 
     A filter by tag, and groups that only single entries know (endpoint, credential, status, outcome), read entries: their age is bounded
     by the retention of entries, other sums are kept for good.
+
+    Other sources than the gateway are as late as the vendors' bills, which `bills` tells of; they come by UTC day, and a day counts where
+    its beginning lies in the range. With them `source` is a group, and with `source=vendor` also account, vendor_key and item.
     """
     groups = [name for name in group_by.split(",") if name]
-    report = await reports.usage(query.selection(reports, actor), groups)
+    selection = query.selection(reports, actor)
+    view: UsageView | BilledUsageView
+    if source is Source.GATEWAY:
+        view = UsageView.of(await reports.usage(selection, groups))
+    else:
+        billed: VendorUsage = request.app.state.services[VendorUsage]
+        view = BilledUsageView.of(source, await billed.usage(actor, selection, groups, source=source))
     if (format_ or ("csv" if request.headers.get("accept", "").lower().startswith("text/csv") else "json")) == "json":
-        return UsageView.of(report)
+        return view
     return StreamingResponse(
-        _csv(report, groups), media_type="text/csv; charset=utf-8", headers={"content-disposition": 'attachment; filename="usage.csv"'}
+        _csv(view, groups), media_type="text/csv; charset=utf-8", headers={"content-disposition": 'attachment; filename="usage.csv"'}
     )
 
 
@@ -206,15 +224,16 @@ def _only(rows: list[UsageRow]) -> UsageRow:
     return UsageRow.of(Sum({}, dict.fromkeys(MEASURES, 0)))
 
 
-def _csv(report: UsageReport, groups: Sequence[str]) -> Iterator[str]:
+def _csv(view: UsageView | BilledUsageView, groups: Sequence[str]) -> Iterator[str]:
     """RFC 4180. A cell that a spreadsheet would run as a formula is written as text (OWASP, "CSV Injection")."""
     buffer = io.StringIO()
     writer = csv.writer(buffer)
-    measures = [name for name in UsageRow.model_fields if name != "group"]
+    fields = UsageRow.model_fields if isinstance(view, UsageView) else BilledUsageRow.model_fields
+    measures = [name for name in fields if name != "group"]
     writer.writerow([*groups, *measures])
-    for number, row in enumerate(report.rows):
-        view = UsageRow.of(row)
-        writer.writerow([*(_cell(view.group[name]) for name in groups), *(getattr(view, name) for name in measures)])
+    rows: Sequence[UsageRow | BilledUsageRow] = view.items
+    for number, row in enumerate(rows):
+        writer.writerow([*(_cell(row.group[name]) for name in groups), *(getattr(row, name) for name in measures)])
         if number % 200 == 199:
             yield buffer.getvalue()
             buffer.seek(0)

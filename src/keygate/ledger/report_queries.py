@@ -20,6 +20,7 @@ from keygate.ledger.tables import DIMENSIONS, entries, ledger_counters
 # Groups that only entries know; asking for one reads entries throughout.
 ENTRY_ONLY = {"endpoint": "e.endpoint", "credential_id": "coalesce(e.credential_id, '')", "status": "e.status", "outcome": "e.outcome"}
 STEPS = {"hour": HOUR_NS, "day": DAY_NS}
+LATE_NS = 10 * 60 * 1_000_000_000  # a request that begins so late in a day may end, and be billed, in the next one
 
 
 class ReportQueries:
@@ -39,6 +40,28 @@ class ReportQueries:
         statement = f"SELECT {chosen} FROM ({' UNION ALL '.join(parts)}) AS u {group} {order} LIMIT :limit"  # noqa: S608  (names of ours; values are bound)
         return (await connection.execute(sa.text(statement), values)).all()
 
+    async def by_credential(self, connection: AsyncConnection, organization_id: str, *, from_ns: int, to_ns: int) -> Sequence[Any]:
+        """Rows of `CredentialDay`."""
+        t = entries
+        cost = sa.func.coalesce(t.c.cost_nano, 0)
+        day = (t.c.at_ns - t.c.at_ns % DAY_NS).label("day_ns")
+        query = (
+            sa.select(
+                t.c.vendor,
+                t.c.credential_id,
+                day,
+                sa.func.count(),
+                _sum(sa.case((t.c.cost_nano.is_(None), 1), else_=0)),
+                _sum(cost),
+                _sum(sa.case((t.c.in_doubt == 1, cost), else_=0)),
+                _sum(sa.case((t.c.at_ns % DAY_NS >= DAY_NS - LATE_NS, cost), else_=0)),
+            )
+            .where(t.c.organization_id == organization_id, t.c.at_ns >= from_ns, t.c.at_ns < to_ns)
+            .group_by(t.c.vendor, t.c.credential_id, day)
+            .order_by(day, t.c.vendor, t.c.credential_id)
+        )
+        return (await connection.execute(query)).all()
+
     async def entries(
         self, connection: AsyncConnection, selection: Selection, *, before: tuple[int, int] | None, limit: int
     ) -> Sequence[Any]:
@@ -56,6 +79,10 @@ class ReportQueries:
         if before is not None:
             query = query.where(sa.tuple_(table.c.at_ns, table.c.seq) < sa.tuple_(*(sa.literal(value, sa.BigInteger) for value in before)))
         return (await connection.execute(query.order_by(table.c.at_ns.desc(), table.c.seq.desc()).limit(limit))).all()
+
+
+def _sum(value: sa.ColumnElement[Any]) -> sa.Cast[int]:
+    return sa.cast(sa.func.sum(value), sa.BigInteger)
 
 
 def _tag_pattern(tag: str) -> str:

@@ -82,6 +82,21 @@ class UsageReport:
     truncated: bool  # there are more groups than a report holds
 
 
+@dataclass(frozen=True, slots=True)
+class CredentialDay:
+    """What one credential spent on one UTC day. `late_nano`: by requests that began in the day's last minutes, which a vendor may bill to
+    the next day."""
+
+    vendor: str
+    credential_id: str | None  # None: the request reached no vendor
+    day_ns: int
+    requests: int
+    unpriced: int
+    cost_nano: int
+    in_doubt_nano: int
+    late_nano: int
+
+
 class UsageReports:
     def __init__(self, *, database: Database, queries: ReportQueries, clock: Clock, fresh: Freshness | None = None) -> None:
         self._database = database
@@ -140,6 +155,22 @@ class UsageReports:
         await self.refresh()
         async with self._database.read() as connection:
             return await self._queries.entries(connection, selection, before=before, limit=limit)
+
+    async def by_credential(self, organization_id: str, *, from_ns: int, to_ns: int) -> list[CredentialDay]:
+        """Sums per credential and UTC day, from single entries: their age is bounded by the retention of entries."""
+        await self.refresh()
+        async with self._database.read() as connection:
+            found = await self._queries.by_credential(connection, organization_id, from_ns=from_ns, to_ns=to_ns)
+        return [CredentialDay(*row) for row in found]
+
+    async def spent_since(self, organization_id: str, *, vendor: str, credential_ids: Sequence[str], since_ns: int, until_ns: int) -> int:
+        """Nano-dollars of requests of these credentials that began in `[since_ns, until_ns)`, charges in doubt included."""
+        if not credential_ids or since_ns >= until_ns:
+            return 0
+        filters = {"vendor": (vendor,), "credential_id": tuple(credential_ids)}
+        async with self._database.read() as connection:
+            found = await self._queries.sums(connection, Selection(organization_id, since_ns, until_ns, filters), (), step=None, limit=1)
+        return int(found[0].cost_nano or 0) if found else 0
 
     async def key_totals(self, organization_id: str, key_id: str) -> Mapping[str, int]:
         """All that a key has ever used; what is gone by retention included."""

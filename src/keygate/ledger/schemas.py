@@ -12,6 +12,7 @@ from keygate.errors import InvalidInput
 from keygate.kit.clock import rfc3339
 from keygate.kit.money import NANO, format_usd, parse_usd
 from keygate.kit.routes import Schema
+from keygate.ledger.billed import Bill, BilledReport, BilledSum, Source
 from keygate.ledger.content import Content
 from keygate.ledger.reports import Sum, UsageReport
 
@@ -65,6 +66,82 @@ class UsageView(Schema):
             to=rfc3339(report.to_ns) or "",
             items=[UsageRow.of(row) for row in report.rows],
             truncated=report.truncated,
+        )
+
+
+class BilledUsageRow(Schema):
+    group: dict[str, str | int | None] = Field(
+        description="One value per name in `group_by`; null where there is none, for instance a key that KeyGate did not make"
+    )
+    requests: int | None = Field(description="null: a vendor's bill does not tell it")
+    input_tokens: int | None
+    output_tokens: int | None
+    cost_usd: str = Field(description="Charges in doubt included")
+    in_doubt_usd: str
+    restated_usd: str = Field(description="Part of the cost that vendors added, or took off, after they had told it first")
+
+    @staticmethod
+    def of(row: BilledSum) -> BilledUsageRow:
+        return BilledUsageRow(
+            group=dict(row.group),
+            requests=row.requests,
+            input_tokens=row.input_tokens,
+            output_tokens=row.output_tokens,
+            cost_usd=format_usd(row.cost_nano),
+            in_doubt_usd=format_usd(row.in_doubt_nano),
+            restated_usd=format_usd(row.restated_nano),
+        )
+
+
+class BillView(Schema):
+    """How well the bill of a vendor account is known."""
+
+    account_id: str
+    account: str
+    vendor: str
+    reported: bool = Field(description="False: the vendor tells no bill by API")
+    as_of: str | None = Field(description="When it was last read to its end; null: never")
+    delay_seconds: int | None = Field(description="How much older than that the numbers may be; null: the vendor does not say")
+    restated_days: int | None = Field(description="How far back the vendor may change them")
+    unknown_usd: str = Field(
+        description="Billed in the range to keys that KeyGate did not make, those of the gateway's credentials included"
+    )
+    error: str | None
+
+    @staticmethod
+    def of(bill: Bill) -> BillView:
+        return BillView(
+            account_id=bill.account_id,
+            account=bill.account,
+            vendor=bill.vendor,
+            reported=bill.reported,
+            as_of=rfc3339(bill.as_of_ns),
+            delay_seconds=bill.delay_seconds,
+            restated_days=bill.restated_days,
+            unknown_usd=format_usd(bill.unknown_nano),
+            error=bill.error,
+        )
+
+
+class BilledUsageView(Schema):
+    """Answers with another source than the gateway."""
+
+    from_: str = Field(serialization_alias="from")
+    to: str
+    source: Source
+    items: list[BilledUsageRow]
+    truncated: bool = Field(description="There are more groups; narrow the range or the filters")
+    bills: list[BillView]
+
+    @staticmethod
+    def of(source: Source, report: BilledReport) -> BilledUsageView:
+        return BilledUsageView(
+            from_=rfc3339(report.from_ns) or "",
+            to=rfc3339(report.to_ns) or "",
+            source=source,
+            items=[BilledUsageRow.of(row) for row in report.rows],
+            truncated=report.truncated,
+            bills=[BillView.of(bill) for bill in report.bills],
         )
 
 

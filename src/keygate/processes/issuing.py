@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 from keygate.events import EventOutbox
 from keygate.identities import Actor
 from keygate.identities.directory import OwnerDirectory
-from keygate.issued_keys import AdoptionService, IssuedKeyService, MintingService, Operations, VendorAccountService
+from keygate.issued_keys import IssuedKeyAccess, IssuedKeyService, MintingService, Operations, VendorAccountService
 from keygate.issued_keys.account_repository import VendorAccountRepository
 from keygate.issued_keys.bench import AtStep, Tools, nothing
 from keygate.issued_keys.desks import Desks
@@ -17,9 +18,6 @@ from keygate.issued_keys.inspection_repository import InspectionRepository
 from keygate.issued_keys.issuer import TokenIssuer
 from keygate.issued_keys.jobs import jobs
 from keygate.issued_keys.repository import IssuedKeyRepository
-from keygate.issued_keys.spend import VendorSpend
-from keygate.issued_keys.spend_repository import SpendRepository
-from keygate.issued_keys.watch import BudgetWatch
 from keygate.kit.database import UnitOfWork
 from keygate.kit.outbound import Outbound
 from keygate.processes.foundation import Foundation, raw_secret
@@ -36,15 +34,17 @@ class Issuing:
     keys: IssuedKeyService
     accounts: VendorAccountService
     minting: MintingService
-    spend: VendorSpend
-    watch: BudgetWatch
     inspection: InspectionService
-    adoption: AdoptionService
     operations: Operations
+    access: IssuedKeyAccess
     outbound: Outbound
+    rows: IssuedKeyRepository
+    account_rows: VendorAccountRepository
+    desks: Desks
+    provisioners: Mapping[str, Provisioner]
 
     def schedule(self, worker: Worker) -> None:
-        for job in jobs(self.operations, self.spend, self.inspection):
+        for job in jobs(self.operations, self.inspection):
             worker.every(job.every_seconds, job.name, job.tick, first=min(job.every_seconds, 0.5 if job.every_seconds < 60 else 30.0))
 
     async def close(self) -> None:
@@ -57,10 +57,7 @@ class Issuing:
             IssuedKeyService: self.keys,
             VendorAccountService: self.accounts,
             MintingService: self.minting,
-            VendorSpend: self.spend,
-            BudgetWatch: self.watch,
             InspectionService: self.inspection,
-            AdoptionService: self.adoption,
         }
 
 
@@ -72,11 +69,12 @@ async def issuing(
     node_id: str,
     provisioners: Mapping[str, Provisioner] = PROVISIONERS,
     at_step: AtStep = nothing,
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> Issuing:
     """Everything of issued keys; what a former process of this node was working on is free again."""
     rows, account_rows, outbound = IssuedKeyRepository(), VendorAccountRepository(), Outbound()
     issuer = TokenIssuer(await raw_secret(base.vault, ISSUER), url=base.settings.address, clock=base.clock)
-    desks = Desks(sender=outbound, vault=base.vault, issuer=issuer, clock=base.clock, provisioners=provisioners)
+    desks = Desks(sender=outbound, vault=base.vault, issuer=issuer, clock=base.clock, provisioners=provisioners, sleep=sleep)
     tools = Tools(
         database=base.database,
         repository=rows,
@@ -86,6 +84,7 @@ async def issuing(
         clock=base.clock,
         digest_key=base.digest_key,
         at_step=at_step,
+        sleep=sleep,
     )
     operations = Operations(tools, accounts=account_rows, desks=desks, provisioners=provisioners, node_id=node_id)
     await operations.recover()
@@ -114,6 +113,7 @@ async def issuing(
         provisioners=provisioners,
         clock=base.clock,
     )
+    access = IssuedKeyAccess(accounts=account_rows, keys=rows, desks=desks, provisioners=provisioners)
     minting = MintingService(
         database=base.database,
         account_rows=account_rows,
@@ -122,26 +122,6 @@ async def issuing(
         issuer=issuer,
         audit=base.audit,
         provisioners=provisioners,
-    )
-    watch = BudgetWatch(
-        database=base.database,
-        keys=rows,
-        spend=SpendRepository(),
-        accounts=account_rows,
-        desks=desks,
-        audit=base.audit,
-        outbox=outbox,
-        provisioners=provisioners,
-        clock=base.clock,
-    )
-    spend = VendorSpend(
-        watch=watch,
-        database=base.database,
-        repository=SpendRepository(),
-        accounts=account_rows,
-        desks=desks,
-        provisioners=provisioners,
-        clock=base.clock,
     )
     inspection = InspectionService(
         database=base.database,
@@ -155,19 +135,7 @@ async def issuing(
         provisioners=provisioners,
         clock=base.clock,
     )
-    adoption = AdoptionService(
-        database=base.database,
-        repository=rows,
-        inspection=inspection,
-        owners=owners,
-        desks=desks,
-        audit=base.audit,
-        outbox=outbox,
-        digest_key=base.digest_key,
-        provisioners=provisioners,
-        clock=base.clock,
-    )
-    return Issuing(keys, accounts, minting, spend, watch, inspection, adoption, operations, outbound)
+    return Issuing(keys, accounts, minting, inspection, operations, access, outbound, rows, account_rows, desks, provisioners)
 
 
 class Holders:

@@ -55,6 +55,7 @@ class Ledger:
     fold: Fold
     grant: WholeGrant
     usage: KeyStanding
+    reports: UsageReports
     recorder: ContentRecorder
     retention: Retention
     node_id: str  # of this node, stable over restarts
@@ -135,6 +136,7 @@ async def ledger(base: Foundation, outbox: EventOutbox, *, posted: Callable[[Seq
         fold=fold,
         grant=grant,
         usage=KeyStanding(engine=accounts, reports=reports),
+        reports=reports,
         recorder=ContentRecorder(database=base.database, repository=contents, seal=base.vault),
         retention=Retention(
             database=base.database,

@@ -39,6 +39,8 @@ from keygate.processes.ledgering import Ledger, ledger
 from keygate.processes.listening import Server, configuration, listen
 from keygate.processes.metrics import exposition
 from keygate.processes.node import DataDirectory
+from keygate.processes.spending import spending
+from keygate.processes.stocktaking import stocktaking
 from keygate.processes.tracing import tracing
 from keygate.processes.worker import Worker
 from keygate.sandbox import SandboxState, start_sandbox
@@ -150,8 +152,10 @@ async def _serve(settings: Settings, *, with_sandbox: bool, at_step: AtStep = no
         services: dict[type, object] = {CredentialService: credentials, type(events): events, **books.services}
         orders = await issuing(base, events, source.owners, node_id=books.node_id, at_step=at_step)
         stack.push_async_callback(orders.close)
-        services |= orders.services
+        bills = spending(base, events, source.owners, orders, books.reports, node_id=books.node_id)
+        services |= orders.services | bills.services
         plane = control(base, source, publisher=news, usage=books.usage, prices=books.estimates, issued=orders.keys, services=services)
+        stock = await stocktaking(base, orders, events, plane.identities.developers, node_id=books.node_id)
         sandbox = None
         if with_sandbox:
             address, state, stop_sandbox = await start_sandbox(state=SandboxState(keep_calls=_SANDBOX_CALLS))
@@ -162,12 +166,14 @@ async def _serve(settings: Settings, *, with_sandbox: bool, at_step: AtStep = no
         worker = Worker()
         books.schedule(worker)
         orders.schedule(worker)
+        stock.schedule(worker)
+        bills.schedule(worker)
         worker.every(LAST_USE_SECONDS, "last-use", last_use.write)
         worker.start()
         stack.push_async_callback(worker.stop)
         stack.push_async_callback(gateway.stop)
         app = create_app(
-            services=plane.services,
+            services=plane.services | stock.services,
             sessions=plane.identities.sessions,
             audit=base.audit,
             public_url=settings.address,

@@ -447,3 +447,19 @@ async def test_key_can_be_ended_with_the_admin_key_alone(office, use, account) -
     assert (await provisioner.read(broken, made.footprint)).presence is Presence.GONE
     with pytest.raises(SdkError):
         use(made)
+
+
+async def test_kill_switch_of_a_key_that_keygate_made_can_be_taken_back(office, use, vendor) -> None:
+    at = office()
+    made = await provisioner.create(at, order(requests_per_minute=9))
+    await provisioner.set_enabled(at, made.footprint, enabled=False)
+    await provisioner.set_enabled(at, made.footprint, enabled=False)
+    assert (await provisioner.read(at, made.footprint)).presence is Presence.DISABLED
+    assert vendor("workspaces.service_accounts.list", made.footprint.place["workspace"], all=True) == []
+    with pytest.raises(SdkError) as refused:
+        use(made)
+    assert refused.value.code == 401
+    await provisioner.set_enabled(at, made.footprint, enabled=True)
+    reading = await provisioner.read(at, made.footprint)
+    assert (reading.presence, reading.terms) == (Presence.LIVE, Terms(requests_per_minute=9))
+    assert use(made)

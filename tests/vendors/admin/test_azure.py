@@ -299,6 +299,11 @@ async def test_limits_models_and_the_switch_are_changed_and_read_back(at: AdminD
     at_ = made.footprint
     await AZURE.set_limits(at, at_, Terms(tokens_per_minute=50_000))
     assert (await AZURE.read(at, at_)).terms == Terms(models=MODELS, tokens_per_minute=50_000)
+    await AZURE.set_limits(at, at_, Terms(tokens_per_minute=2_500))  # a quarter of 10,000, as a watched budget lowers it
+    assert (await AZURE.read(at, at_)).terms.tokens_per_minute == 2_000
+    with pytest.raises(Rejected, match="steps of 1000"):
+        await AZURE.set_limits(at, at_, Terms(tokens_per_minute=250))
+    await AZURE.set_limits(at, at_, Terms(tokens_per_minute=50_000))
     await AZURE.set_models(at, at_, ("gpt-4o",))
     assert (await AZURE.read(at, at_)).terms == Terms(models=("gpt-4o",), tokens_per_minute=50_000)
     assert (opens(sdk, made), opens(sdk, made, "gpt-4o")) == (404, TEXT)

@@ -76,3 +76,14 @@ class AnthropicUsage(msgspec.Struct):
     cache_creation: WritesByTime | None = None
     output_tokens_details: OutputDetails | None = None
     server_tool_use: ServerTools | None = None
+
+
+class ChatAnswer(msgspec.Struct):
+    """An answer as it should be: usage and all in one reading."""
+
+    usage: OpenAIUsage | None = None
+    model: Any = None
+    id: Any = None
+    service_tier: Any = None
+    error: Any = None
+    type: Any = None

@@ -8,8 +8,9 @@ from typing import Any
 
 import msgspec
 
-from keygate.gateway.dialects.answer_shapes import NO_USAGE, Answer, AnswerWithOutput, OutputItem, Tier
+from keygate.gateway.dialects.answer_shapes import NO_USAGE, Answer, AnswerWithOutput, ChatAnswer, OutputItem, Tier
 from keygate.gateway.dialects.interface import Reading, Tap
+from keygate.gateway.dialects.usage import openai_counts
 from keygate.ledger import TokenUsage
 
 MAX_BODY = 8 * 2**20
@@ -17,6 +18,7 @@ MAX_INFLATED = 64 * 2**20
 _TAIL = 64 * 2**10
 
 
+_chat_answer = msgspec.json.Decoder(ChatAnswer)
 _tier = msgspec.json.Decoder(Tier)
 _answer = msgspec.json.Decoder(Answer)
 _answer_with_output = msgspec.json.Decoder(AnswerWithOutput)
@@ -65,6 +67,15 @@ class BodyTap(Tap):
         self._chunks = []
         if self._large:
             return self._finish_large(body)
+        reading = self._quick(body)
+        return self._carefully(body) if reading is None else reading
+
+    def _quick(self, body: bytes) -> Reading | None:
+        """Reads an answer that is as it should be; None: it is not, or nobody knows how."""
+        return None
+
+    def _carefully(self, body: bytes) -> Reading:
+        """Reads each member by itself, so that garbage in one leaves the others."""
         try:
             answer = _answer_with_output.decode(body) if self._items else _answer.decode(body)
         except (msgspec.DecodeError, RecursionError, UnicodeError):
@@ -100,6 +111,28 @@ class BodyTap(Tap):
         except (msgspec.DecodeError, RecursionError, UnicodeError):
             return Reading()
         return Reading(usage=self._usage(answer.usage), complete=True, model_served=_word(answer.model, 256))
+
+
+class ChatBodyTap(BodyTap):
+    """Of OpenAI's chat and completions: most answers are read in one go."""
+
+    __slots__ = ()
+
+    def _quick(self, body: bytes) -> Reading | None:
+        try:
+            answer = _chat_answer.decode(body)
+        except (msgspec.DecodeError, RecursionError, UnicodeError):
+            return None
+        self.done = True
+        counts, model, tier, answer_id = answer.usage, answer.model, answer.service_tier, answer.id
+        return Reading(
+            openai_counts(counts) if counts is not None else None,
+            True,
+            bool(answer.error) or answer.type == "error",
+            model[:256] if type(model) is str else None,
+            tier[:64] if type(tier) is str else None,
+            answer_id[:256] if type(answer_id) is str else None,
+        )
 
 
 class NoTap(Tap):

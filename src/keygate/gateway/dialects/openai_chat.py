@@ -24,7 +24,7 @@ from keygate.gateway.dialects.bodies import (
     safe_word,
     text,
 )
-from keygate.gateway.dialects.body_tap import BodyTap, tap_for, whole_json
+from keygate.gateway.dialects.body_tap import BodyTap, ChatBodyTap, tap_for, whole_json
 from keygate.gateway.dialects.event_stream import EventTap
 from keygate.gateway.dialects.interface import BadBody, Codec, Facts, Tap
 from keygate.gateway.dialects.parts import Tally, blob_bytes, tool_types
@@ -42,6 +42,8 @@ _TIERS = frozenset({None, "auto", "default", "flex", "priority", "fast", "scale"
 def model_features(model: str) -> tuple[str, ...]:
     """Costs that tokens don't bound and that the model's name brings along: search on every call."""
     bare = model.lower()
+    if "search" not in bare:
+        return ()
     if "-search-" in bare or bare.endswith("-search") or "deep-research" in bare:
         return ("search_model",)
     return ()
@@ -170,7 +172,7 @@ class ChatCodec(Codec):
 
     def tap(self, facts: Facts, *, content_type: bytes | None, content_encoding: bytes | None) -> Tap:
         if whole_json(content_type, content_encoding):
-            return BodyTap(openai_usage)
+            return ChatBodyTap(openai_usage)
         return tap_for(
             ChatTap(hide=not facts.include_usage),
             BodyTap(openai_usage),

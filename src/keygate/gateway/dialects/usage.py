@@ -32,8 +32,11 @@ def openai_usage(value: object, *, web_searches: int = 0) -> TokenUsage | None:
     """Of a decoded usage object or its raw JSON: chat, completions, embeddings (`prompt_tokens`…) and responses (`input_tokens`…). Cached,
     written and audio parts are inside the input, reasoning inside the output."""
     usage = _read(value, OpenAIUsage, _decode_openai)
-    if usage is None:
-        return None
+    return None if usage is None else openai_counts(usage, web_searches=web_searches)
+
+
+def openai_counts(usage: OpenAIUsage, *, web_searches: int = 0) -> TokenUsage | None:
+    """Of a usage object whose members are counts each; None where they contradict each other."""
     if usage.prompt_tokens is not None:
         whole, output = usage.prompt_tokens, usage.completion_tokens or 0
         inputs, outputs = usage.prompt_tokens_details or _NO_DETAILS, usage.completion_tokens_details or _NO_DETAILS

@@ -172,11 +172,9 @@ class BudgetMeter:
             window.spent += cost
             if in_doubt:
                 window.in_doubt += cost
+        if window.spent < window.warn_at or window is not self.window:
+            return None
         rule = self.rule
-        if not rule.thresholds or window is not self.window:
-            return None
-        if window.spent < window.warn_at:
-            return None
         percent = self._percent_reached()
         crossed = percent > window.warned
         if crossed:

@@ -1,5 +1,6 @@
 """Keys made at vendors: what each vendor's admin API can do, behind one interface. Knows no database and no area."""
 
+from keygate.vendors.admin.adopted import ADOPTIONS
 from keygate.vendors.admin.desk import AdminDesk, TokenShelf
 from keygate.vendors.admin.errors import (
     AdminKeyRefused,
@@ -47,6 +48,7 @@ from keygate.vendors.admin.interface import (
 from keygate.vendors.admin.registry import PROVISIONERS
 
 __all__ = [
+    "ADOPTIONS",
     "PROVISIONERS",
     "AddsKey",
     "AdminDesk",

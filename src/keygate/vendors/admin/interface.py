@@ -196,6 +196,7 @@ class ProvisionerFacts:
     rights: Mapping[str, str] = field(default_factory=dict)  # least privilege: right → what it is needed for
     takes: frozenset[Term] = frozenset()  # terms that the vendor takes and enforces, but no API of its shows again
     adopts: bool = False  # keys made by hand can be entered: `revoke` ends such a key, given its container alone, and nothing else
+    names_container: bool = False  # `rename` renames what holds the key, with everything in it
     adopt_only: bool = False  # the vendor's API makes no keys: keys made by hand are entered
     max_keys_per_container: int | None = None
     sources: Mapping[str, str] = field(default_factory=dict)  # fact → source and date

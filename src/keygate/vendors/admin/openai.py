@@ -56,6 +56,7 @@ OPENAI_FACTS = ProvisionerFacts(
     container="project",
     adopts=True,
     ceiling=2_000,
+    names_container=True,
     calls_per_minute=300,
     base_url_env="OPENAI_BASE_URL",
     settings={"organization": "organization id, where the admin key has several"},
@@ -181,6 +182,9 @@ class OpenAIProvisioner:
             account = footprint.place.get("service_account")
             if account is None or error.reason == "project_archived":
                 raise
+            shown = await _call(desk, "GET", f"{path}/service_accounts/{account}", what="read the service account", right=_READ)
+            if not str(shown.get("name", "")).startswith("kg-"):
+                raise  # not one of ours: other keys may hang on it
             await _call(desk, "DELETE", f"{path}/service_accounts/{account}", what="delete the service account", right=_ACCOUNTS)
 
     async def retire(self, desk: Desk, footprint: Footprint) -> None:

@@ -66,6 +66,7 @@ ANTHROPIC_FACTS = ProvisionerFacts(
         "100 workspaces": "platform.claude.com/docs/manage-claude/workspaces, read 2026-11-20",
         "rate limits take up to an hour": "anthropic 2.8.0 resources/organization/workspaces/rate_limits.py",
         "the audience that Anthropic expects": "unverified: KeyGate's rules name it themselves, which overrides the vendor's default",
+        "a service account that is no member of a workspace gets no token for it": "unverified: the switch of keys that KeyGate made",
         "archiving a workspace ends access tokens too": "documented for keys only: unverified",
         "archived keys can't be made active again": "the Console says that deletion is permanent; of the API unverified",
         "names of rights": "Admin keys have no scopes that are published, but org:admin: the other names are ours",

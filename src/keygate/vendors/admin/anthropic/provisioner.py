@@ -59,8 +59,7 @@ _PRESENCES = {"active": Presence.LIVE, "inactive": Presence.DISABLED, "expired":
 
 
 class AnthropicProvisioner:
-    """Also `AddsKey`, `Retires`, `Mints`, `SetsBudget`, `SetsLimits`, `Lists`, `ReportsSpend`, and for keys made by hand `Disables` and
-    `Renames`."""
+    """Also `AddsKey`, `Retires`, `Mints`, `SetsBudget`, `SetsLimits`, `Disables`, `Renames`, `Lists`, `ReportsSpend`."""
 
     facts = ANTHROPIC_FACTS
     spend_facts = ANTHROPIC_SPEND
@@ -160,7 +159,8 @@ class AnthropicProvisioner:
         budget = await limits.budget(desk, workspace_id)
         requests = await limits.requests(desk, workspace_id)
         terms = Terms(budget_nano=budget, requests_per_minute=requests)
-        return Reading(Presence.LIVE, terms, name=rule.get("name") or workspace.get("name"))
+        shut_out = footprint.key is not None and not await self._is_in(desk, footprint.place)
+        return Reading(Presence.DISABLED if shut_out else Presence.LIVE, terms, name=rule.get("name") or workspace.get("name"))
 
     async def revoke(self, desk: Desk, footprint: Footprint) -> None:
         if footprint.key is None:
@@ -198,9 +198,15 @@ class AnthropicProvisioner:
             await limits.set_requests(desk, footprint.place["workspace"], terms.requests_per_minute)
 
     async def set_enabled(self, desk: Desk, footprint: Footprint, *, enabled: bool) -> None:
-        if footprint.key is None or not footprint.key.startswith(_KEY):
-            raise Rejected("Anthropic switches keys made by hand off and on again; a federation rule can only be ended", reason="status")
-        await self._set_status(desk, footprint, "active" if enabled else "inactive", "enable the key" if enabled else "disable the key")
+        """A key made by hand by its status. One that KeyGate made by its service account's membership in the workspace, without which no
+        identity token is traded there; access tokens live on for their ten minutes."""
+        if footprint.key is not None and footprint.key.startswith(_KEY):
+            await self._set_status(desk, footprint, "active" if enabled else "inactive", "enable the key" if enabled else "disable the key")
+        elif enabled:
+            await self._let_in(desk, footprint.place["workspace"], footprint.place["service_account"])
+        else:
+            path = f"/workspaces/{footprint.place['workspace']}/service_accounts/{footprint.place['service_account']}"
+            await call(desk, "DELETE", path, what="shut the service account out", right=ADMIN, accept={404})
 
     async def rename(self, desk: Desk, footprint: Footprint, name: str) -> None:
         if footprint.key is not None and footprint.key.startswith(_KEY):
@@ -270,10 +276,21 @@ class AnthropicProvisioner:
             what = "create the service account"
             made = await call(desk, "POST", "/service_accounts", what=what, right=ADMIN, json=described, fault=_unseen)
             account = str(made["id"])
+        await self._let_in(desk, workspace, account)
+        return {"workspace": workspace, "service_account": account}
+
+    async def _let_in(self, desk: Desk, workspace: str, account: str) -> None:
         joining = {"service_account_id": account, "workspace_role": _ROLE}
         path = f"/workspaces/{workspace}/service_accounts"
         await call(desk, "POST", path, what="let the service account in", right=ADMIN, json=joining, accept={409}, repeatable=True)
-        return {"workspace": workspace, "service_account": account}
+
+    async def _is_in(self, desk: Desk, place: Mapping[str, str]) -> bool:
+        path = f"/workspaces/{place.get('workspace')}/service_accounts/{place.get('service_account')}"
+        try:
+            await call(desk, "GET", path, what="read the membership", right=ADMIN)
+        except NotFound:
+            return False
+        return True
 
     async def _standing(self, desk: Desk, mark: Mark) -> dict[str, str]:
         found = await self.find(desk, mark)

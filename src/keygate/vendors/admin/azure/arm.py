@@ -64,9 +64,12 @@ class Arm:
             return None
 
     async def accounts(self, cursor: str | None) -> tuple[list[dict[str, Any]], str | None]:
-        url = f"{self._group()}/providers/{PREFIX}/accounts" if cursor is None else self._following(cursor)
-        body = await self._json("GET", url, version=None if cursor else VERSION, what="list the accounts", right=f"{ACCOUNTS}/read")
-        return [each for each in body.get("value") or () if isinstance(each, dict)], body.get("nextLink") or None
+        """A page; the cursor is the query of Azure's link to the next one, and leads nowhere but to this list."""
+        url = f"{self._group()}/providers/{PREFIX}/accounts" + ("" if cursor is None else f"?{cursor}")
+        version = VERSION if cursor is None else None
+        body = await self._json("GET", url, version=version, what="list the accounts", right=f"{ACCOUNTS}/read")
+        following = str(body.get("nextLink") or "").partition("?")[2]
+        return [each for each in body.get("value") or () if isinstance(each, dict)], following or None
 
     async def create_account(self, order: Order) -> dict[str, Any]:
         region = order.options.get("region", self.region)

@@ -98,11 +98,12 @@ def models_of(models: Sequence[str] | None) -> tuple[str, ...]:
     return tuple(models)
 
 
-def capacity_of(terms: Terms) -> int | None:
+def capacity_of(terms: Terms, *, exact: bool = True) -> int | None:
+    """Units of capacity; not `exact`: whole ones below what is asked. Raises `Rejected` for what Azure has no number for."""
     tokens = terms.tokens_per_minute
     if tokens is None:
         return None
-    if tokens < UNIT or tokens % UNIT:
+    if tokens < UNIT or (exact and tokens % UNIT):
         near = max(UNIT, tokens // UNIT * UNIT)
         raise Rejected(f"Azure counts tokens per minute in steps of {UNIT}: ask for {near} instead of {tokens}")
     return tokens // UNIT

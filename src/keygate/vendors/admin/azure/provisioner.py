@@ -148,8 +148,9 @@ class AzureProvisioner:
             await call.until(f"the account {name} is being purged", lambda: call.purged(name))
 
     async def set_limits(self, desk: Desk, footprint: Footprint, terms: Terms) -> None:
+        """Whole units of capacity, never more than asked."""
         call = Arm(desk)
-        capacity = capacity_of(terms)
+        capacity = capacity_of(terms, exact=False)
         if capacity is None:
             return
         for each in await call.deployments(name_of(footprint)):

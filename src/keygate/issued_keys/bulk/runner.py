@@ -1,0 +1,194 @@
+"""The worker's side of bulk orders: keeps a window of keys at work for each order until every row has an end.
+
+It holds nothing: rows say how far an order is, and the request id of a row makes asking twice make one key. So it may be killed at any
+time and called from several processes.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from keygate.errors import Conflict, KeyGateError
+from keygate.events import EventOutbox, EventType
+from keygate.identities import Actor, ActorKind, Role
+from keygate.issued_keys.accounts import VendorAccountService
+from keygate.issued_keys.bulk.model import CLAIM_NS, HALTING, WINDOW, Order, OrderState, Row, RowState, settled
+from keygate.issued_keys.bulk.ports import People
+from keygate.issued_keys.model import AccountStatus, IssueDraft
+from keygate.issued_keys.service import IssuedKeyService
+from keygate.kit.clock import Clock
+from keygate.policies import Place, Scope
+
+if TYPE_CHECKING:
+    from keygate.issued_keys.bulk.repository import BulkRepository
+    from keygate.issued_keys.repository import IssuedKeyRepository
+    from keygate.kit.database import Database
+
+_log = logging.getLogger(__name__)
+
+
+class BulkRunner:
+    def __init__(
+        self,
+        *,
+        database: Database,
+        repository: BulkRepository,
+        key_rows: IssuedKeyRepository,
+        accounts: VendorAccountService,
+        keys: IssuedKeyService,
+        people: People,
+        outbox: EventOutbox,
+        clock: Clock,
+        node_id: str,
+    ) -> None:
+        self._database = database
+        self._repository = repository
+        self._key_rows = key_rows
+        self._accounts = accounts
+        self._keys = keys
+        self._people = people
+        self._outbox = outbox
+        self._clock = clock
+        self._node_id = node_id[:40]
+
+    async def recover(self) -> None:
+        """Before the first turn: rows that a former process of this node was at are free again."""
+        async with self._database.unit() as work:
+            await self._repository.give_back(work.connection, node=self._node_id)
+
+    async def tick(self) -> bool:
+        """One turn of every order. Returns whether there is more to do."""
+        async with self._database.read() as connection:
+            orders = await self._repository.busy(connection)
+        for order in orders:
+            try:
+                await self._turn(order)
+            except KeyGateError as error:
+                _log.warning("bulk order %s: %s", order.id, error.detail)
+        return bool(orders)
+
+    async def _turn(self, order: Order) -> None:
+        async with self._database.read() as connection:
+            at_work = await self._repository.rows(connection, order.organization_id, order.id, state=RowState.ORDERED, limit=10 * WINDOW)
+        left = []
+        halt: str | None = None
+        for row in at_work:
+            after = await self._looked_at(order, row)
+            if after is None or after.state is RowState.ORDERED:
+                left.append(row)
+            elif after.error_code in HALTING:
+                halt = halt or after.error
+        if order.state is OrderState.RUNNING and halt is None:
+            halt = await self._reason_to_halt(order)
+        if halt is not None and order.state is OrderState.RUNNING:
+            await self._turned(order, OrderState.HALTED, busy=bool(left), note=halt)
+        elif order.state is OrderState.RUNNING:
+            await self._fill(order, room=WINDOW - len(left), idle=not left)
+        elif not left:
+            await self._turned(order, order.state, busy=False, note=order.note)
+
+    async def _looked_at(self, order: Order, row: Row) -> Row | None:
+        """The row as it is now; None: it is still at work."""
+        if row.key_id is None:
+            if (row.claimed_at_ns or 0) + CLAIM_NS > self._clock.now_ns():
+                return None
+            return await self._ordered(order, row)  # whoever took it up is gone
+        async with self._database.read() as connection:
+            key = await self._key_rows.get(connection, order.organization_id, row.key_id)
+        after = settled(row, key)
+        if after is not None:
+            async with self._database.unit(order.organization_id) as work:
+                await self._repository.save_row(work.connection, after, was=RowState.ORDERED)
+        return after
+
+    async def _reason_to_halt(self, order: Order) -> str | None:
+        actor = _actor(order)
+        try:
+            account = await self._accounts.get(actor, order.account_id)
+        except KeyGateError:
+            return "the vendor account is gone"
+        if account.status is not AccountStatus.READY:
+            return f"the admin credential is {account.status}"
+        return None
+
+    async def _fill(self, order: Order, *, room: int, idle: bool) -> None:
+        async with self._database.read() as connection:
+            waiting = await self._repository.rows(connection, order.organization_id, order.id, state=RowState.WAITING, limit=max(1, room))
+        if not waiting and idle:
+            await self._turned(order, OrderState.DONE, busy=False, note=None)
+            return
+        actor = _actor(order)
+        for row in waiting[: max(0, room)]:
+            account = await self._accounts.get(actor, order.account_id)
+            alive, ceiling = await self._accounts.room(actor, account)
+            if ceiling is not None and alive >= ceiling:
+                note = f"the vendor allows {ceiling} containers, and {alive} stand there by now"
+                await self._turned(order, OrderState.HALTED, busy=True, note=note)
+                return
+            claimed = replace(row, state=RowState.ORDERED, claimed_at_ns=self._clock.now_ns(), claimed_by=self._node_id)
+            async with self._database.unit(order.organization_id) as work:
+                taken = await self._repository.save_row(work.connection, claimed, was=RowState.WAITING)
+            if taken:
+                await self._ordered(order, claimed)
+
+    async def _ordered(self, order: Order, row: Row) -> Row:
+        """The row with its key ordered, or failed. Asking again for a row whose process ended in the middle gives the same key."""
+        actor = _actor(order)
+        after = row
+        try:
+            if row.developer_id is None:
+                after = row = replace(row, developer_id=await self._newcomer(order, actor, row))
+            draft = IssueDraft(
+                vendor=order.vendor,
+                owner=Place(Scope.DEVELOPER, row.developer_id or ""),
+                terms=row.terms,
+                account=order.account_id,
+                options=order.options,
+                allow_unenforced=order.allow_unenforced,
+                request_id=row.request_id,
+            )
+            told = await self._keys.provision(actor, draft, tell=False, patience=0)
+            after = replace(row, key_id=told.key.id)
+        except KeyGateError as error:
+            async with self._database.read() as connection:
+                key = await self._key_rows.requested(connection, order.organization_id, row.request_id)
+            failed = replace(row, state=RowState.FAILED, error_code=error.code, error=error.detail)
+            after = failed if key is None else replace(row, key_id=key.id)
+        async with self._database.unit(order.organization_id) as work:
+            await self._repository.save_row(work.connection, after, was=RowState.ORDERED)
+        return after
+
+    async def _newcomer(self, order: Order, actor: Actor, row: Row) -> str:
+        """The developer of this address, made where there is none yet."""
+        async with self._database.read() as connection:
+            found = (await self._people.with_emails(connection, order.organization_id, [row.email])).get(row.email)
+        if found is None:
+            found = await self._people.create(actor, name=row.name, email=row.email, team_id=row.team_id)
+        if not found.active:
+            raise Conflict(f"{row.email} is deactivated by now")
+        return found.id
+
+    async def _turned(self, order: Order, state: OrderState, *, busy: bool, note: str | None) -> None:
+        """Saves what has become of the order, unless somebody has told it something else meanwhile."""
+        now = self._clock.now_ns()
+        async with self._database.unit(order.organization_id) as work:
+            current = await self._repository.get(work.connection, order.organization_id, order.id, lock=True)
+            if current is None or current.state is not order.state:
+                return
+            ended = now if state in {OrderState.DONE, OrderState.CANCELLED} and not busy else None
+            await self._repository.save(
+                work.connection, replace(current, state=state, busy=busy, note=note, updated_at_ns=now, ended_at_ns=ended)
+            )
+            if state is not order.state:
+                counts = (await self._repository.counts(work.connection, order.organization_id, [order.id]))[order.id]
+                payload = {"vendor": order.vendor, "note": note, **{str(each): count for each, count in counts.items()}}
+                event = EventType.BULK_HALTED if state is OrderState.HALTED else EventType.BULK_DONE
+                await self._outbox.raise_event(work, order.organization_id, event, order.id, payload)
+
+
+def _actor(order: Order) -> Actor:
+    """Whoever ordered: keys are made in their name."""
+    kind = ActorKind(order.created_by_kind)
+    return Actor(kind=kind, id=order.created_by, organization_id=order.organization_id, role=Role.ADMIN)

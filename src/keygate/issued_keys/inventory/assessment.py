@@ -1,0 +1,63 @@
+"""Judging a whole account: what was found there against what the database knows now."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from keygate.events import EventOutbox
+from keygate.issued_keys.desks import Desks
+from keygate.issued_keys.inventory.judging import Known, judge
+from keygate.issued_keys.inventory.model import Item
+from keygate.issued_keys.inventory.ports import Leavers
+from keygate.kit.clock import Clock
+from keygate.vendors.admin import Provisioner
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncConnection
+
+    from keygate.issued_keys.account_repository import VendorAccountRepository
+    from keygate.issued_keys.inventory.repository import InventoryRepository
+    from keygate.issued_keys.repository import IssuedKeyRepository
+    from keygate.kit.database import Database
+
+
+@dataclass(frozen=True, slots=True)
+class Eyes:
+    """What whoever looks at vendors works with."""
+
+    database: Database
+    repository: InventoryRepository
+    key_rows: IssuedKeyRepository
+    accounts: VendorAccountRepository
+    desks: Desks
+    provisioners: Mapping[str, Provisioner]
+    leavers: Leavers
+    outbox: EventOutbox
+    clock: Clock
+    node_id: str
+
+    async def known(self, connection: AsyncConnection, organization_id: str, account_id: str, owners: Sequence[str]) -> Known:
+        """What KeyGate knows that bears on this account. `owners`: as the vendor names them."""
+        keys = await self.key_rows.of_account(connection, organization_id, account_id)
+        holders = sorted({key.owner.scope_id for key in keys if key.owner is not None})
+        return Known.of(
+            keys,
+            inactive=await self.leavers.inactive(connection, organization_id, holders),
+            left=await self.leavers.left(connection, organization_id, sorted({owner.lower() for owner in owners if "@" in owner})),
+        )
+
+    async def assess(self, connection: AsyncConnection, organization_id: str, account_id: str, vendor: str) -> list[Item]:
+        """Judges every item of an account again and saves what has changed; `connection` is one that may write. Returns those with
+        something new the matter that nobody has accepted."""
+        items = await self.repository.of_account(connection, organization_id, account_id)
+        known = await self.known(connection, organization_id, account_id, [item.owner for item in items if item.owner is not None])
+        facts, now, fresh = self.provisioners[vendor].facts, self.clock.now_ns(), []
+        for item in items:
+            after = judge(item, known, facts, now_ns=now)
+            if after != item:
+                await self.repository.save(connection, after)
+            if after.matters - item.matters and not after.accepted:
+                fresh.append(after)
+        return fresh

@@ -1,0 +1,288 @@
+"""Reads vendors' bills, account by account, page by page. Late and restated numbers never count twice: a window's pages wait apart until
+the last one is there, then they replace what the window held, in one transaction. A process that ends in between goes on at its page."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from keygate.audit import AuditLog
+from keygate.errors import Conflict, InvalidInput
+from keygate.identities import Actor
+from keygate.issued_keys import IssuedKey, IssuedKeyAccess, VendorAccount
+from keygate.kit.clock import NANOSECONDS, Clock, rfc3339
+from keygate.policies import OwnerDirectory, Scope
+from keygate.vault import EnvelopeBroken
+from keygate.vendor_spend.model import Attribution, ImportState, Places, Window, first_window, is_deep, next_window, pause_ns, place_of
+from keygate.vendors.admin import AdminDesk, AdminKeyRefused, ProvisionerError, RateLimited, Rejected, ReportsSpend, SpendRow, Unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from sqlalchemy.ext.asyncio import AsyncConnection
+
+    from keygate.kit.database import Database
+    from keygate.vendor_spend.repository import SpendRepository
+
+_log = logging.getLogger(__name__)
+
+LEASE_NS = 600 * NANOSECONDS  # renewed with each page
+STALE_NS = 3_600 * NANOSECONDS  # pages older than this are read again with the rest of their window
+MOST_PAGES = 5_000  # of a window
+AT_ONCE = 4
+_LONGEST_PAUSE_SECONDS = 3_600
+
+
+class Overtaken(Exception):
+    """Another process imports this account now."""
+
+
+class SpendImporter:
+    def __init__(
+        self,
+        *,
+        database: Database,
+        repository: SpendRepository,
+        issued: IssuedKeyAccess,
+        owners: OwnerDirectory,
+        audit: AuditLog,
+        clock: Clock,
+        node_id: str,
+    ) -> None:
+        self._database = database
+        self._repository = repository
+        self._issued = issued
+        self._owners = owners
+        self._audit = audit
+        self._clock = clock
+        self._node_id = node_id[:24]
+        self._count = 0
+
+    async def tick(self) -> None:
+        """Imports every account that is due, a few at a time. For the worker."""
+        async with self._database.read() as connection:
+            accounts = await self._issued.all_accounts(connection)
+            known = await self._repository.all_states(connection)
+        now = self._clock.now_ns()
+        due = [each for each in accounts if self._reports(each) is not None and (each.id not in known or known[each.id].next_at_ns <= now)]
+        room = asyncio.Semaphore(AT_ONCE)
+
+        async def one(account: VendorAccount) -> None:
+            async with room:
+                await self._safely(account)
+
+        await asyncio.gather(*(one(each) for each in due))
+
+    async def run(self, actor: Actor, account_id: str, *, since_ns: int | None = None) -> ImportState:
+        """Imports an account now, on demand; `since_ns` reads from there again, whatever was read. What a vendor refuses stands in the
+        answer. Raises `Conflict` for a vendor that reports no spend, or an account that is being imported."""
+        now = self._clock.now_ns()
+        if since_ns is not None and not now - 366 * 86_400 * NANOSECONDS <= since_ns < now:
+            raise InvalidInput("from: must lie within the last 366 days", field="from")
+        async with self._database.unit(actor.organization_id) as work:
+            account = await self._issued.account(work.connection, actor.organization_id, account_id)
+            if self._reports(account) is None:
+                raise Conflict(f"{account.vendor} reports no spend by API, or this version of KeyGate does not read it")
+            said = None if since_ns is None else {"since": rfc3339(since_ns)}
+            await self._audit.record(work, actor, "vendor_spend.import", account_id, after=said)
+        try:
+            return await self._import(account, since_ns=since_ns)
+        except Overtaken:
+            raise Conflict("This account is being imported right now; look again in a moment") from None
+
+    def _reports(self, account: VendorAccount) -> ReportsSpend | None:
+        provisioner = self._issued.provisioner(account.vendor)
+        return provisioner if isinstance(provisioner, ReportsSpend) else None
+
+    async def _safely(self, account: VendorAccount) -> None:
+        try:
+            await self._import(account)
+        except Overtaken:
+            _log.info("vendor account %s: another process imports its bill", account.id)
+        except Exception:  # noqa: BLE001  (one account's trouble must not stop the others)
+            _log.exception("vendor account %s: its bill could not be imported; it is tried again", account.id)
+
+    async def _import(self, account: VendorAccount, *, since_ns: int | None = None) -> ImportState:
+        self._count += 1
+        lease = f"{self._node_id}:{self._count}"
+        now = self._clock.now_ns()
+        fresh = ImportState(account_id=account.id, organization_id=account.organization_id, vendor=account.vendor)
+        async with self._database.unit() as work:
+            await self._repository.add_state(work.connection, fresh)
+            if not await self._repository.lease(work.connection, fresh, by=lease, until_ns=now + LEASE_NS, now_ns=now):
+                raise Overtaken
+            state = await self._repository.state(work.connection, account.organization_id, account.id) or fresh
+        try:
+            return await _Turn(self, account, state, lease).run(since_ns)
+        finally:
+            async with self._database.unit() as work:
+                await self._repository.release(work.connection, fresh, by=lease)
+
+    async def attribute(self, connection: AsyncConnection, state: ImportState) -> None:
+        """Finds whose the rows are that nobody's are yet: new ones, and those of keys that became known since."""
+        unknown = await self._repository.unknown(connection, state)
+        if not unknown:
+            return
+        places = Places(await self._issued.places(connection, state.organization_id, state.account_id))
+        found = [(place, key, *places.owner(place_of(place), key)) for place, key in unknown]
+        ids = sorted({key_id for _, _, key_id, _ in found if key_id is not None})
+        keys = {key.id: key for key in await self._issued.keys(connection, state.organization_id, ids)}
+        holders = await self._holders(connection, state.organization_id, list(keys.values()))
+        for place, vendor_key, key_id, how in found:
+            if key_id is not None and how is not Attribution.UNKNOWN:
+                owner = {"issued_key_id": key_id, "attribution": how.value, **holders.get(key_id, {})}
+                await self._repository.attribute(connection, state, place, vendor_key, owner)
+
+    async def _holders(
+        self, connection: AsyncConnection, organization_id: str, keys: list[IssuedKey]
+    ) -> dict[str, Mapping[str, str | None]]:
+        """The holder's columns by issued key, as requests of the gateway have them: an app's developer and team, a developer's team."""
+        ids = sorted({key.owner.scope_id for key in keys if key.owner is not None})
+        known = dict(await self._owners.holders(connection, organization_id, ids)) if ids else {}
+        found: dict[str, Mapping[str, str | None]] = {}
+        for key in keys:
+            holder = None if key.owner is None else known.get(key.owner.scope_id)
+            if holder is None:
+                continue
+            developer = known.get(holder.developer_id or "")
+            found[key.id] = {
+                "team_id": holder.id if holder.scope is Scope.TEAM else holder.team_id or (developer.team_id if developer else None),
+                "developer_id": holder.id if holder.scope is Scope.DEVELOPER else holder.developer_id,
+                "app_id": holder.id if holder.scope is Scope.APP else None,
+            }
+        return found
+
+    async def page(
+        self, account: VendorAccount, desk: AdminDesk | None, state: ImportState, window: Window
+    ) -> tuple[AdminDesk, tuple[SpendRow, ...], str | None]:
+        reports = self._reports(account)
+        if reports is None:
+            raise Rejected("The vendor reports no spend by API")
+        try:
+            opened = desk or await self._issued.desk(account)
+        except EnvelopeBroken as error:
+            raise AdminKeyRefused(f"The admin credential can't be opened: {error.detail}; enter it again") from None
+        rows, cursor = await reports.spend_page(opened, window.from_ns, window.until_ns, state.cursor)
+        if cursor is not None and cursor == state.cursor:
+            raise Unavailable("The vendor's next page is the same as this one")
+        return opened, rows, cursor
+
+    @property
+    def database(self) -> Database:
+        return self._database
+
+    @property
+    def repository(self) -> SpendRepository:
+        return self._repository
+
+    @property
+    def clock(self) -> Clock:
+        return self._clock
+
+    def plan(self, account: VendorAccount, state: ImportState, since_ns: int | None) -> Window:
+        reports = self._reports(account)
+        if reports is None:
+            raise Rejected("The vendor reports no spend by API")
+        return first_window(state, reports.spend_facts, created_ns=account.created_at_ns, now_ns=self._clock.now_ns(), since_ns=since_ns)
+
+    def pause_ns(self, account: VendorAccount) -> int:
+        reports = self._reports(account)
+        return LEASE_NS if reports is None else pause_ns(reports.spend_facts)
+
+
+class _Turn:
+    """One import of one account, under its lease."""
+
+    def __init__(self, importer: SpendImporter, account: VendorAccount, state: ImportState, lease: str) -> None:
+        self._importer = importer
+        self._account = account
+        self._state = state
+        self._lease = lease
+        self._desk: AdminDesk | None = None
+
+    async def run(self, since_ns: int | None) -> ImportState:
+        try:
+            await self._windows(since_ns)
+        except ProvisionerError as error:
+            await self._failed(error)
+        return self._state
+
+    async def _windows(self, since_ns: int | None) -> None:
+        now = self._importer.clock.now_ns()
+        window = self._state.window
+        deep = self._state.deep_at_ns
+        if window is None or since_ns is not None or now - self._state.window_began_ns > STALE_NS:
+            deep = now if is_deep(self._state, now) else deep
+            window = self._importer.plan(self._account, self._state, since_ns)
+            await self._begin(window)
+        following: Window | None = window
+        while following is not None:
+            window = following
+            if self._state.window != window:
+                await self._begin(window)
+            await self._read(window)
+            following = next_window(window, now)
+        pause = self._importer.pause_ns(self._account)
+        await self._save(replace(self._state, deep_at_ns=deep, next_at_ns=now + pause, attempts=0, error=None, error_code=None))
+
+    async def _begin(self, window: Window) -> None:
+        """Whatever waits of another reading is forgotten."""
+        state = replace(self._state, window=window, window_began_ns=self._importer.clock.now_ns(), cursor=None, pages=0)
+        async with self._importer.database.unit() as work:
+            await self._importer.repository.forget_waiting(work.connection, state)
+            await self._keep(work.connection, state)
+        self._state = state
+
+    async def _read(self, window: Window) -> None:
+        """All pages of a window that have not come yet; with the last one it is put in place."""
+        while True:
+            if self._state.pages >= MOST_PAGES:
+                raise Unavailable(f"The vendor's bill of one week has more than {MOST_PAGES} pages")
+            self._desk, rows, cursor = await self._importer.page(self._account, self._desk, self._state, window)
+            inside = [row for row in rows if window.from_ns <= row.start_ns < window.until_ns]
+            state = replace(self._state, cursor=cursor, pages=self._state.pages + 1)
+            async with self._importer.database.unit() as work:
+                repository = self._importer.repository
+                await repository.wait(work.connection, state, inside)
+                if cursor is None:
+                    await repository.put_in_place(work.connection, state, window)
+                    await self._importer.attribute(work.connection, state)
+                    read_until = max(window.until_ns, state.read_until_ns or 0)
+                    newest = window.until_ns >= (state.read_until_ns or 0)
+                    as_of = state.window_began_ns if newest else state.as_of_ns
+                    state = replace(state, window=None, read_until_ns=read_until, as_of_ns=as_of)
+                await self._keep(work.connection, state)
+            self._state = state
+            if cursor is None:
+                return
+
+    async def _failed(self, error: ProvisionerError) -> None:
+        """Tried again later: when the vendor says, else twice as long each time. A page that the vendor will not go on from is no reason
+        to fail for ever: the window is read anew."""
+        state, now = self._state, self._importer.clock.now_ns()
+        attempts = state.attempts + 1
+        seconds = error.retry_after if isinstance(error, RateLimited) else min(_LONGEST_PAUSE_SECONDS, 30 * 2 ** min(attempts, 10))
+        lost = isinstance(error, Rejected) and state.cursor is not None
+        failed = replace(
+            state,
+            window=None if lost else state.window,
+            cursor=None if lost else state.cursor,
+            attempts=attempts,
+            error_code=error.code,
+            error=error.detail,
+            next_at_ns=now + int(max(1.0, seconds) * NANOSECONDS),
+        )
+        _log.warning("vendor account %s: its bill can't be read: %s", state.account_id, error.detail)
+        await self._save(failed)
+
+    async def _save(self, state: ImportState) -> None:
+        async with self._importer.database.unit() as work:
+            await self._keep(work.connection, state)
+        self._state = state
+
+    async def _keep(self, connection: AsyncConnection, state: ImportState) -> None:
+        until = self._importer.clock.now_ns() + LEASE_NS
+        if not await self._importer.repository.save_state(connection, state, lease=self._lease, until_ns=until):
+            raise Overtaken

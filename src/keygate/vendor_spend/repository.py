@@ -1,0 +1,155 @@
+"""All SQL of imports: pages that wait, the change of a whole window at once, whose rows are, how far an account was read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from keygate.kit.database import insert_or_ignore, upsert
+from keygate.vendor_spend.model import Attribution, ImportState, Window, model_of, place_text, row_id
+from keygate.vendor_spend.tables import COPIED, RESTATED, vendor_spend, vendor_spend_imports, vendor_spend_incoming
+from keygate.vendors.admin import SpendRow
+
+_PLAIN = tuple(name for name in ImportState.__dataclass_fields__ if name != "window")
+_CHUNK = 500
+
+
+class SpendRepository:
+    async def state(self, connection: AsyncConnection, organization_id: str, account_id: str) -> ImportState | None:
+        t = vendor_spend_imports
+        row = (await connection.execute(sa.select(t).where(t.c.organization_id == organization_id, t.c.account_id == account_id))).first()
+        return None if row is None else _state(row)
+
+    async def states(self, connection: AsyncConnection, organization_id: str) -> list[ImportState]:
+        t = vendor_spend_imports
+        query = sa.select(t).where(t.c.organization_id == organization_id).order_by(t.c.account_id)
+        return [_state(row) for row in await connection.execute(query)]
+
+    async def all_states(self, connection: AsyncConnection) -> dict[str, ImportState]:
+        # Across organisations, for the worker: it serves all of them.
+        return {row.account_id: _state(row) for row in await connection.execute(sa.select(vendor_spend_imports))}
+
+    async def add_state(self, connection: AsyncConnection, state: ImportState) -> None:
+        """Unless it is there already."""
+        await insert_or_ignore(connection, vendor_spend_imports, _values(state))
+
+    async def save_state(self, connection: AsyncConnection, state: ImportState, *, lease: str, until_ns: int) -> bool:
+        """For whoever holds the lease, which it extends. False: another process has taken over, and nothing was saved."""
+        t = vendor_spend_imports
+        change = sa.update(t).where(
+            t.c.organization_id == state.organization_id, t.c.account_id == state.account_id, t.c.leased_by == lease
+        )
+        return (await connection.execute(change.values(**_values(state), leased_until_ns=until_ns))).rowcount == 1
+
+    async def lease(self, connection: AsyncConnection, state: ImportState, *, by: str, until_ns: int, now_ns: int) -> bool:
+        """False: another process is importing this account."""
+        t = vendor_spend_imports
+        change = sa.update(t).where(
+            t.c.organization_id == state.organization_id,
+            t.c.account_id == state.account_id,
+            sa.or_(t.c.leased_until_ns.is_(None), t.c.leased_until_ns < now_ns),
+        )
+        return (await connection.execute(change.values(leased_by=by, leased_until_ns=until_ns))).rowcount == 1
+
+    async def release(self, connection: AsyncConnection, state: ImportState, *, by: str) -> None:
+        t = vendor_spend_imports
+        change = sa.update(t).where(t.c.organization_id == state.organization_id, t.c.account_id == state.account_id, t.c.leased_by == by)
+        await connection.execute(change.values(leased_by=None, leased_until_ns=None))
+
+    # Rows
+
+    async def wait(self, connection: AsyncConnection, state: ImportState, rows: Sequence[SpendRow]) -> None:
+        """A page of the window that is being read, kept apart. A row that an earlier page told already is replaced."""
+        by_id = {row_id(row): row for row in rows}
+        values = [_incoming(state, id_, row) for id_, row in by_id.items()]
+        for start in range(0, len(values), _CHUNK):
+            chunk = values[start : start + _CHUNK]
+            await upsert(connection, vendor_spend_incoming, chunk, key=("account_id", "row_id"), update=RESTATED)
+
+    async def forget_waiting(self, connection: AsyncConnection, state: ImportState) -> None:
+        t = vendor_spend_incoming
+        await connection.execute(sa.delete(t).where(t.c.organization_id == state.organization_id, t.c.account_id == state.account_id))
+
+    async def put_in_place(self, connection: AsyncConnection, state: ImportState, window: Window) -> None:
+        """What waits becomes what the window holds: rows that the vendor tells no more go, others are restated or added. Rows that have
+        not changed are not written. Whose a row is stays as it was."""
+        t, waiting = vendor_spend, vendor_spend_incoming
+        mine = (waiting.c.organization_id == state.organization_id, waiting.c.account_id == state.account_id)
+        told = sa.select(waiting.c.row_id).where(*mine)
+        gone = sa.delete(t).where(
+            t.c.organization_id == state.organization_id,
+            t.c.account_id == state.account_id,
+            t.c.start_ns >= window.from_ns,
+            t.c.start_ns < window.until_ns,
+            t.c.row_id.not_in(told),
+        )
+        await connection.execute(gone)
+        differs = "IS NOT" if connection.dialect.name == "sqlite" else "IS DISTINCT FROM"
+        changed = " OR ".join(f"excluded.{name} {differs} vendor_spend.{name}" for name in RESTATED)
+        copied = ", ".join(COPIED)
+        statement = sa.text(
+            f"INSERT INTO vendor_spend ({copied}, vendor, first_nano, attribution) "  # noqa: S608  (names of ours; values are bound)
+            f"SELECT {copied}, :vendor, amount_nano, :unknown FROM vendor_spend_incoming "
+            "WHERE organization_id = :organization AND account_id = :account "
+            f"ON CONFLICT (account_id, row_id) DO UPDATE SET {', '.join(f'{name} = excluded.{name}' for name in RESTATED)} WHERE {changed}"
+        )
+        values = {"vendor": state.vendor, "unknown": Attribution.UNKNOWN.value}
+        await connection.execute(statement, {**values, "organization": state.organization_id, "account": state.account_id})
+        await self.forget_waiting(connection, state)
+
+    async def unknown(self, connection: AsyncConnection, state: ImportState) -> list[tuple[str, str | None]]:
+        """`(place, key)` of rows of which it is not known whose they are."""
+        t = vendor_spend
+        query = sa.select(t.c.place, t.c.vendor_key).where(
+            t.c.organization_id == state.organization_id, t.c.account_id == state.account_id, t.c.attribution == Attribution.UNKNOWN.value
+        )
+        return [(row[0], row[1]) for row in await connection.execute(query.distinct())]
+
+    async def attribute(
+        self, connection: AsyncConnection, state: ImportState, place: str, vendor_key: str | None, owner: Mapping[str, str | None]
+    ) -> None:
+        """Rows of this place and key that nobody's are yet. `owner`: `issued_key_id`, `attribution` and the holder's columns."""
+        t = vendor_spend
+        change = sa.update(t).where(
+            t.c.organization_id == state.organization_id,
+            t.c.account_id == state.account_id,
+            t.c.attribution == Attribution.UNKNOWN.value,
+            t.c.place == place,
+            t.c.vendor_key.is_(None) if vendor_key is None else t.c.vendor_key == vendor_key,
+        )
+        await connection.execute(change.values(**owner))
+
+
+def _incoming(state: ImportState, id_: str, row: SpendRow) -> dict[str, Any]:
+    return {
+        "account_id": state.account_id,
+        "row_id": id_,
+        "organization_id": state.organization_id,
+        "place": place_text(row.place),
+        "vendor_key": None if row.key is None else row.key[:500],
+        "start_ns": row.start_ns,
+        "end_ns": row.end_ns,
+        "item": row.item[:500],
+        "model": model_of(row.item)[:256],
+        "amount_nano": row.amount_nano,
+        "requests": row.requests,
+        "input_tokens": row.input_tokens,
+        "output_tokens": row.output_tokens,
+    }
+
+
+def _values(state: ImportState) -> dict[str, Any]:
+    window = state.window
+    values = {name: getattr(state, name) for name in _PLAIN}
+    return values | {
+        "window_from_ns": None if window is None else window.from_ns,
+        "window_until_ns": None if window is None else window.until_ns,
+    }
+
+
+def _state(row: sa.Row[Any]) -> ImportState:
+    window = None if row.window_from_ns is None else Window(row.window_from_ns, row.window_until_ns)
+    return ImportState(**{name: getattr(row, name) for name in _PLAIN}, window=window)

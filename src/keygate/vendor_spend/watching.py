@@ -1,0 +1,288 @@
+"""Watches budgets that vendors do not enforce: announces thresholds, lowers limits, disables or revokes. What it does at a vendor is
+recorded before, read back after, and taken back with the next period."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import defaultdict
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from keygate.audit import AuditLog
+from keygate.errors import Conflict, InvalidInput, KeyGateError
+from keygate.events import EventOutbox, EventType
+from keygate.identities import Actor
+from keygate.issued_keys import LIVE, Enforcement, IssuedKey, IssuedKeyAccess, IssuedKeyService, worker_actor
+from keygate.kit.clock import NANOSECONDS, Clock, rfc3339
+from keygate.kit.money import format_usd
+from keygate.policies import change
+from keygate.vault import EnvelopeBroken
+from keygate.vendor_spend.model import ImportState
+from keygate.vendor_spend.restraint import apply, shows
+from keygate.vendor_spend.watch import AtEnd, Stage, Watch, WatchRule, announced_at, percent_of, wanted_stage, window_of
+from keygate.vendors.admin import AdminKeyRefused, Disables, ProvisionerError, ReportsSpend, SetsLimits, SpendFacts, Term
+
+if TYPE_CHECKING:
+    from keygate.kit.database import Database
+    from keygate.vendor_spend.repository import SpendRepository
+    from keygate.vendor_spend.watch_repository import WatchRepository
+
+_log = logging.getLogger(__name__)
+_LONGEST_PAUSE_SECONDS = 900
+AT_ONCE = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """A key's budget as it stands by the vendor's bill. `imported` None: its bill was never read; `facts` None: the vendor reports none."""
+
+    key: IssuedKey
+    watch: Watch
+    spent_nano: int
+    percent: int | None  # None: the key has no budget
+    window_start_ns: int
+    resets_at_ns: int | None
+    imported: ImportState | None
+    facts: SpendFacts | None
+
+
+class BudgetWatch:
+    def __init__(
+        self,
+        *,
+        database: Database,
+        repository: WatchRepository,
+        spend: SpendRepository,
+        issued: IssuedKeyAccess,
+        keys: IssuedKeyService,
+        audit: AuditLog,
+        outbox: EventOutbox,
+        clock: Clock,
+    ) -> None:
+        self._database = database
+        self._repository = repository
+        self._spend = spend
+        self._issued = issued
+        self._keys = keys
+        self._audit = audit
+        self._outbox = outbox
+        self._clock = clock
+
+    async def standing(self, actor: Actor, key_id: str) -> Standing:
+        """Raises `NotFound` for a key that is not this actor's to see."""
+        key = await self._keys.get(actor, key_id)
+        begin, end = window_of(key.terms.budget_period, self._clock.now_ns())
+        async with self._database.read() as connection:
+            watch = await self._repository.get(connection, key.organization_id, key_id)
+            spent = await self._repository.spent(connection, key.organization_id, [key_id], since_ns=begin)
+            imported = await self._spend.state(connection, key.organization_id, key.account_id)
+        nano, budget = spent.get(key_id, 0), key.terms.budget_nano
+        return Standing(
+            key=key,
+            watch=watch or Watch(key_id, key.organization_id),
+            spent_nano=nano,
+            percent=None if budget is None else percent_of(nano, budget),
+            window_start_ns=begin,
+            resets_at_ns=end,
+            imported=imported,
+            facts=self._facts(key),
+        )
+
+    async def set_rule(self, actor: Actor, key_id: str, rule: WatchRule) -> Standing:
+        """How this key's budget is watched from now on; the worker acts on it within a minute. Raises `InvalidInput` for what the vendor
+        can't do, `Conflict` for a key whose budget needs no watching."""
+        key = await self._keys.get(actor, key_id)
+        self._check(key, rule)
+        async with change(self._database, self._audit, actor, "issued_key.watch", key_id) as work:
+            known = await self._repository.get(work.connection, key.organization_id, key_id, lock=True)
+            watch = known or Watch(key_id, key.organization_id)
+            before = None if known is None else _rule_record(known.rule)
+            await self._audit.record(work, actor, "issued_key.watch", key_id, before=before, after=_rule_record(rule))
+            await self._repository.save(work.connection, replace(watch, rule=rule, next_at_ns=0, stage_key=None))
+        return await self.standing(actor, key_id)
+
+    async def resume(self, actor: Actor, key_id: str) -> Standing:
+        """Lets a key that its budget ended go on until the next period; the vendor is told at once. Raises `Conflict` for a key that was
+        not disabled, or that the vendor does not enable."""
+        key = await self._keys.get(actor, key_id)
+        begin, _ = window_of(key.terms.budget_period, self._clock.now_ns())
+        async with change(self._database, self._audit, actor, "issued_key.resume", key_id) as work:
+            watch = await self._repository.get(work.connection, key.organization_id, key_id, lock=True)
+            if watch is None or watch.stage is not Stage.DISABLED or key.state not in LIVE:
+                raise Conflict("The key was not disabled for its budget")
+            await self._audit.record(
+                work, actor, "issued_key.resume", key_id, before={"stage": watch.stage}, after={"until": "next period"}
+            )
+            watch = replace(watch, waived_ns=begin)
+            await self._repository.save(work.connection, watch)
+            spent = await self._repository.spent(work.connection, key.organization_id, [key_id], since_ns=begin)
+        await self._look(key, watch, spent.get(key_id, 0))
+        found = await self.standing(actor, key_id)
+        if found.watch.stage is Stage.DISABLED:
+            raise Conflict(f"The vendor has not enabled the key yet; it is tried again. {found.watch.error or ''}".strip())
+        return found
+
+    async def tick(self) -> None:
+        """Looks at every watched budget, and acts where its stage is not the one that its spend calls for. For the worker."""
+        now = self._clock.now_ns()
+        async with self._database.read() as connection:
+            keys = [key for key in await self._issued.with_budget(connection) if self._facts(key) is not None]
+            watches = await self._repository.all(connection)
+            spent: dict[str, int] = {}
+            groups: defaultdict[tuple[str, int], list[str]] = defaultdict(list)
+            for key in keys:
+                groups[key.organization_id, window_of(key.terms.budget_period, now)[0]].append(key.id)
+            for (organization_id, begin), ids in groups.items():
+                spent |= await self._repository.spent(connection, organization_id, ids, since_ns=begin)
+        room = asyncio.Semaphore(AT_ONCE)
+
+        async def one(key: IssuedKey) -> None:
+            async with room:
+                try:
+                    await self._look(key, watches.get(key.id) or Watch(key.id, key.organization_id), spent.get(key.id, 0))
+                except KeyGateError as error:
+                    _log.warning("watched budget of %s: %s", key.id, error.detail)
+                except Exception:  # noqa: BLE001  (one key's trouble must not stop the others)
+                    _log.exception("watched budget of %s: the work on it failed; it is tried again", key.id)
+
+        await asyncio.gather(*(one(key) for key in keys))
+
+    # Parts
+
+    async def _look(self, key: IssuedKey, watch: Watch, spent_nano: int) -> None:
+        begin, _ = window_of(key.terms.budget_period, self._clock.now_ns())
+        percent = percent_of(spent_nano, key.terms.budget_nano or 0)
+        if watch.window_start_ns != begin:
+            watch = replace(watch, window_start_ns=begin, warned=0)
+        reached = announced_at(watch.rule, percent)
+        if reached > watch.warned:
+            watch = await self._announce(key, watch, spent_nano, reached)
+        if not _is_ours(key):
+            return  # the vendor refuses by itself
+        can_disable = isinstance(self._issued.provisioner(key.vendor), Disables)
+        wanted = wanted_stage(watch.rule, percent, can_disable=can_disable, waived=watch.waived_ns == begin)
+        at_vendor = None if key.footprint is None else key.footprint.key
+        settled = watch.stage is wanted and (wanted is Stage.NONE or watch.stage_key == at_vendor)
+        if settled and watch.wanted is wanted:
+            return
+        if watch.wanted is not wanted or watch.next_at_ns <= self._clock.now_ns():
+            await self._act(key, watch, wanted, spent_nano)
+
+    async def _announce(self, key: IssuedKey, watch: Watch, spent_nano: int, percent: int) -> Watch:
+        after = replace(watch, warned=percent)
+        kind = EventType.ISSUED_KEY_BUDGET_SPENT if percent >= 100 else EventType.ISSUED_KEY_BUDGET_THRESHOLD_REACHED
+        async with self._database.unit() as work:
+            payload = {**await self._figures(work.connection, key, spent_nano), "percent": percent}
+            await self._repository.save(work.connection, after)
+            await self._outbox.raise_event(work, key.organization_id, kind, key.id, payload)
+        return after
+
+    async def _act(self, key: IssuedKey, watch: Watch, wanted: Stage, spent_nano: int) -> None:
+        """Recorded, done, read back, recorded as confirmed. A crash in between is found by the next turn: the vendor is told again."""
+        actor = worker_actor(key.organization_id)
+        former = watch
+        if watch.wanted is not wanted:
+            watch = replace(watch, wanted=wanted, attempts=0, error=None, error_code=None)
+            async with self._database.unit(key.organization_id) as work:
+                said = {**await self._figures(work.connection, key, spent_nano), "stage": wanted}
+                await self._audit.record(work, actor, "issued_key.restrain", key.id, before={"stage": watch.stage}, after=said)
+                await self._repository.save(work.connection, watch)
+        try:
+            if wanted is Stage.REVOKED:
+                await self._keys.revoke(actor, key.id, reason=_reason(key, spent_nano), patience=0)
+            else:
+                await self._at_vendor(key, watch, wanted, {former.stage, former.wanted})
+        except ProvisionerError as error:
+            pause = min(_LONGEST_PAUSE_SECONDS, 15 * 2 ** min(watch.attempts, 10)) * NANOSECONDS
+            failed = replace(watch, attempts=watch.attempts + 1, error_code=error.code, error=error.detail)
+            async with self._database.unit() as work:
+                await self._repository.save(work.connection, replace(failed, next_at_ns=self._clock.now_ns() + pause))
+                if watch.attempts == 0:
+                    said = {**await self._figures(work.connection, key, spent_nano), "stage": wanted, "detail": error.detail}
+                    await self._outbox.raise_event(work, key.organization_id, EventType.ISSUED_KEY_RESTRAINT_FAILED, key.id, said)
+            return
+        at_vendor = None if key.footprint is None else key.footprint.key
+        confirmed = replace(
+            watch, stage=wanted, stage_key=at_vendor, confirmed_at_ns=self._clock.now_ns(), attempts=0, error=None, error_code=None
+        )
+        async with self._database.unit() as work:
+            await self._repository.save(work.connection, confirmed)
+            if wanted is not Stage.REVOKED:
+                kind = EventType.ISSUED_KEY_RESTORED if wanted is Stage.NONE else EventType.ISSUED_KEY_RESTRICTED
+                payload = {**await self._figures(work.connection, key, spent_nano), "stage": wanted}
+                await self._outbox.raise_event(work, key.organization_id, kind, key.id, payload)
+
+    async def _at_vendor(self, key: IssuedKey, watch: Watch, wanted: Stage, before: set[Stage]) -> None:
+        provisioner = self._issued.provisioner(key.vendor)
+        async with self._database.read() as connection:
+            account = await self._issued.account(connection, key.organization_id, key.account_id)
+        if provisioner is None:
+            raise ProvisionerError("This version of KeyGate makes no keys at this vendor")
+        try:
+            desk = await self._issued.desk(account)
+        except EnvelopeBroken as error:
+            raise AdminKeyRefused(f"The admin credential can't be opened: {error.detail}; enter it again") from None
+        footprints = [key.footprint, None if key.former is None else key.former.footprint]
+        for footprint in footprints:
+            if footprint is not None:
+                await apply(provisioner, desk, footprint, terms=key.terms, rule=watch.rule, wanted=wanted, before=before)
+        for footprint in footprints:
+            if footprint is not None:
+                await shows(provisioner, desk, footprint, terms=key.terms, wanted=wanted)
+
+    async def _figures(self, connection: Any, key: IssuedKey, spent_nano: int) -> dict[str, Any]:
+        """The number, and beside it how old it is."""
+        imported = await self._spend.state(connection, key.organization_id, key.account_id)
+        facts = self._facts(key)
+        return {
+            "vendor": key.vendor,
+            "name": key.name,
+            "spent_usd": format_usd(spent_nano),
+            "budget_usd": format_usd(key.terms.budget_nano or 0),
+            "budget_period": key.terms.budget_period,
+            "enforced_by_vendor": not _is_ours(key),
+            "billed_until": rfc3339(None if imported is None else imported.as_of_ns),
+            "delay_seconds": None if facts is None else facts.delay_seconds,
+        }
+
+    def _facts(self, key: IssuedKey) -> SpendFacts | None:
+        provisioner = self._issued.provisioner(key.vendor)
+        return provisioner.spend_facts if isinstance(provisioner, ReportsSpend) else None
+
+    def _check(self, key: IssuedKey, rule: WatchRule) -> None:
+        provisioner = self._issued.provisioner(key.vendor)
+        if key.state not in LIVE or provisioner is None:
+            raise Conflict(f"The key is {key.state}; only live ones are watched")
+        if key.terms.budget_nano is None:
+            raise Conflict("The key has no budget")
+        if not _is_ours(key):
+            raise Conflict("The vendor enforces this key's budget itself; there is nothing to watch")
+        title = provisioner.facts.title
+        if not isinstance(provisioner, ReportsSpend):
+            raise Conflict(
+                f"{title} reports no spend by API, so KeyGate has nothing to watch; a virtual key's budget is enforced by KeyGate"
+            )
+        if rule.at_end is AtEnd.DISABLE and not isinstance(provisioner, Disables):
+            raise InvalidInput(f"at_end: {title} can't disable a key and enable it again; choose warn or revoke", field="at_end")
+        if rule.lower_at is not None:
+            limits = {Term.REQUESTS_PER_MINUTE: key.terms.requests_per_minute, Term.TOKENS_PER_MINUTE: key.terms.tokens_per_minute}
+            kept = [term for term, limit in limits.items() if limit is not None and term in provisioner.facts.confirms]
+            if not isinstance(provisioner, SetsLimits) or not kept:
+                raise InvalidInput(
+                    "lower_at_percent: the key has no requests or tokens a minute that the vendor enforces and that could be lowered",
+                    field="lower_at_percent",
+                )
+
+
+def _is_ours(key: IssuedKey) -> bool:
+    """Whether KeyGate has to act on the budget."""
+    return key.enforcement.get(str(Term.BUDGET)) is Enforcement.NOT_ENFORCED
+
+
+def _reason(key: IssuedKey, spent_nano: int) -> str:
+    return f"its budget is spent: {format_usd(spent_nano)} of {format_usd(key.terms.budget_nano or 0)} USD, as the vendor bills it"
+
+
+def _rule_record(rule: WatchRule) -> dict[str, Any]:
+    return {"warn_at": list(rule.warn_at), "lower_at": rule.lower_at, "lower_to": rule.lower_to, "at_end": rule.at_end}

@@ -1,0 +1,230 @@
+"""Bulk orders: checked whole before the first call, at the vendor's pace, resumable wherever they were cut off, and right at the end."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+from tests.drills.figures import length, write
+from tests.issued_keys.workshop import Workshop, most_in_a_minute, stranger
+
+from keygate.errors import Conflict, Forbidden, InvalidInput, NotFound
+from keygate.identities import Actor, ActorKind, Role
+from keygate.issued_keys import IssuedFilter, State
+from keygate.issued_keys.bulk.model import BulkDraft, Line, OrderState, RowState
+from keygate.kit.clock import ManualClock
+from keygate.kit.database import Database
+from keygate.kit.money import NANO
+from keygate.sandbox import SandboxServer
+from keygate.vendors.admin import Terms
+
+MANY = length(30, 1_000)
+
+
+@pytest.fixture
+def sandbox() -> Iterator[SandboxServer]:
+    with SandboxServer() as server:
+        yield server
+
+
+@pytest.fixture
+async def workshop(database: Database, clock: ManualClock, tmp_path: Path, sandbox: SandboxServer, owner: Actor) -> AsyncIterator[Workshop]:
+    made = Workshop(database, clock, tmp_path, sandbox, owner)
+    await made.start()
+    await made.configure()
+    yield made
+    await made.close()
+
+
+def lines(count: int) -> list[Line]:
+    return [Line(number + 1, email=f"dev{number}@example.com", name=f"Dev {number}") for number in range(1, count + 1)]
+
+
+def order_of(count: int, **options: object) -> BulkDraft:
+    return BulkDraft("openai", None, lines(count), create_developers=True, **options)  # type: ignore[arg-type]
+
+
+@pytest.mark.timeout(1_800)
+async def test_a_thousand_developers_at_a_hundred_calls_a_minute_through_crashes_and_under_a_ceiling(workshop: Workshop) -> None:
+    account = workshop.account
+    before = len(account.calls)
+    account.settings = account.settings.with_changes(
+        {"requests_per_minute": 100, "ceilings": {"projects": MANY + 1}}
+    )  # and the default one
+    await workshop.configure(calls_per_minute="100", ceiling=str(MANY - 5))
+    calls = len(account.calls)
+
+    # The ceiling is told before the first call.
+    plan = await workshop.stock.bulk.check(workshop.owner, order_of(MANY))
+    assert (plan.wanted, plan.room, plan.fits) == (MANY, MANY - 5, False)
+    with pytest.raises(Conflict, match=f"{MANY} projects are wanted, the vendor allows {MANY - 5}"):
+        await workshop.order(order_of(MANY))
+    assert len(account.calls) == calls
+    await workshop.configure(calls_per_minute="100", ceiling=str(MANY))
+
+    terms = Terms(budget_nano=20 * NANO)
+    began = workshop.clock.now_ns()
+    ordered = await workshop.order(order_of(MANY, terms=terms, request_id="list-1"))
+    for share in (0.2, 0.5, 0.8):  # steps of a whole run are about 14 a key
+        workshop.life.end_at = int(MANY * 14 * share) - sum_of_steps(workshop)
+        await workshop.turns()
+        assert workshop.life.ended.is_set()
+        await workshop.start()
+        again = await workshop.order(order_of(MANY, terms=terms, request_id="list-1"))
+        assert again.order.id == ordered.order.id
+    await workshop.turns()
+
+    done = await workshop.stock.bulk.get(workshop.owner, ordered.order.id)
+    assert (done.order.state, done.counts[RowState.MADE], done.order.total) == (OrderState.DONE, MANY, MANY)
+    keys = await workshop.orders.keys.page(workshop.owner, IssuedFilter(), after=None, limit=2 * MANY)
+    assert len(keys) == MANY
+    assert {key.state for key in keys} == {State.ACTIVE}
+    assert len({key.owner for key in keys}) == MANY
+    assert workshop.standing() == (MANY, MANY)
+    assert most_in_a_minute(list(account.calls)[before:]) <= 100
+    links, rest = await workshop.stock.bulk.links(workshop.owner, ordered.order.id, expires_in_seconds=3_600, after=0, limit=2 * MANY)
+    assert (len(links), rest) == (MANY, None)
+    minutes = (workshop.clock.now_ns() - began) / 60e9
+    write("bulk", f"{MANY} keys in {minutes:.0f} minutes of the vendor's at 100 calls a minute, through 3 crashes; each once", keys=MANY)
+
+
+def sum_of_steps(workshop: Workshop) -> int:
+    return sum(life.steps for life, _ in workshop._lives[:-1])
+
+
+async def test_a_pace_that_is_kept_is_never_told_to_wait(workshop: Workshop) -> None:
+    account = workshop.account
+    account.settings = account.settings.with_changes({"requests_per_minute": 100})
+    workshop.clock.advance(61)
+    await workshop.configure(calls_per_minute="90")
+    workshop.clock.advance(61)
+    await workshop.order(order_of(25))
+    await workshop.turns()
+    assert [call for call in account.calls if call.status == 429] == []
+    assert workshop.standing() == (25, 25)
+
+
+async def test_every_line_that_cannot_be_is_named_and_nothing_is_made(workshop: Workshop) -> None:
+    gone = await workshop.developer("gone")
+    await workshop.developers.deactivate(workshop.owner, gone.id)
+    wrong = [
+        Line(2, email="nobody"),
+        Line(3, email="gone@example.com"),
+        Line(4, email="ann@example.com"),
+        Line(5, email="Ann@example.com"),
+        Line(6, email="bo@example.com", team="nowhere"),
+        Line(7, developer_id="dev_unknown"),
+        Line(8, email="eve@example.com", terms=Terms(expires_at_ns=1)),
+    ]
+    calls = len(workshop.account.calls)
+    plan = await workshop.stock.bulk.check(workshop.owner, BulkDraft("openai", None, wrong, create_developers=True))
+    assert [problem.line for problem in plan.problems] == [2, 3, 5, 6, 7, 8]
+    with pytest.raises(InvalidInput, match="Nothing was made: line 2"):
+        await workshop.order(BulkDraft("openai", None, wrong, create_developers=True))
+    with pytest.raises(InvalidInput, match="no developer here yet"):
+        await workshop.order(BulkDraft("openai", None, lines(1)))
+    assert len(workshop.account.calls) == calls
+    assert await workshop.stock.bulk.page(workshop.owner, before=None, limit=10) == []
+
+
+async def test_as_many_as_fit_are_made_where_that_was_asked_for(workshop: Workshop) -> None:
+    await workshop.configure(ceiling="3")
+    ordered = await workshop.order(order_of(5, fit=True))
+    await workshop.turns()
+    done = await workshop.stock.bulk.get(workshop.owner, ordered.order.id)
+    assert (done.counts[RowState.MADE], done.counts[RowState.LEFT_OUT]) == (3, 2)
+    left = await workshop.stock.bulk.rows(workshop.owner, ordered.order.id, state=RowState.LEFT_OUT, after=0, limit=10)
+    assert {row.error for row in left} == {"no room: the vendor allows 3 projects"}
+
+
+async def test_a_vendor_that_is_full_after_all_halts_the_order_and_it_goes_on_later(workshop: Workshop) -> None:
+    account = workshop.account
+    account.settings = account.settings.with_changes({"ceilings": {"projects": 4}})  # the default one among them
+    ordered = await workshop.order(order_of(40))
+    await workshop.turns()
+    halted = await workshop.stock.bulk.get(workshop.owner, ordered.order.id)
+    assert (halted.order.state, halted.counts[RowState.MADE]) == (OrderState.HALTED, 3)
+    assert halted.counts[RowState.FAILED] <= 16  # a window's worth, not all
+    assert "allows" in (halted.order.note or "")
+    assert workshop.standing() == (3, 3)
+    account.settings = account.settings.with_changes({"ceilings": {"projects": 100}})
+    await workshop.stock.bulk.resume(workshop.owner, ordered.order.id)
+    await workshop.turns()
+    done = await workshop.stock.bulk.get(workshop.owner, ordered.order.id)
+    assert (done.order.state, done.counts[RowState.MADE], done.counts[RowState.FAILED]) == (OrderState.DONE, 40, 0)
+    assert workshop.standing() == (40, 40)
+
+
+async def test_whoever_has_a_key_in_the_account_is_left_out_unless_asked_for(workshop: Workshop) -> None:
+    for batch, made in ((None, 3), (None, 3), ("second", 6), ("second", 6)):
+        ordered = await workshop.order(order_of(3, batch=batch))
+        await workshop.turns()
+        done = await workshop.stock.bulk.get(workshop.owner, ordered.order.id)
+        assert done.order.state is OrderState.DONE
+        assert workshop.standing()[0] == made
+
+
+async def test_whoever_stands_in_an_order_that_is_going_on_is_left_out_of_another(workshop: Workshop) -> None:
+    await workshop.order(order_of(3))
+    plan = await workshop.stock.bulk.check(workshop.owner, order_of(5))
+    assert (plan.wanted, [row.error for row in plan.rows[:3]]) == (2, ["stands in an order that is going on"] * 3)
+
+
+async def test_each_link_tells_its_secret_once(workshop: Workshop) -> None:
+    ordered = await workshop.order(order_of(1))
+    await workshop.turns()
+    [link], _ = await workshop.stock.bulk.links(workshop.owner, ordered.order.id, expires_in_seconds=600, after=0, limit=10)
+    told = await workshop.orders.keys.open_link(link.token, address=None, request_id=None)
+    assert told.secret is not None
+    assert workshop.works(told.secret.open())
+    with pytest.raises(NotFound):
+        await workshop.orders.keys.open_link(link.token, address=None, request_id=None)
+    assert await workshop.stock.bulk.links(workshop.owner, ordered.order.id, expires_in_seconds=600, after=0, limit=10) == ([], None)
+
+
+async def test_an_order_for_a_team_makes_a_key_for_each_active_member(workshop: Workshop, people) -> None:
+    team = await people.teams.create(workshop.owner, name="Search")
+    for name in ("ann", "bo", "cy"):
+        await people.developers.create(workshop.owner, name=name, email=f"{name}@example.com", team_id=team.id)
+    gone = await people.developers.create(workshop.owner, name="di", email="di@example.com", team_id=team.id)
+    await workshop.developers.deactivate(workshop.owner, gone.id)
+    ordered = await workshop.order(BulkDraft("openai", None, [], team_id=team.id))
+    await workshop.turns()
+    rows = await workshop.stock.bulk.rows(workshop.owner, ordered.order.id, state=None, after=0, limit=10)
+    assert {row.email for row in rows if row.state is RowState.MADE} == {"ann@example.com", "bo@example.com", "cy@example.com"}
+
+
+async def test_a_cancelled_order_makes_no_further_keys(workshop: Workshop) -> None:
+    ordered = await workshop.order(order_of(40))
+    await workshop.stock.runner.tick()
+    await workshop.stock.bulk.cancel(workshop.owner, ordered.order.id)
+    await workshop.turns()
+    done = await workshop.stock.bulk.get(workshop.owner, ordered.order.id)
+    assert done.order.state is OrderState.CANCELLED
+    assert done.counts[RowState.MADE] + done.counts[RowState.LEFT_OUT] == 40
+    assert workshop.standing() == (done.counts[RowState.MADE],) * 2
+    with pytest.raises(Conflict, match="cancelled"):
+        await workshop.stock.bulk.resume(workshop.owner, ordered.order.id)
+
+
+async def test_another_organisation_sees_no_order_and_whoever_may_not_make_developers_makes_none(workshop: Workshop) -> None:
+    ordered = await workshop.order(order_of(1))
+    other = stranger(workshop.owner)
+    assert await workshop.stock.bulk.page(other, before=None, limit=10) == []
+    for call in (
+        workshop.stock.bulk.get(other, ordered.order.id),
+        workshop.stock.bulk.cancel(other, ordered.order.id),
+        workshop.stock.bulk.rows(other, ordered.order.id, state=None, after=0, limit=1),
+    ):
+        with pytest.raises(NotFound):
+            await call
+    token = Actor(
+        kind=ActorKind.API_TOKEN,
+        id="tok_1",
+        organization_id=workshop.owner.organization_id,
+        role=Role.ADMIN,
+        scopes=frozenset({"issued_keys.write"}),
+    )
+    with pytest.raises(Forbidden, match=r"developers\.write"):
+        await workshop.stock.bulk.order(token, order_of(2))

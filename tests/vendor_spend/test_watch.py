@@ -1,0 +1,337 @@
+"""Budgets that their vendor does not enforce: announced, lowered, disabled or revoked by what the vendor bills; and taken back."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from decimal import Decimal
+
+import httpx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.vendor_spend.bureau import DAY_S, Bureau
+
+from keygate.audit import EntryFilter
+from keygate.errors import Conflict, InvalidInput, NotFound
+from keygate.events import EventType
+from keygate.identities import Actor, ActorKind, Role
+from keygate.issued_keys import IssuedKey, VendorAccount
+from keygate.kit.clock import from_ns, to_ns
+from keygate.sandbox.admin import AdminFault
+from keygate.vendor_spend.watch import AtEnd, Stage, WatchRule, announced_at, percent_of, wanted_stage, window_of
+from keygate.vendors.admin import Period
+
+MODEL = "gpt-4.1-mini"
+PER_DOLLAR = 625_000  # output tokens of the model: 1.60 dollars a million
+ORDER = [Stage.NONE, Stage.LOWERED, Stage.DISABLED, Stage.REVOKED]
+
+
+class Watched:
+    """A key with a budget of ten dollars a month at a vendor that caps no spend."""
+
+    def __init__(self, desk: Bureau, account: VendorAccount, key: IssuedKey) -> None:
+        self.desk = desk
+        self.account = account
+        self.key = key
+
+    @classmethod
+    async def open(cls, desk: Bureau, **terms: object) -> Watched:
+        account = await desk.configure("azure")
+        wanted = {"budget_nano": 10 * 10**9, "models": (MODEL,), "tokens_per_minute": 20_000, **terms}
+        return cls(desk, account, await desk.issue("azure", **wanted))
+
+    async def spend(self, usd: str, **options: float) -> None:
+        self.desk.spend(self.key, vendor="azure", model=MODEL, tokens=int(Decimal(usd) * PER_DOLLAR), **options)
+
+    async def look(self) -> Stage:
+        """The bill is read, and the watch looks at it."""
+        state = await self.desk.bills.importer.run(self.desk.owner, self.account.id)
+        assert state.error is None, state.error
+        await self.desk.bills.watch.tick()
+        return (await self.standing()).watch.stage
+
+    async def standing(self):
+        return await self.desk.bills.watch.standing(self.desk.owner, self.key.id)
+
+    async def rule(self, **rule: object) -> None:
+        await self.desk.bills.watch.set_rule(self.desk.owner, self.key.id, WatchRule(**rule))
+
+    async def works(self) -> bool:
+        """Straight at the vendor, with no KeyGate in the path."""
+        path = f"{self.key.env['AZURE_OPENAI_ENDPOINT'].rstrip('/')}/openai/deployments/{MODEL}/chat/completions"
+        body = {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 3}
+        async with httpx.AsyncClient(timeout=10) as client:
+            secret = self.desk.secrets[self.key.id].open()
+            answer = await client.post(path, params={"api-version": "2024-10-21"}, json=body, headers={"api-key": secret})
+        assert answer.status_code in {200, 401, 403, 404}, answer.text  # 404: the account is gone
+        return answer.status_code == 200
+
+    async def capacity(self) -> int:
+        desk = await self.desk.orders.access.desk(self.account)
+        reading = await self.desk.provisioners["azure"].read(desk, self.key.footprint)
+        return reading.terms.tokens_per_minute or 0
+
+    async def told(self) -> list[str]:
+        return [event.type for event in await self.desk.events() if event.subject == self.key.id and "budget" in event.type]
+
+
+async def test_thresholds_are_announced_once_each_with_the_age_of_the_number(desk: Bureau) -> None:
+    azure = await Watched.open(desk)
+    await azure.spend("4.99")
+    await azure.look()
+    assert await azure.told() == []
+    await azure.spend("0.02")
+    await azure.look()
+    await azure.look()
+    assert await azure.told() == [EventType.ISSUED_KEY_BUDGET_THRESHOLD_REACHED]
+    [event] = [event for event in await desk.events() if event.type == EventType.ISSUED_KEY_BUDGET_THRESHOLD_REACHED]
+    assert '"percent": 50' in event.payload
+    assert '"spent_usd": "5.0' in event.payload
+    assert '"delay_seconds": 86400' in event.payload
+    assert '"billed_until": "20' in event.payload
+    await azure.spend("3.00")
+    await azure.look()
+    assert len(await azure.told()) == 2
+
+
+async def test_at_the_end_the_key_is_disabled_at_the_vendor_and_works_again_next_month(desk: Bureau) -> None:
+    azure = await Watched.open(desk)
+    await azure.spend("9.99")
+    assert await azure.look() is Stage.NONE
+    assert await azure.works()
+    await azure.spend("0.02")
+    assert await azure.look() is Stage.DISABLED
+    assert not await azure.works()
+    assert (await azure.told())[-1] == EventType.ISSUED_KEY_BUDGET_SPENT
+    standing = await azure.standing()
+    assert standing.watch.confirmed_at_ns is not None
+    assert standing.percent == 100
+    ends = standing.resets_at_ns
+    desk.clock.advance((ends - desk.clock.now_ns()) / 10**9 + 60)
+    assert await azure.look() is Stage.NONE
+    assert await azure.works()
+    types = [event.type for event in await desk.events() if event.subject == azure.key.id]
+    assert types[-2:] == [EventType.ISSUED_KEY_RESTRICTED, EventType.ISSUED_KEY_RESTORED]
+
+
+async def test_what_arrives_late_ends_the_key_late_and_the_standing_says_how_late(desk: Bureau) -> None:
+    desk.behave("azure", costs_late_s=8 * 3_600)
+    azure = await Watched.open(desk)
+    await azure.spend("12.00")
+    assert await azure.look() is Stage.NONE
+    assert await azure.works()
+    standing = await azure.standing()
+    assert (standing.spent_nano, standing.facts.delay_seconds) == (0, 86_400)
+    desk.clock.advance(9 * 3_600)
+    assert await azure.look() is Stage.DISABLED
+    assert not await azure.works()
+
+
+async def test_restated_spend_is_counted_once(desk: Bureau) -> None:
+    desk.behave("azure", costs_first_share=0.5, costs_restated_s=4 * 3_600)
+    azure = await Watched.open(desk)
+    await azure.spend("9.00")
+    for hours in range(6):
+        assert await azure.look() is Stage.NONE
+        assert (await azure.standing()).percent == (45 if hours < 4 else 90)
+        desk.clock.advance(3_600)
+
+
+async def test_limits_are_lowered_on_the_way_and_come_back(desk: Bureau) -> None:
+    azure = await Watched.open(desk)
+    await azure.rule(lower_at=80, lower_to=25)
+    await azure.spend("7.90")
+    assert await azure.look() is Stage.NONE
+    assert await azure.capacity() == 20_000
+    await azure.spend("0.20")
+    assert await azure.look() is Stage.LOWERED
+    assert await azure.capacity() == 5_000
+    assert await azure.works()
+    await azure.rule(lower_at=80, lower_to=50)
+    assert await azure.look() is Stage.LOWERED
+    assert await azure.capacity() == 10_000
+    await azure.spend("2.00")
+    assert await azure.look() is Stage.DISABLED
+    standing = await azure.standing()
+    desk.clock.advance((standing.resets_at_ns - desk.clock.now_ns()) / 10**9 + 60)
+    assert await azure.look() is Stage.NONE
+    assert await azure.capacity() == 20_000
+    assert await azure.works()
+
+
+async def test_revoked_at_the_end_where_that_was_asked_for_through_the_keys_own_life(desk: Bureau) -> None:
+    azure = await Watched.open(desk)
+    await azure.rule(at_end=AtEnd.REVOKE)
+    await azure.spend("10.00")
+    await azure.look()
+    await desk.orders.operations.tick()
+    key = await desk.orders.keys.get(desk.owner, azure.key.id)
+    assert key.state == "revoked"
+    assert key.end_reason.startswith("its budget is spent: 10.00 of 10.00 USD")
+    assert key.end_asked_by == "worker"
+    assert not await azure.works()
+
+
+async def test_only_announced_where_that_was_asked_for_and_lifted_where_it_is_asked_for_later(desk: Bureau) -> None:
+    azure = await Watched.open(desk)
+    await azure.spend("11.00")
+    assert await azure.look() is Stage.DISABLED
+    await azure.rule(at_end=AtEnd.WARN)
+    assert await azure.look() is Stage.NONE
+    assert await azure.works()
+
+
+async def test_a_disabled_key_may_go_on_until_the_next_period(desk: Bureau) -> None:
+    azure = await Watched.open(desk, budget_period=Period.DAY)
+    with pytest.raises(Conflict, match="not disabled"):
+        await desk.bills.watch.resume(desk.owner, azure.key.id)
+    await azure.spend("10.50")
+    assert await azure.look() is Stage.DISABLED
+    resumed = await desk.bills.watch.resume(desk.owner, azure.key.id)
+    assert resumed.watch.stage is Stage.NONE
+    assert await azure.works()
+    await azure.spend("1.00")
+    assert await azure.look() is Stage.NONE
+    desk.clock.advance(DAY_S)
+    await azure.spend("10.50")
+    assert await azure.look() is Stage.DISABLED
+
+
+async def test_a_budget_that_the_vendor_enforces_is_announced_and_left_to_it(desk: Bureau) -> None:
+    account = await desk.configure("openai")
+    key = await desk.issue("openai", budget_nano=10 * 10**9)
+    desk.spend(key, tokens=1_250_000)  # ten dollars
+    openai = Watched(desk, account, key)
+    assert await openai.look() is Stage.NONE
+    assert await openai.told() == [EventType.ISSUED_KEY_BUDGET_SPENT]
+    assert openai.desk.books("openai").shelves["keys"].get(key.footprint.key) is not None
+
+
+async def test_disabled_is_said_only_once_the_vendor_shows_it_and_is_tried_again(desk: Bureau) -> None:
+    azure = await Watched.open(desk)
+    await azure.spend("10.01")
+    with desk.sandbox.state.admin.lock:
+        desk.books("azure").faults.append(AdminFault(operation="accounts.update", status=403, calls=None))
+    assert await azure.look() is Stage.NONE
+    standing = await azure.standing()
+    assert (standing.watch.wanted, standing.watch.stage) == (Stage.DISABLED, Stage.NONE)
+    assert standing.watch.error_code == "missing_right"
+    assert await azure.works()
+    desk.clock.advance(60)
+    assert await azure.look() is Stage.NONE
+    failures = [event for event in await desk.events() if event.type == EventType.ISSUED_KEY_RESTRAINT_FAILED]
+    assert len(failures) == 1
+    with desk.sandbox.state.admin.lock:
+        desk.books("azure").faults.clear()
+    desk.clock.advance(60)
+    assert await azure.look() is Stage.DISABLED
+    assert not await azure.works()
+
+
+async def test_what_is_done_is_recorded_before_it_is_done(desk: Bureau, audit) -> None:
+    azure = await Watched.open(desk)
+    await azure.spend("10.01")
+    with desk.sandbox.state.admin.lock:
+        desk.books("azure").faults.append(AdminFault(operation="accounts.update", status=403, calls=None))
+    await azure.look()
+    [entry] = await audit.find(desk.owner.organization_id, EntryFilter(action="issued_key.restrain"), before=None, limit=10)
+    assert entry.target == azure.key.id
+
+
+async def test_a_rotation_does_not_lift_what_the_budget_ended(desk: Bureau) -> None:
+    azure = await Watched.open(desk)
+    await azure.spend("10.01")
+    assert await azure.look() is Stage.DISABLED
+    await desk.orders.keys.rotate(desk.owner, azure.key.id, overlap_seconds=600, quiet_seconds=0, patience=5)
+    desk.clock.advance(1)
+    assert await azure.look() is Stage.DISABLED
+    assert not await azure.works()
+
+
+async def test_rules_that_the_vendor_can_not_keep_are_refused(desk: Bureau) -> None:
+    azure = await Watched.open(desk, tokens_per_minute=None)
+    with pytest.raises(InvalidInput, match="lower_at_percent"):
+        await azure.rule(lower_at=80)
+    await desk.configure("openai")
+    enforced = await desk.issue("openai", budget_nano=10 * 10**9)
+    with pytest.raises(Conflict, match="enforces this key's budget itself"):
+        await desk.bills.watch.set_rule(desk.owner, enforced.id, WatchRule())
+    without = await desk.issue("azure", models=(MODEL,))
+    with pytest.raises(Conflict, match="no budget"):
+        await desk.bills.watch.set_rule(desk.owner, without.id, WatchRule())
+
+
+async def test_a_vendor_that_can_not_switch_a_key_off_is_told_of_and_revoked_where_that_is_asked_for(desk: Bureau) -> None:
+    account = await desk.configure("anthropic")
+    key = await desk.issue("anthropic", budget_nano=10 * 10**9)
+    desk.spend(key, vendor="anthropic", model="claude-sonnet-4-5")  # 15 dollars
+    anthropic = Watched(desk, account, key)
+    assert await anthropic.look() is Stage.NONE
+    assert [event.type for event in await desk.events()][-2:] == [
+        EventType.ISSUED_KEY_BUDGET_SPENT,
+        EventType.ISSUED_KEY_RESTRAINT_FAILED,
+    ]
+    await anthropic.rule(at_end=AtEnd.REVOKE)
+    await anthropic.look()
+    await desk.orders.operations.tick()
+    assert (await desk.orders.keys.get(desk.owner, key.id)).state == "revoked"
+
+
+async def test_others_keys_look_absent_to_a_developer(desk: Bureau) -> None:
+    azure = await Watched.open(desk)
+    stranger = Actor(ActorKind.USER, "usr_x", desk.owner.organization_id, Role.DEVELOPER, developer_id="dev_x")
+    with pytest.raises(NotFound):
+        await desk.bills.watch.standing(stranger, azure.key.id)
+
+
+async def test_a_day_begins_anew_at_midnight(desk: Bureau) -> None:
+    azure = await Watched.open(desk, budget_period=Period.DAY)
+    await azure.spend("10.50")
+    assert await azure.look() is Stage.DISABLED
+    desk.clock.advance(DAY_S)
+    assert await azure.look() is Stage.NONE
+
+
+# Pure
+
+
+@given(spent=st.integers(-(10**12), 10**12), budget=st.integers(1, 10**12))
+def test_all_is_spent_exactly_when_it_is(spent: int, budget: int) -> None:
+    assert (percent_of(spent, budget) >= 100) == (spent >= budget)
+
+
+@given(
+    low=st.integers(0, 200),
+    more=st.integers(0, 200),
+    lower_at=st.none() | st.integers(1, 99),
+    at_end=st.sampled_from(AtEnd),
+    can_disable=st.booleans(),
+)
+def test_more_spend_never_restrains_less(low: int, more: int, lower_at: int | None, at_end: AtEnd, can_disable: bool) -> None:
+    rule = WatchRule(lower_at=lower_at, at_end=at_end)
+    less, much = (wanted_stage(rule, percent, can_disable=can_disable) for percent in (low, low + more))
+    assert ORDER.index(less) <= ORDER.index(much)
+    assert announced_at(rule, low) <= announced_at(rule, low + more)
+
+
+def test_nothing_that_can_not_be_taken_back_happens_unasked() -> None:
+    for can_disable in (True, False):
+        assert wanted_stage(WatchRule(), 1_000, can_disable=can_disable) is not Stage.REVOKED
+
+
+@pytest.mark.parametrize(
+    ("period", "begin", "end"),
+    [
+        (Period.DAY, "2026-12-31", "2027-01-01"),
+        (Period.WEEK, "2026-12-28", "2027-01-04"),
+        (Period.MONTH, "2026-12-01", "2027-01-01"),
+    ],
+)
+def test_periods_are_of_the_utc_calendar(period: Period, begin: str, end: str) -> None:
+    now = to_ns(datetime(2026, 12, 31, 23, 59, tzinfo=UTC))
+    start, reset = window_of(period, now)
+    assert (from_ns(start).date().isoformat(), from_ns(reset).date().isoformat()) == (begin, end)
+
+
+def test_a_lifetime_has_no_reset() -> None:
+    assert window_of(Period.LIFETIME, to_ns(datetime(2026, 12, 31, tzinfo=UTC))) == (0, None)

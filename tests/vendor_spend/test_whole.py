@@ -1,0 +1,172 @@
+"""The running product and the sandbox: real calls through the gateway, by an issued key, and past KeyGate; then the bill, over HTTP and
+at a shell."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+import httpx
+import pytest
+from tests.cli.desk import Desk
+from tests.issued_keys.office import Office
+from tests.running import ApiError, RunningKeyGate
+
+from keygate.sandbox import SandboxServer, Vendor
+
+MODEL = "gpt-4.1"
+CHAT = {"model": MODEL, "messages": [{"role": "user", "content": "hi"}], "max_tokens": 30_000}
+ANSWER = {"output_tokens": 20_000}  # 16 cents each
+
+
+@dataclass
+class Scene:
+    office: Office
+    shell: Desk
+    account_id: str
+    developer: str
+    issued: dict[str, Any]
+    spent: dict[str, Decimal]  # by way: what the vendor's books say
+
+
+def _call(url: str, key: str) -> None:
+    answer = httpx.post(f"{url}/chat/completions", json=CHAT, headers={"authorization": f"Bearer {key}"}, timeout=30)
+    assert answer.status_code == 200, answer.text
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
+    folder = tmp_path_factory.mktemp("bills")
+    with SandboxServer() as sandbox, RunningKeyGate(folder) as keygate:
+        sandbox.state.behaviour = sandbox.state.behaviour.with_settings(ANSWER)
+        office = Office(keygate, sandbox)
+        account = office.configure()
+        books = office.account.books
+        keygate.credential("openai", sandbox.openai_base_url, sandbox.state.create_key(Vendor.OPENAI).value)
+        developer = office.developer("priya")
+        virtual = keygate.key(owner={"developer_id": developer})
+        issued = office.provision(developer_id=developer, budget_usd="50.00")
+        spent, before = {}, books.total_usd()
+        ways = {
+            "gateway": (f"{keygate.url}/openai/v1", virtual["key"], 3),
+            "issued": (sandbox.openai_base_url, issued["key"], 2),
+            "bypass": (sandbox.openai_base_url, sandbox.state.create_key(Vendor.OPENAI).value, 4),
+        }
+        for name, (url, key, times) in ways.items():
+            for _ in range(times):
+                _call(url, key)
+            spent[name], before = books.total_usd() - before, books.total_usd()
+        home = folder / "home"
+        home.mkdir()
+        shell = Desk(keygate, home)
+        shell.sign_in()
+        state = office.call("POST", f"/vendors/accounts/{account['id']}/import-spend")
+        assert state["error"] is None, state
+        yield Scene(office, shell, account["id"], developer, issued, spent)
+
+
+def test_the_bill_equals_the_vendors_books(scene: Scene) -> None:
+    report = scene.office.call("GET", "/usage", source="vendor", group_by="key")
+    costs = {row["group"]["key"]: Decimal(row["cost_usd"]) for row in report["items"]}
+    assert costs == {scene.issued["id"]: scene.spent["issued"], None: scene.spent["gateway"] + scene.spent["bypass"]}
+    assert sum(costs.values()) == scene.office.account.books.total_usd()
+    [bill] = report["bills"]
+    assert (bill["reported"], bill["error"], bill["delay_seconds"]) == (True, None, None)
+    assert bill["as_of"] is not None
+
+
+def test_one_report_over_gateway_and_issued_keys(scene: Scene) -> None:
+    rows = scene.office.call("GET", "/usage", source="all", group_by="developer,source")["items"]
+    assert {row["group"]["source"]: Decimal(row["cost_usd"]) for row in rows} == {
+        "gateway": scene.spent["gateway"],
+        "vendor": scene.spent["issued"],
+    }
+    assert {row["group"]["developer"] for row in rows} == {scene.developer}
+    assert {row["group"]["source"]: row["requests"] for row in rows} == {"gateway": 3, "vendor": None}
+
+
+def test_the_report_of_the_gateway_is_as_it_was(scene: Scene) -> None:
+    plain, named = (scene.office.call("GET", "/usage", group_by="key", **more) for more in ({}, {"source": "gateway"}))
+    assert plain["items"] == named["items"]
+    assert set(plain) == {"from", "to", "items", "truncated"}
+    assert Decimal(plain["items"][0]["cost_usd"]) == scene.spent["gateway"]
+
+
+def test_what_bypassed_keygate_is_told_to_the_cent(scene: Scene) -> None:
+    balance = scene.office.call("GET", "/reconciliation")
+    [day] = balance["items"]
+    assert day["verdict"] == "bypassed"
+    assert Decimal(day["bypassed_usd"]) == scene.spent["bypass"]
+    assert Decimal(day["ledger_usd"]) == scene.spent["gateway"]
+    assert Decimal(day["issued_usd"]) == scene.spent["issued"]
+    assert len(day["unknown_keys"]) == 2
+    assert balance["unassigned"] == []
+    yesterday = (datetime.now(UTC) - timedelta(days=1)).date().isoformat()
+    assert scene.office.call("GET", "/reconciliation", to=f"{yesterday}T00:00:00Z")["items"] == []
+
+
+def test_the_same_at_a_shell(scene: Scene) -> None:
+    said = scene.shell.ok("reconciliation", "--import", "--keys")
+    assert "bypassed" in said.out
+    assert f"{scene.spent['bypass']:.2f}" in said.out
+    assert "may change for 3 days" in said.err
+    [day] = scene.shell.ok("reconciliation", "--json").json()["items"]
+    assert day["verdict"] == "bypassed"
+    rows = scene.shell.ok("usage", "--source", "vendor", "--group-by", "key", "--json").json()["items"]
+    assert scene.issued["id"] in {row["group"]["key"] for row in rows}
+    assert scene.issued["id"] in scene.shell.ok("usage", "--source", "all", "--group-by", "key").out
+    assert scene.shell.ok("usage", "--source", "vendor", "--group-by", "key", "--csv").out.startswith("key,requests,input_tokens")
+    assert scene.shell.run("usage", "--source", "nowhere").code != 0
+
+
+def test_a_budget_that_the_vendor_enforces_is_told_as_its_own_and_not_watched(scene: Scene) -> None:
+    standing = scene.office.call("GET", f"/keys/{scene.issued['id']}/watch")
+    assert (standing["enforced_by"], Decimal(standing["spent_usd"])) == ("vendor", scene.spent["issued"])
+    with pytest.raises(ApiError, match="enforces this key's budget itself"):
+        scene.office.call("PUT", f"/keys/{scene.issued['id']}/watch", {"at_end": "revoke"})
+    assert scene.shell.ok("watch", scene.issued["id"], "--json").json()["budget_usd"] == "50.00"
+
+
+@pytest.mark.parametrize(
+    "query",
+    [{"source": "vendor", "group_by": "endpoint"}, {"source": "all", "tag": "a=b"}, {"source": "elsewhere"}, {"group_by": "source"}],
+)
+def test_what_bills_do_not_know_is_refused(scene: Scene, query: dict[str, str]) -> None:
+    with pytest.raises(ApiError) as refused:
+        scene.office.call("GET", "/usage", **query)
+    assert refused.value.status == 422
+
+
+def test_a_vendor_that_tells_no_bill_says_so(scene: Scene) -> None:
+    sandbox = scene.office.sandbox
+    admin = sandbox.state.admin[Vendor.XAI].create_credential().value
+    settings = {"base_url": f"{sandbox.address}/xai", "team": "team-1"}
+    account = scene.office.call("POST", "/vendors/configure", {"vendor": "xai", "admin_key": admin, "settings": settings})
+    with pytest.raises(ApiError, match="reports no spend"):
+        scene.office.call("POST", f"/vendors/accounts/{account['id']}/import-spend")
+    bills = {bill["vendor"]: bill["reported"] for bill in scene.office.call("GET", "/reconciliation")["bills"]}
+    assert bills == {"openai": True, "xai": False}
+
+
+def test_nobody_but_the_whole_organisations_readers_sees_bills(scene: Scene) -> None:
+    body = {
+        "email": "dev@example.com",
+        "name": "dev",
+        "role": "developer",
+        "password": "quite a long password",
+        "developer_id": scene.developer,
+    }
+    scene.office.call("POST", "/users", body)
+    with httpx.Client(base_url=f"{scene.office.keygate.url}/api/v1", timeout=30) as client:
+        login = client.post("/auth/login", json={"email": body["email"], "password": body["password"]}).json()
+        client.headers["authorization"] = f"Bearer {login['access_token']}"
+        assert client.get("/reconciliation").status_code in {403, 404}
+        assert client.post(f"/vendors/accounts/{scene.account_id}/import-spend").status_code in {403, 404}
+        own = client.get("/usage", params={"source": "vendor", "group_by": "key"}).json()
+        assert [row["group"]["key"] for row in own["items"]] == [scene.issued["id"]]
+        assert own["bills"][0]["unknown_usd"] == "0.00"
+        assert "admin" not in json.dumps(own)
