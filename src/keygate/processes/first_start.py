@@ -6,6 +6,7 @@ import json
 import secrets
 import shlex
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from keygate.config import Settings, vendor_keys
 from keygate.identities import Actor, UserService
@@ -14,11 +15,13 @@ from keygate.kit.money import NANO
 from keygate.kit.secret import Secret
 from keygate.policies import BudgetMode, LimitKind, Period
 from keygate.policies.model import BudgetSpec
-from keygate.sandbox import SandboxState, Vendor
 from keygate.vault import Credential, CredentialService, CredentialStatus, NewCredential
 from keygate.vendors import VENDORS
 from keygate.virtual_keys import VirtualKeyService
 from keygate.virtual_keys.model import KeyDraft
+
+if TYPE_CHECKING:
+    from keygate.sandbox import SandboxState
 
 SANDBOX = "sandbox"  # the name of the credentials that lead to the sandbox vendor
 DEFAULT_EMAIL = "owner@keygate.example"
@@ -58,6 +61,8 @@ async def place_sandbox(organization_id: str, credentials: CredentialService, *,
             if each.status is CredentialStatus.ENABLED:
                 await credentials.update(actor, each.id, {"status": CredentialStatus.DISABLED})
         return
+    from keygate.sandbox import Vendor  # noqa: PLC0415  (here with its state only)
+
     taken = {each.vendor for each in stored if each.name != SANDBOX and each.status is CredentialStatus.ENABLED}
     addresses = {Vendor.OPENAI: f"{address}/openai/v1", Vendor.ANTHROPIC: f"{address}/anthropic"}
     for vendor, base_url in addresses.items():

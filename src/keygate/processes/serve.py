@@ -14,6 +14,7 @@ import logging
 import sys
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 import uvloop
@@ -43,9 +44,11 @@ from keygate.processes.spending import spending
 from keygate.processes.stocktaking import stocktaking
 from keygate.processes.tracing import tracing
 from keygate.processes.worker import Worker
-from keygate.sandbox import SandboxState, start_sandbox
 from keygate.vault import CredentialService
 from keygate.vault.credential_repository import CredentialRepository
+
+if TYPE_CHECKING:
+    from keygate.sandbox import SandboxState
 
 _SANDBOX_CALLS = 1000  # how many calls the sandbox remembers
 # Objects of a request die by their counts; looking for cycles at every 700th, as CPython does unasked, is a tenth of a request's cost.
@@ -158,6 +161,8 @@ async def _serve(settings: Settings, *, with_sandbox: bool, at_step: AtStep = no
         stock = await stocktaking(base, orders, events, plane.identities.developers, node_id=books.node_id)
         sandbox = None
         if with_sandbox:
+            from keygate.sandbox import SandboxState, start_sandbox  # noqa: PLC0415  (three megabytes that only those need who use it)
+
             address, state, stop_sandbox = await start_sandbox(state=SandboxState(keep_calls=_SANDBOX_CALLS))
             stack.push_async_callback(stop_sandbox)
             sandbox = (address, state)
