@@ -6,11 +6,12 @@ The charge is itself a settle in the journal, so a crash during recovery repeats
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from keygate.kit.clock import Clock
-from keygate.ledger.journal.reader import check_sequence, decode, learn
+from keygate.ledger.journal.reader import READ_BYTES, check_sequence, decode, learn
 from keygate.ledger.journal.records import CONTEXT, Begin, Boot, ContextsOfSegment, Position, Settle
 from keygate.ledger.journal.segments import MAGIC, REMEDY, SUFFIX, JournalCorrupt, bodies, check_magic, segment_numbers, segment_path
 from keygate.ledger.journal.writer import RECENT_NS, SEGMENT_BYTES, Journal, identity_of, lock_directory
@@ -104,11 +105,9 @@ def _scan(directory: Path, checkpoint: Position, now_ns: int) -> _Scan:
     for index, number in enumerate(numbers):
         path = segment_path(directory, number)
         check_sequence(directory, numbers, index)
-        data = path.read_bytes()
-        check_magic(data, path)
-        whole = len(MAGIC)
         contexts = ContextsOfSegment()
-        for body, behind in bodies(data, whole, path):
+        whole = len(MAGIC)
+        for body, behind in _records(path):
             whole = behind
             if body[0] == CONTEXT:
                 learn(contexts, body, path, behind)
@@ -125,7 +124,25 @@ def _scan(directory: Path, checkpoint: Position, now_ns: int) -> _Scan:
                 begun[record.request_id] = record
             else:
                 begun.pop(record.request_id, None)
-        if whole < len(data):
+        if whole < path.stat().st_size:
             os.truncate(path, whole)  # a torn tail: its writer is gone, nothing will ever finish it
     uses = tuple(use for each in recent.values() for use in each)
     return _Scan(tuple(begun.values()), uses, numbers[-1] if numbers else 0)
+
+
+def _records(path: Path) -> Iterator[tuple[memoryview, int]]:
+    """The bodies of a segment, each with the offset behind it, read in blocks: a whole segment at once would stay in the process's memory.
+    Raises `JournalCorrupt`."""
+    with path.open("rb") as file:
+        check_magic(file.read(len(MAGIC)), path)
+        offset, before = len(MAGIC), 0
+        while offset > before:
+            before = offset
+            file.seek(offset)
+            for body, behind in bodies(file.read(READ_BYTES), 0, path, base=offset):
+                offset = behind
+                yield body, behind
+        file.seek(offset + READ_BYTES)  # nothing whole stands behind `offset`; what `bodies` has not seen must be empty too
+        while rest := file.read(READ_BYTES):
+            if rest.strip(b"\0"):
+                raise JournalCorrupt(f"{path}: no record begins at byte {offset}. {REMEDY}")
