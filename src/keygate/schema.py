@@ -61,13 +61,18 @@ def scripts() -> Path:
     return inside if inside.is_dir() else package.parents[1] / "migrations"
 
 
+async def is_current(database: Database) -> bool:
+    """Whether a database has this version's shape, as far as its revision tells."""
+    async with database.read() as connection:
+        current = await connection.run_sync(_current)
+    return current is not None and current == _newest()
+
+
 async def upgrade(database: Database) -> str:
     """Brings a database to this version, whole or not at all, one process at a time. Returns the revision it then has. Raises
     `StartRefused` for a database that a newer KeyGate has written."""
-    async with database.read() as connection:
-        current = await connection.run_sync(_current)
-    if current is not None and current == _newest():
-        return current
+    if await is_current(database):
+        return _newest()
     async with _alone(database) as connection:
         return str(await connection.run_sync(_revisions().upgrade, scripts()))
 

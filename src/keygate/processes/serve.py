@@ -20,7 +20,7 @@ import sqlalchemy as sa
 import uvloop
 from pydantic import ValidationError
 
-from keygate import __version__, schema
+from keygate import __version__
 from keygate.api.app import create_app
 from keygate.api.health import Check
 from keygate.config import Settings, proxy_environment, unknown_variables, wrong_setting
@@ -32,13 +32,14 @@ from keygate.identities.repository import OwnerRepository
 from keygate.issued_keys.bench import AtStep, nothing
 from keygate.processes import first_start, logs
 from keygate.processes.control import Announcer, Control, control, credential_service, outbox, sources
-from keygate.processes.foundation import Foundation, lay, open_store, unusable
+from keygate.processes.foundation import Foundation, lay
 from keygate.processes.issuing import issuing
 from keygate.processes.last_use import EVERY_SECONDS as LAST_USE_SECONDS
 from keygate.processes.last_use import LastUse
 from keygate.processes.ledgering import Ledger, ledger
 from keygate.processes.listening import Server, configuration, listen
 from keygate.processes.metrics import exposition
+from keygate.processes.migrating import bring_up_to_date
 from keygate.processes.node import DataDirectory
 from keygate.processes.spending import spending
 from keygate.processes.stocktaking import stocktaking
@@ -117,15 +118,7 @@ async def _serve(settings: Settings, *, with_sandbox: bool, at_step: AtStep = no
         stack.callback(directory.release)
         listener = listen(settings.host, settings.port)
         stack.callback(listener.close)
-        store = open_store(settings, directory.path)
-        try:
-            await schema.upgrade(store)
-        except Unavailable:  # the log has the cause
-            raise StartRefused(unusable(store)) from None
-        except sa.exc.DatabaseError as error:
-            raise StartRefused(f"the database can't be brought to this version: {error.orig}") from error
-        finally:
-            await store.close()
+        await bring_up_to_date(settings, directory.path)
         base = await lay(settings, directory)
         stack.push_async_callback(base.close)
         await _check_audit(base)
