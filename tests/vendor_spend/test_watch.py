@@ -261,16 +261,21 @@ async def test_rules_that_the_vendor_can_not_keep_are_refused(desk: Bureau) -> N
         await desk.bills.watch.set_rule(desk.owner, without.id, WatchRule())
 
 
-async def test_a_vendor_that_can_not_switch_a_key_off_is_told_of_and_revoked_where_that_is_asked_for(desk: Bureau) -> None:
+async def test_a_key_at_anthropic_is_disabled_let_go_on_and_revoked_where_that_is_asked_for(desk: Bureau) -> None:
     account = await desk.configure("anthropic")
     key = await desk.issue("anthropic", budget_nano=10 * 10**9)
     desk.spend(key, vendor="anthropic", model="claude-sonnet-4-5")  # 15 dollars
     anthropic = Watched(desk, account, key)
+    assert await anthropic.look() is Stage.DISABLED
+    assert (await desk.bills.watch.resume(desk.owner, key.id)).watch.stage is Stage.NONE
     assert await anthropic.look() is Stage.NONE
-    assert [event.type for event in await desk.events()][-2:] == [
+    assert [event.type for event in await desk.events()][-3:] == [
         EventType.ISSUED_KEY_BUDGET_SPENT,
-        EventType.ISSUED_KEY_RESTRAINT_FAILED,
+        EventType.ISSUED_KEY_RESTRICTED,
+        EventType.ISSUED_KEY_RESTORED,
     ]
+    desk.clock.advance(32 * DAY_S)
+    desk.spend(key, vendor="anthropic", model="claude-sonnet-4-5")
     await anthropic.rule(at_end=AtEnd.REVOKE)
     await anthropic.look()
     await desk.orders.operations.tick()
