@@ -181,6 +181,19 @@ async def test_only_announced_where_that_was_asked_for_and_lifted_where_it_is_as
     assert await azure.works()
 
 
+async def test_a_restraint_that_somebody_takes_back_at_the_vendor_holds_again_within_an_hour(desk: Bureau) -> None:
+    azure = await Watched.open(desk)
+    await azure.spend("10.50")
+    assert await azure.look() is Stage.DISABLED
+    at = await desk.orders.access.desk(azure.account)
+    await desk.provisioners["azure"].set_enabled(at, azure.key.footprint, enabled=True)
+    assert await azure.works()
+    desk.clock.advance(3_700)
+    assert await azure.look() is Stage.DISABLED
+    assert not await azure.works()
+    assert [event.type for event in await desk.events()].count(EventType.ISSUED_KEY_RESTRICTED) == 1
+
+
 async def test_a_disabled_key_may_go_on_until_the_next_period(desk: Bureau) -> None:
     azure = await Watched.open(desk, budget_period=Period.DAY)
     with pytest.raises(Conflict, match="not disabled"):
