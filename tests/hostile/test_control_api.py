@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -95,11 +96,19 @@ def _furnish(keygate: RunningKeyGate, sandbox: SandboxServer) -> tuple[dict[str,
     keygate.call("DELETE", f"/developers/{leaver['id']}")
     receipt = keygate.call("GET", "/receipts")["items"][0]
     issued = keygate.call("POST", "/keys/provision", {"vendor": "openai", "developer_id": developer["id"], "deliver": "later"})
+    order = keygate.call("POST", "/bulk", {"vendor": "openai", "rows": [{"email": "bulk@example.com"}], "create_developers": True})
+    with sandbox.state.admin.lock:
+        sandbox.state.admin.api(Vendor.OPENAI).console(sandbox.state.admin[Vendor.OPENAI], "keys", {"name": "by hand"})
+    keygate.call("POST", "/inventory/scans", {"account": account["id"]})
+    ends = time.monotonic() + 60
+    while not (items := keygate.call("GET", "/inventory", kind="key", standing="unknown")["items"]):
+        assert time.monotonic() < ends
+        time.sleep(0.2)
     token = keygate.call("POST", "/api-tokens", {"name": "fuzzed", "scopes": ["teams.read"]})
     ids = {
         "team_id": team, "developer_id": developer, "app_id": app, "user_id": user, "key_id": key, "policy_id": policy, "budget_id": budget,
         "limit_id": limit, "alias_id": alias, "credential_id": credential, "token_id": token,
-        "account_id": account, "issued_key_id": issued, "receipt_id": receipt,
+        "account_id": account, "issued_key_id": issued, "receipt_id": receipt, "order_id": order, "item_id": items[0],
     }  # fmt: skip
     found = {name: [thing["id"]] for name, thing in ids.items()} | {"request_id": [served.headers["x-request-id"]]}
     return found, user

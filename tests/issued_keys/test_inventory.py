@@ -26,6 +26,8 @@ from keygate.kit.money import NANO
 from keygate.kit.secret import Secret
 from keygate.policies import Place, Scope
 from keygate.sandbox import SandboxServer, Vendor
+from keygate.vendor_spend.watch import Stage, Watch
+from keygate.vendor_spend.watch_repository import WatchRepository
 from keygate.vendors.admin import Desk, Footprint, Mark, Presence
 from keygate.vendors.admin.openai import OpenAIProvisioner
 
@@ -434,6 +436,24 @@ async def test_one_that_was_switched_off_in_the_console_is_found_and_switched_on
     off = await workshop.stock.inventory.disable(workshop.owner, item.id, how=How.DISABLE, reason="on holiday")
     assert (off.presence, off.findings, off.accepted) == (Presence.DISABLED, (Finding.DISABLED,), True)
     assert await workshop.items(attention=True, kind=Kind.KEY) == {}
+
+
+async def test_a_key_that_keygate_holds_back_for_its_budget_is_nothing_to_look_at(workshop: Workshop) -> None:
+    key = await workshop.provision("ann", budget_nano=NANO, requests_per_minute=600)
+    assert key.footprint is not None
+    await workshop.scan()
+    workshop.switch(key.footprint.place["service_account"], enabled=False)
+    with workshop.sandbox.state.admin.lock:
+        entry = workshop.account.shelves["projects"].get(key.footprint.place["project"])
+        assert entry is not None
+        for limits in entry.more["rate_limits"].values():
+            limits.set({**limits.last(), "max_requests_per_1_minute": 150}, at_ns=workshop.account.now_ns())
+    await workshop.scan()
+    assert (await workshop.item_of(key)).findings == (Finding.DISABLED, Finding.DRIFT)
+    async with workshop.database.unit(key.organization_id) as work:
+        await WatchRepository().save(work.connection, Watch(key.id, key.organization_id, stage=Stage.DISABLED))
+    await workshop.stock.scanner.assess()
+    assert (await workshop.item_of(key)).findings == ()
 
 
 async def test_what_was_accepted_is_quiet_until_something_new_is_the_matter(workshop: Workshop) -> None:

@@ -25,6 +25,7 @@ from keygate.issued_keys.inventory.service import InventoryService
 from keygate.processes.foundation import Foundation
 from keygate.processes.issuing import Issuing
 from keygate.processes.worker import Worker
+from keygate.vendor_spend.watch_repository import WatchRepository
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection
@@ -138,6 +139,7 @@ async def stocktaking(
         desks=issuing.desks,
         provisioners=issuing.provisioners,
         leavers=Absent(owners),
+        restraints=WatchRepository(),
         outbox=outbox,
         clock=base.clock,
         node_id=node_id[:60],

@@ -28,6 +28,12 @@ class WatchRepository:
         # Across organisations, for the worker: it serves all of them.
         return {row.key_id: _watch(row) for row in await connection.execute(sa.select(t))}
 
+    async def restrained(self, connection: AsyncConnection, organization_id: str) -> frozenset[str]:
+        """Keys whose limits are lowered, or that are switched off, for their budget."""
+        stages = (Stage.LOWERED.value, Stage.DISABLED.value)
+        query = sa.select(t.c.key_id).where(t.c.organization_id == organization_id, t.c.stage.in_(stages))
+        return frozenset(row[0] for row in await connection.execute(query))
+
     async def save(self, connection: AsyncConnection, watch: Watch) -> None:
         row = _row(watch)
         await upsert(connection, t, row, key=("key_id",), update=tuple(name for name in row if name not in {"key_id", "organization_id"}))

@@ -10,7 +10,7 @@ from keygate.events import EventOutbox
 from keygate.issued_keys.desks import Desks
 from keygate.issued_keys.inventory.judging import Known, judge
 from keygate.issued_keys.inventory.model import Item
-from keygate.issued_keys.inventory.ports import Leavers
+from keygate.issued_keys.inventory.ports import Leavers, Restraints
 from keygate.kit.clock import Clock
 from keygate.vendors.admin import Provisioner
 
@@ -34,6 +34,7 @@ class Eyes:
     desks: Desks
     provisioners: Mapping[str, Provisioner]
     leavers: Leavers
+    restraints: Restraints
     outbox: EventOutbox
     clock: Clock
     node_id: str
@@ -44,6 +45,7 @@ class Eyes:
         holders = sorted({key.owner.scope_id for key in keys if key.owner is not None})
         return Known.of(
             keys,
+            restrained=await self.restraints.restrained(connection, organization_id),
             inactive=await self.leavers.inactive(connection, organization_id, holders),
             left=await self.leavers.left(connection, organization_id, sorted({owner.lower() for owner in owners if "@" in owner})),
         )

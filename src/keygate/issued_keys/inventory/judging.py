@@ -16,6 +16,7 @@ from keygate.kit.ids import base62
 from keygate.kit.money import format_usd
 from keygate.vendors.admin import Footprint, Presence, ProvisionerFacts, Term, Terms
 
+_LOWERED = frozenset({Term.REQUESTS_PER_MINUTE, Term.TOKENS_PER_MINUTE})  # what a budget that runs out lowers
 _TAG = re.compile(r"kg-([a-z2-7]{26})")
 
 
@@ -26,17 +27,20 @@ class Known:
     keys: Mapping[str, IssuedKey]  # every key made in this account or adopted there, ended ones too
     by_vendor_key: Mapping[str, tuple[IssuedKey, ...]] = field(default_factory=dict)
     inactive: frozenset[str] = frozenset()  # ids of owners who are deactivated or archived
+    restrained: frozenset[str] = frozenset()  # keys that KeyGate itself holds back at the vendor, for their budgets
     left: frozenset[str] = frozenset()  # e-mail addresses of developers who are deactivated
 
     @classmethod
-    def of(cls, keys: Iterable[IssuedKey], *, inactive: frozenset[str], left: frozenset[str]) -> Known:
+    def of(
+        cls, keys: Iterable[IssuedKey], *, inactive: frozenset[str], left: frozenset[str], restrained: frozenset[str] = frozenset()
+    ) -> Known:
         by_id = {key.id: key for key in keys}
         by_vendor_key: dict[str, tuple[IssuedKey, ...]] = {}
         for key in by_id.values():
             for footprint in footprints(key):
                 if footprint.key is not None:
                     by_vendor_key[footprint.key] = (*by_vendor_key.get(footprint.key, ()), key)
-        return cls(by_id, by_vendor_key, inactive, left)
+        return cls(by_id, by_vendor_key, inactive, restrained, left)
 
 
 def footprints(key: IssuedKey) -> list[Footprint]:
@@ -92,8 +96,9 @@ def judge(item: Item, known: Known, facts: ProvisionerFacts, *, now_ns: int) -> 
     else:
         standing = Standing.ADOPTED if key.adopted else Standing.OURS
         if item.kind is Kind.KEY and key.footprint is not None and item.footprint.key == key.footprint.key:
-            drift = differences(key, item, facts)
-            findings += _of_a_living_key(key, item, drift)
+            held_back = key.id in known.restrained
+            drift = tuple(each for each in differences(key, item, facts) if not (held_back and Term(each.term) in _LOWERED))
+            findings += _of_a_living_key(key, item, drift, held_back=held_back)
         if key.owner is not None and key.owner.scope_id in known.inactive:
             findings.append(Finding.LEAVER)
     if item.alive and item.kind is Kind.KEY:
@@ -114,12 +119,12 @@ def judge(item: Item, known: Known, facts: ProvisionerFacts, *, now_ns: int) -> 
     )
 
 
-def _of_a_living_key(key: IssuedKey, item: Item, drift: tuple[Difference, ...]) -> list[Finding]:
+def _of_a_living_key(key: IssuedKey, item: Item, drift: tuple[Difference, ...], *, held_back: bool) -> list[Finding]:
     if key.state not in LIVE:
         return []  # on its way to an end
     if item.presence in {Presence.GONE, Presence.EXPIRED}:
         return [Finding.MISSING]
-    found = [Finding.DISABLED] if item.presence is Presence.DISABLED else []
+    found = [Finding.DISABLED] if item.presence is Presence.DISABLED and not held_back else []
     return [*found, Finding.DRIFT] if drift else found
 
 

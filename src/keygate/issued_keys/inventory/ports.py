@@ -9,6 +9,13 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection
 
 
+class Restraints(Protocol):
+    """What KeyGate itself does to keys at vendors for their budgets. Implemented by vendor_spend."""
+
+    async def restrained(self, connection: AsyncConnection, organization_id: str) -> frozenset[str]:
+        """Ids of keys whose limits are lowered, or that are switched off, on purpose."""
+
+
 class Leavers(Protocol):
     """Who is not here any more. Implemented by identities."""
 
