@@ -147,6 +147,8 @@ async def test_limits_are_lowered_on_the_way_and_come_back(desk: Bureau) -> None
     assert await azure.look() is Stage.LOWERED
     assert await azure.capacity() == 5_000
     assert await azure.works()
+    looked = await desk.orders.inspection.check(desk.owner, azure.key.id, repair=True)
+    assert (looked.error, looked.enforcement["tokens_per_minute"], await azure.capacity()) == (None, "confirmed", 5_000)
     await azure.rule(lower_at=80, lower_to=50)
     assert await azure.look() is Stage.LOWERED
     assert await azure.capacity() == 10_000
