@@ -106,6 +106,17 @@ def test_an_id_reaches_no_other_address(desk: Desk) -> None:
             said = desk.run(noun, verb, thing, "--yes")
             assert said.code == Exit.USAGE, (noun, thing, said)
             assert "is no id" in said.err
+    for words in (
+        ("issued-keys", "show"),
+        ("issued-keys", "cut"),
+        ("receipts", "show"),
+        ("revoke", "--yes"),
+        ("rotate",),
+        ("inventory", "check"),
+        ("vendors", "verify"),
+    ):
+        said = desk.run(*words, f"../developers/{developer['id']}")
+        assert said.code == Exit.USAGE, (words, said)
     (found,) = [each for each in desk.ok("developers", "list", "--json").json() if each["id"] == developer["id"]]
     assert found["status"] == "active"
 

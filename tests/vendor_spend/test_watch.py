@@ -181,6 +181,19 @@ async def test_only_announced_where_that_was_asked_for_and_lifted_where_it_is_as
     assert await azure.works()
 
 
+async def test_a_restraint_that_somebody_takes_back_at_the_vendor_holds_again_within_an_hour(desk: Bureau) -> None:
+    azure = await Watched.open(desk)
+    await azure.spend("10.50")
+    assert await azure.look() is Stage.DISABLED
+    at = await desk.orders.access.desk(azure.account)
+    await desk.provisioners["azure"].set_enabled(at, azure.key.footprint, enabled=True)
+    assert await azure.works()
+    desk.clock.advance(3_700)
+    assert await azure.look() is Stage.DISABLED
+    assert not await azure.works()
+    assert [event.type for event in await desk.events()].count(EventType.ISSUED_KEY_RESTRICTED) == 1
+
+
 async def test_a_disabled_key_may_go_on_until_the_next_period(desk: Bureau) -> None:
     azure = await Watched.open(desk, budget_period=Period.DAY)
     with pytest.raises(Conflict, match="not disabled"):
@@ -261,16 +274,21 @@ async def test_rules_that_the_vendor_can_not_keep_are_refused(desk: Bureau) -> N
         await desk.bills.watch.set_rule(desk.owner, without.id, WatchRule())
 
 
-async def test_a_vendor_that_can_not_switch_a_key_off_is_told_of_and_revoked_where_that_is_asked_for(desk: Bureau) -> None:
+async def test_a_key_at_anthropic_is_disabled_let_go_on_and_revoked_where_that_is_asked_for(desk: Bureau) -> None:
     account = await desk.configure("anthropic")
     key = await desk.issue("anthropic", budget_nano=10 * 10**9)
     desk.spend(key, vendor="anthropic", model="claude-sonnet-4-5")  # 15 dollars
     anthropic = Watched(desk, account, key)
+    assert await anthropic.look() is Stage.DISABLED
+    assert (await desk.bills.watch.resume(desk.owner, key.id)).watch.stage is Stage.NONE
     assert await anthropic.look() is Stage.NONE
-    assert [event.type for event in await desk.events()][-2:] == [
+    assert [event.type for event in await desk.events()][-3:] == [
         EventType.ISSUED_KEY_BUDGET_SPENT,
-        EventType.ISSUED_KEY_RESTRAINT_FAILED,
+        EventType.ISSUED_KEY_RESTRICTED,
+        EventType.ISSUED_KEY_RESTORED,
     ]
+    desk.clock.advance(32 * DAY_S)
+    desk.spend(key, vendor="anthropic", model="claude-sonnet-4-5")
     await anthropic.rule(at_end=AtEnd.REVOKE)
     await anthropic.look()
     await desk.orders.operations.tick()

@@ -37,7 +37,12 @@ class Exit(IntEnum):
 
 
 _ID = re.compile(r"[A-Za-z0-9_-]{1,100}")
-_NOUNS = {"virtual-keys": "keys"}
+_LISTS = {  # where the command is not the path's own noun
+    "virtual-keys": "keys list",
+    "keys": "issued-keys list",
+    "vendors/accounts": "vendors accounts",
+    "inventory": "inventory",
+}
 _EXIT_OF_STATUS = {
     401: Exit.NOT_SIGNED_IN,
     402: Exit.NOT_ALLOWED,
@@ -88,7 +93,7 @@ def fail(message: str, code: Exit = Exit.FAILED) -> NoReturn:
 def one(noun: str, thing: str) -> str:
     """The path of one thing. What is no id ends the command: it could be the path of something else (`../developers/…`)."""
     if not _ID.fullmatch(thing):
-        fail(f"{thing!r} is no id; `keygate {_NOUNS.get(noun, noun)} list` shows those that there are", Exit.USAGE)
+        fail(f"{thing!r} is no id; `keygate {_LISTS.get(noun, f'{noun} list')}` shows those that there are", Exit.USAGE)
     return f"/api/v1/{noun}/{thing}"
 
 

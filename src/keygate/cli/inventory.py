@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from keygate.cli import output
-from keygate.cli.client import Api, Exit, api, fail
+from keygate.cli.client import Api, Exit, api, fail, one
 from keygate.cli.issuing import days, developer_id
 
 commands = typer.Typer(invoke_without_command=True, help="What stands at the vendors, and what is the matter with it.")
@@ -131,7 +131,7 @@ def _awaited(client: Api, begun: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def show(item_id: str, *, as_json: output.JsonOption = False) -> None:
     """One thing at a vendor."""
     with api() as client:
-        _tell(client.request("GET", f"/api/v1/inventory/{item_id}"), as_json=as_json)
+        _tell(client.request("GET", one("inventory", item_id)), as_json=as_json)
 
 
 @commands.command("adopt")
@@ -150,7 +150,7 @@ def adopt(
     """Give a key that somebody made by hand an owner, an end and reminders here."""
     with api() as client:
         body = _adoption(client, dev=dev, team=team, app=app, name=name, expires=expires, remind=remind) | {"rename": not keep_name}
-        made = client.request("POST", f"/api/v1/inventory/{item_id}/adopt", body=body)
+        made = client.request("POST", f"{one('inventory', item_id)}/adopt", body=body)
     _tell(made, as_json=as_json)
     if made["note"]:
         output.note(made["note"])
@@ -222,7 +222,7 @@ def disable(
         typer.confirm(f"{'Revoke' if revoke else 'Disable'} {item_id} at the vendor?", abort=True)
     body = {"how": "revoke" if revoke else "disable", "reason": reason, "insist": insist}
     with api() as client:
-        _tell(client.request("POST", f"/api/v1/inventory/{item_id}/disable", body=body), as_json=as_json)
+        _tell(client.request("POST", f"{one('inventory', item_id)}/disable", body=body), as_json=as_json)
 
 
 @commands.command("accept")
@@ -231,14 +231,14 @@ def accept(
 ) -> None:
     """It is as it should be. Terms that were changed at the vendor become the agreed ones."""
     with api() as client:
-        _tell(client.request("POST", f"/api/v1/inventory/{item_id}/accept", body={"reason": reason}), as_json=as_json)
+        _tell(client.request("POST", f"{one('inventory', item_id)}/accept", body={"reason": reason}), as_json=as_json)
 
 
 @commands.command("repair")
 def repair(item_id: str, *, as_json: output.JsonOption = False) -> None:
     """Make it as agreed again at the vendor, and read it back."""
     with api() as client:
-        _tell(client.request("POST", f"/api/v1/inventory/{item_id}/repair"), as_json=as_json)
+        _tell(client.request("POST", f"{one('inventory', item_id)}/repair"), as_json=as_json)
 
 
 @commands.command("check")
@@ -250,7 +250,7 @@ def check(
 ) -> None:
     """Read one issued key (ik_…) at its vendor now: is it there, was it used, are its limits those that were set?"""
     with api() as client:
-        row = client.request("POST", f"/api/v1/keys/{key_id}/check", body={"repair": repair})
+        row = client.request("POST", f"{one('keys', key_id)}/check", body={"repair": repair})
     shown = ("id", "state", "enforcement", "last_used_at", "read_at", "error")
     output.as_json(row) if as_json else output.card({name: row[name] for name in shown})
     if row["error_code"] is not None:

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from keygate.cli import bulk, output
-from keygate.cli.client import Api, Exit, api, fail
+from keygate.cli.client import Api, Exit, api, fail, one
 from keygate.cli.shell import Shell, exports
 
 commands = typer.Typer(no_args_is_help=True, help="Issued keys: real vendor keys that KeyGate made.")
@@ -174,7 +174,7 @@ def rotate(
     """A second key beside the first; the first is cut once nobody uses it."""
     body = {"overlap_seconds": seconds(overlap), "quiet_seconds": seconds(quiet), "insist": insist, "wait_seconds": _WAIT}
     with api() as client:
-        made = client.request("POST", f"/api/v1/keys/{key_id}/rotate", body=body)
+        made = client.request("POST", f"{one('keys', key_id)}/rotate", body=body)
     show_new(made, env=env, as_json=as_json)
 
 
@@ -189,7 +189,7 @@ def revoke(
     if not yes:
         typer.confirm(f"Revoke {key_id} at the vendor?", abort=True)
     with api() as client:
-        done = client.request("POST", f"/api/v1/keys/{key_id}/revoke", body={"reason": reason, "wait_seconds": _WAIT})
+        done = client.request("POST", f"{one('keys', key_id)}/revoke", body={"reason": reason, "wait_seconds": _WAIT})
     if as_json:
         output.as_json(done)
     elif done["state"] in {"revoked", "expired"}:
@@ -232,7 +232,7 @@ def list_issued(
 def show(key_id: str, *, as_json: output.JsonOption = False) -> None:
     """One key: its terms and what stands behind them, and every call that was made at the vendor for it."""
     with api() as client:
-        row = client.request("GET", f"/api/v1/keys/{key_id}")
+        row = client.request("GET", one("keys", key_id))
     if as_json:
         output.as_json(row)
         return
@@ -248,7 +248,7 @@ def show(key_id: str, *, as_json: output.JsonOption = False) -> None:
 def extend(key_id: str, expires: Annotated[str, typer.Option(help="From now: 90d, 12w.")], *, as_json: output.JsonOption = False) -> None:
     """Give a key another end, at the vendor too where it keeps one."""
     with api() as client:
-        row = client.request("POST", f"/api/v1/keys/{key_id}/extend", body={"expires_in_days": days(expires)})
+        row = client.request("POST", f"{one('keys', key_id)}/extend", body={"expires_in_days": days(expires)})
     output.as_json(row) if as_json else output.card(row, COLUMNS)
 
 
@@ -256,7 +256,7 @@ def extend(key_id: str, expires: Annotated[str, typer.Option(help="From now: 90d
 def cut(key_id: str, *, as_json: output.JsonOption = False) -> None:
     """During a rotation: end the former key now, used or not."""
     with api() as client:
-        row = client.request("POST", f"/api/v1/keys/{key_id}/cut")
+        row = client.request("POST", f"{one('keys', key_id)}/cut")
     output.as_json(row) if as_json else output.card(row, COLUMNS)
 
 
@@ -264,7 +264,7 @@ def cut(key_id: str, *, as_json: output.JsonOption = False) -> None:
 def link(key_id: str, expires: Annotated[str, typer.Option(help="90m, 24h, 2d.")] = "24h") -> None:
     """A one-time link to a secret that nobody has fetched yet."""
     with api() as client:
-        made = client.request("POST", f"/api/v1/keys/{key_id}/link", body={"expires_in_seconds": seconds(expires)})
+        made = client.request("POST", f"{one('keys', key_id)}/link", body={"expires_in_seconds": seconds(expires)})
     output.plain(made["url"])
 
 
@@ -277,7 +277,7 @@ def token(
 ) -> None:
     """A fresh token for a key of a vendor that has no lasting secrets (Anthropic)."""
     with api() as client:
-        made = client.request("POST", f"/api/v1/keys/{key_id}/token")
+        made = client.request("POST", f"{one('keys', key_id)}/token")
     if not env and not as_json:
         output.note(f"Until {made['expires_at']}; shown this once. To use it, straight at the vendor:\n")
     output.as_json(made) if as_json else output.plain(exports(made["env"], Shell.SH))

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from keygate.cli import local, output
-from keygate.cli.client import Exit, api
+from keygate.cli.client import Exit, api, fail, one
 
 commands = typer.Typer(no_args_is_help=True, help="Receipts: what an ending ended at the vendors, signed.")
 _COLUMNS = {
@@ -35,11 +35,14 @@ def list_receipts(*, as_json: output.JsonOption = False) -> None:
 def show(receipt_id: str, file: Annotated[Path | None, typer.Argument(help="Where to; standard output when left out.")] = None) -> None:
     """One receipt as of now, signed, for `keygate receipts verify FILE`."""
     with api() as client:
-        body = client.request("GET", f"/api/v1/receipts/{receipt_id}")
+        body = client.request("GET", one("receipts", receipt_id))
     if file is None:
         output.as_json(body)
         return
-    file.write_text(json.dumps(body, indent=2) + "\n", encoding="utf-8")
+    try:
+        file.write_text(json.dumps(body, indent=2) + "\n", encoding="utf-8")
+    except OSError as problem:
+        fail(f"{file} can't be written: {problem.strerror}")
     output.note(f"Written to {file}.")
 
 

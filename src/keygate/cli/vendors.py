@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from keygate.cli import output
-from keygate.cli.client import Exit, api, fail
+from keygate.cli.client import Exit, api, fail, one
 
 commands = typer.Typer(no_args_is_help=True, help="Vendors, and the admin credentials that keys are made with.")
 _ACCOUNTS = {
@@ -121,7 +121,7 @@ def accounts(*, as_json: output.JsonOption = False) -> None:
 def verify(account_id: str, *, as_json: output.JsonOption = False) -> None:
     """Ask the vendor again which rights an admin credential has."""
     with api() as client:
-        made = client.request("POST", f"/api/v1/vendors/accounts/{account_id}/verify")
+        made = client.request("POST", f"{one('vendors/accounts', account_id)}/verify")
     _tell(made, as_json=as_json)
 
 
@@ -131,7 +131,7 @@ def remove(account_id: str, *, yes: Annotated[bool, typer.Option("--yes", help="
     if not yes:
         typer.confirm(f"Remove {account_id}?", abort=True)
     with api() as client:
-        client.request("DELETE", f"/api/v1/vendors/accounts/{account_id}")
+        client.request("DELETE", one("vendors/accounts", account_id))
     output.note(f"Removed {account_id}.")
 
 

@@ -207,8 +207,9 @@ class IssuedKeyRepository:
         await connection.execute(change.values(leased_by=None, leased_until_ns=None))
 
     async def forget_secrets(self, connection: AsyncConnection, *, now_ns: int) -> int:
-        """Erases sealed secrets whose time is over. Returns how many."""
-        change = sa.update(t).where(t.c.secret.is_not(None), t.c.secret_until_ns <= now_ns)
+        """Erases sealed secrets whose time is over. Returns how many. A key that is being changed has its turn the next time."""
+        over = sa.select(t.c.id).where(t.c.secret.is_not(None), t.c.secret_until_ns <= now_ns).with_for_update(skip_locked=True)
+        change = sa.update(t).where(t.c.id.in_(over))
         return (await connection.execute(change.values(secret=None, version=t.c.version + 1))).rowcount
 
 
