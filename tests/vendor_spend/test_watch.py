@@ -243,6 +243,43 @@ async def test_disabled_is_said_only_once_the_vendor_shows_it_and_is_tried_again
     assert not await azure.works()
 
 
+async def test_a_call_that_the_vendor_takes_and_does_not_do_is_not_called_done(desk: Bureau, monkeypatch: pytest.MonkeyPatch) -> None:
+    azure = await Watched.open(desk)
+    await azure.spend("10.01")
+    kind = type(desk.provisioners["azure"])
+
+    async def taken(self, at, footprint, *, enabled) -> None:
+        """Answered with success, and nothing changes."""
+
+    with monkeypatch.context() as patch:
+        patch.setattr(kind, "set_enabled", taken)
+        assert await azure.look() is Stage.NONE
+    assert "does not show the key as disabled" in (await azure.standing()).watch.error
+    desk.clock.advance(60)
+    assert await azure.look() is Stage.DISABLED
+
+
+async def test_a_process_that_ends_between_the_vendors_answer_and_our_note_finds_its_way(
+    desk: Bureau, audit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    azure = await Watched.open(desk)
+    await azure.spend("10.01")
+    kind = type(desk.provisioners["azure"])
+    done = kind.set_enabled
+
+    async def cut_off(self, at, footprint, *, enabled) -> None:
+        await done(self, at, footprint, enabled=enabled)
+        raise RuntimeError("the process ends here")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(kind, "set_enabled", cut_off)
+        assert await azure.look() is Stage.NONE
+    assert not await azure.works()
+    assert await azure.look() is Stage.DISABLED
+    entries = await audit.find(desk.owner.organization_id, EntryFilter(action="issued_key.restrain"), before=None, limit=10)
+    assert len(entries) == 1
+
+
 async def test_what_is_done_is_recorded_before_it_is_done(desk: Bureau, audit) -> None:
     azure = await Watched.open(desk)
     await azure.spend("10.01")

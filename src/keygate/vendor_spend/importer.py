@@ -223,7 +223,7 @@ class _Turn:
             if self._state.window != window:
                 await self._begin(window)
             await self._read(window)
-            following = next_window(window, now)
+            following = next_window(window, now, self._state)
         pause = self._importer.pause_ns(self._account)
         await self._save(replace(self._state, deep_at_ns=deep, next_at_ns=now + pause, attempts=0, error=None, error_code=None))
 
@@ -259,12 +259,12 @@ class _Turn:
                 return
 
     async def _failed(self, error: ProvisionerError) -> None:
-        """Tried again later: when the vendor says, else twice as long each time. A page that the vendor will not go on from is no reason
-        to fail for ever: the window is read anew."""
+        """Tried again later: when the vendor says, else twice as long each time. Pages that have come are kept, unless
+        the vendor will not go on from them: then the window is read anew, and in smaller parts."""
         state, now = self._state, self._importer.clock.now_ns()
         attempts = state.attempts + 1
         seconds = error.retry_after if isinstance(error, RateLimited) else min(_LONGEST_PAUSE_SECONDS, 30 * 2 ** min(attempts, 10))
-        lost = isinstance(error, Rejected) and state.cursor is not None
+        lost = state.cursor is None or isinstance(error, Rejected)
         failed = replace(
             state,
             window=None if lost else state.window,
