@@ -15,7 +15,7 @@ from keygate.issued_keys import IssuedKey, IssuedKeyAccess, VendorAccount
 from keygate.kit.clock import NANOSECONDS, Clock, rfc3339
 from keygate.policies import OwnerDirectory, Scope
 from keygate.vault import EnvelopeBroken
-from keygate.vendor_spend.model import Attribution, ImportState, Places, Window, first_window, is_deep, next_window, pause_ns, place_of
+from keygate.vendor_spend.model import ImportState, Places, Window, first_window, is_deep, next_window, pause_ns, place_of
 from keygate.vendors.admin import AdminDesk, AdminKeyRefused, ProvisionerError, RateLimited, Rejected, ReportsSpend, SpendRow, Unavailable
 
 if TYPE_CHECKING:
@@ -126,14 +126,16 @@ class SpendImporter:
         if not unknown:
             return
         places = Places(await self._issued.places(connection, state.organization_id, state.account_id))
-        found = [(place, key, *places.owner(place_of(place), key)) for place, key in unknown]
-        ids = sorted({key_id for _, _, key_id, _ in found if key_id is not None})
+        named = {(place, key): places.owner(place_of(place), key) for place, key in {each[1:] for each in unknown}}
+        ids = sorted({key_id for key_id, _ in named.values() if key_id is not None})
         keys = {key.id: key for key in await self._issued.keys(connection, state.organization_id, ids)}
         holders = await self._holders(connection, state.organization_id, list(keys.values()))
-        for place, vendor_key, key_id, how in found:
-            if key_id is not None and how is not Attribution.UNKNOWN:
-                owner = {"issued_key_id": key_id, "attribution": how.value, **holders.get(key_id, {})}
-                await self._repository.attribute(connection, state, place, vendor_key, owner)
+        owners: dict[str, Mapping[str, str | None]] = {}
+        for row, place, vendor_key in unknown:
+            key_id, how = named[place, vendor_key]
+            if key_id is not None:
+                owners[row] = {"issued_key_id": key_id, "attribution": how.value, **holders.get(key_id, {})}
+        await self._repository.attribute(connection, state, owners)
 
     async def _holders(
         self, connection: AsyncConnection, organization_id: str, keys: list[IssuedKey]
