@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.issued_keys.workshop import Workshop, stranger
 
-from keygate.errors import Conflict, InvalidInput, NotFound, UpstreamFailed
+from keygate.errors import Conflict, Forbidden, InvalidInput, NotFound, UpstreamFailed
 from keygate.identities import Actor
 from keygate.issued_keys import State
 from keygate.issued_keys.inventory.adopting import Adopted, Adoption
@@ -502,6 +503,25 @@ async def test_another_organisation_sees_and_does_nothing(workshop: Workshop) ->
         inventory.scan(other, None),
     ):
         with pytest.raises(NotFound):
+            await call
+    assert workshop.works(secret)
+
+
+async def test_a_token_for_the_inventory_alone_changes_no_keys(workshop: Workshop) -> None:
+    hand, secret = workshop.by_hand("notebook")
+    await workshop.scan()
+    item = (await workshop.items())[hand]
+    token = replace(workshop.owner, id="tok_1", scopes=frozenset({"inventory.read", "inventory.write"}))
+    inventory, adoptions = workshop.stock.inventory, workshop.stock.adoptions
+    assert await inventory.get(token, item.id) == item
+    for call in (
+        adoptions.adopt(token, item.id, Adoption(None)),
+        adoptions.enter(token, vendor="groq", secret=Secret(secret), settings={}, adoption=Adoption(None)),
+        inventory.disable(token, item.id, how=How.REVOKE, reason="x"),
+        inventory.accept(token, item.id, reason="x"),
+        inventory.repair(token, item.id),
+    ):
+        with pytest.raises(Forbidden, match=r"issued_keys\.write"):
             await call
     assert workshop.works(secret)
 

@@ -200,6 +200,28 @@ async def test_a_page_from_which_the_vendor_will_not_go_on_is_read_anew(desk: Bu
     assert await desk.billed() == cost
 
 
+async def test_a_bill_too_large_for_one_answer_is_read_day_by_day(desk: Bureau, monkeypatch: pytest.MonkeyPatch) -> None:
+    from keygate.vendors.admin import Unavailable
+
+    account = await desk.configure()
+    key = await desk.issue()
+    for days in range(10):
+        desk.spend(key, days_ago=days)
+    real = type(desk.provisioners["openai"])
+    whole = real.spend_page
+
+    async def small(self, at, from_ns, until_ns, cursor):
+        if until_ns - from_ns > DAY_NS:
+            raise Unavailable("answered with more than 8388608 bytes")
+        return await whole(self, at, from_ns, until_ns, cursor)
+
+    monkeypatch.setattr(real, "spend_page", small)
+    state = await desk.bills.importer.run(desk.owner, account.id)
+    assert state.error_code == "vendor_unavailable"
+    await imported(desk, account)
+    assert await desk.billed() == desk.books("openai").books.total_usd()
+
+
 async def test_a_key_that_keygate_did_not_make_is_kept_as_unknown(desk: Bureau) -> None:
     account = await desk.configure()
     ours = await desk.issue()

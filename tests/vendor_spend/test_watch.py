@@ -147,6 +147,8 @@ async def test_limits_are_lowered_on_the_way_and_come_back(desk: Bureau) -> None
     assert await azure.look() is Stage.LOWERED
     assert await azure.capacity() == 5_000
     assert await azure.works()
+    looked = await desk.orders.inspection.check(desk.owner, azure.key.id, repair=True)
+    assert (looked.error, looked.enforcement["tokens_per_minute"], await azure.capacity()) == (None, "confirmed", 5_000)
     await azure.rule(lower_at=80, lower_to=50)
     assert await azure.look() is Stage.LOWERED
     assert await azure.capacity() == 10_000
@@ -179,6 +181,19 @@ async def test_only_announced_where_that_was_asked_for_and_lifted_where_it_is_as
     await azure.rule(at_end=AtEnd.WARN)
     assert await azure.look() is Stage.NONE
     assert await azure.works()
+
+
+async def test_a_restraint_that_somebody_takes_back_at_the_vendor_holds_again_within_an_hour(desk: Bureau) -> None:
+    azure = await Watched.open(desk)
+    await azure.spend("10.50")
+    assert await azure.look() is Stage.DISABLED
+    at = await desk.orders.access.desk(azure.account)
+    await desk.provisioners["azure"].set_enabled(at, azure.key.footprint, enabled=True)
+    assert await azure.works()
+    desk.clock.advance(3_700)
+    assert await azure.look() is Stage.DISABLED
+    assert not await azure.works()
+    assert [event.type for event in await desk.events()].count(EventType.ISSUED_KEY_RESTRICTED) == 1
 
 
 async def test_a_disabled_key_may_go_on_until_the_next_period(desk: Bureau) -> None:
@@ -228,6 +243,43 @@ async def test_disabled_is_said_only_once_the_vendor_shows_it_and_is_tried_again
     assert not await azure.works()
 
 
+async def test_a_call_that_the_vendor_takes_and_does_not_do_is_not_called_done(desk: Bureau, monkeypatch: pytest.MonkeyPatch) -> None:
+    azure = await Watched.open(desk)
+    await azure.spend("10.01")
+    kind = type(desk.provisioners["azure"])
+
+    async def taken(self, at, footprint, *, enabled) -> None:
+        """Answered with success, and nothing changes."""
+
+    with monkeypatch.context() as patch:
+        patch.setattr(kind, "set_enabled", taken)
+        assert await azure.look() is Stage.NONE
+    assert "does not show the key as disabled" in (await azure.standing()).watch.error
+    desk.clock.advance(60)
+    assert await azure.look() is Stage.DISABLED
+
+
+async def test_a_process_that_ends_between_the_vendors_answer_and_our_note_finds_its_way(
+    desk: Bureau, audit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    azure = await Watched.open(desk)
+    await azure.spend("10.01")
+    kind = type(desk.provisioners["azure"])
+    done = kind.set_enabled
+
+    async def cut_off(self, at, footprint, *, enabled) -> None:
+        await done(self, at, footprint, enabled=enabled)
+        raise RuntimeError("the process ends here")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(kind, "set_enabled", cut_off)
+        assert await azure.look() is Stage.NONE
+    assert not await azure.works()
+    assert await azure.look() is Stage.DISABLED
+    entries = await audit.find(desk.owner.organization_id, EntryFilter(action="issued_key.restrain"), before=None, limit=10)
+    assert len(entries) == 1
+
+
 async def test_what_is_done_is_recorded_before_it_is_done(desk: Bureau, audit) -> None:
     azure = await Watched.open(desk)
     await azure.spend("10.01")
@@ -261,16 +313,21 @@ async def test_rules_that_the_vendor_can_not_keep_are_refused(desk: Bureau) -> N
         await desk.bills.watch.set_rule(desk.owner, without.id, WatchRule())
 
 
-async def test_a_vendor_that_can_not_switch_a_key_off_is_told_of_and_revoked_where_that_is_asked_for(desk: Bureau) -> None:
+async def test_a_key_at_anthropic_is_disabled_let_go_on_and_revoked_where_that_is_asked_for(desk: Bureau) -> None:
     account = await desk.configure("anthropic")
     key = await desk.issue("anthropic", budget_nano=10 * 10**9)
     desk.spend(key, vendor="anthropic", model="claude-sonnet-4-5")  # 15 dollars
     anthropic = Watched(desk, account, key)
+    assert await anthropic.look() is Stage.DISABLED
+    assert (await desk.bills.watch.resume(desk.owner, key.id)).watch.stage is Stage.NONE
     assert await anthropic.look() is Stage.NONE
-    assert [event.type for event in await desk.events()][-2:] == [
+    assert [event.type for event in await desk.events()][-3:] == [
         EventType.ISSUED_KEY_BUDGET_SPENT,
-        EventType.ISSUED_KEY_RESTRAINT_FAILED,
+        EventType.ISSUED_KEY_RESTRICTED,
+        EventType.ISSUED_KEY_RESTORED,
     ]
+    desk.clock.advance(32 * DAY_S)
+    desk.spend(key, vendor="anthropic", model="claude-sonnet-4-5")
     await anthropic.rule(at_end=AtEnd.REVOKE)
     await anthropic.look()
     await desk.orders.operations.tick()

@@ -4,7 +4,7 @@ where that is wanted. What else stands at the vendors is the inventory's."""
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,7 @@ from keygate.events import EventOutbox, EventType
 from keygate.identities import Actor
 from keygate.issued_keys.bench import is_gone, worker_actor
 from keygate.issued_keys.desks import Desks
+from keygate.issued_keys.inventory.ports import Restraints
 from keygate.issued_keys.life import State
 from keygate.issued_keys.model import Enforcement, IssuedKey, compare
 from keygate.issued_keys.ports import OwnerDirectory
@@ -59,6 +60,7 @@ class InspectionService:
         audit: AuditLog,
         outbox: EventOutbox,
         provisioners: Mapping[str, Provisioner],
+        restraints: Restraints,
         clock: Clock,
     ) -> None:
         self._database = database
@@ -70,6 +72,7 @@ class InspectionService:
         self._audit = audit
         self._outbox = outbox
         self._provisioners = provisioners
+        self._restraints = restraints
         self._clock = clock
 
     async def tick(self) -> None:
@@ -88,6 +91,7 @@ class InspectionService:
         async with self._database.read() as connection:
             key = await self._keys.get(connection, actor.organization_id, key_id)
             account = None if key is None else await self._accounts.get(connection, actor.organization_id, key.account_id)
+            restrained = await self._restraints.restrained(connection, actor.organization_id)
         if key is None:
             raise NotFound("There is no issued key with this id")
         if key.state is not State.ACTIVE or key.footprint is None or account is None:
@@ -98,12 +102,12 @@ class InspectionService:
         desk = await self._desks.open(account)
         try:
             reading = await provisioner.read(desk, key.footprint)
-            told = compare(key.terms, reading.terms, provisioner.facts, own_end=key.adopted)
+            told = _as_meant(key, compare(key.terms, reading.terms, provisioner.facts, own_end=key.adopted), restrained)
             differing = {term for term, standing in told.items() if standing is Enforcement.DIFFERS}
             if repair and differing and not is_gone(reading):
                 await self._repair(provisioner, desk, key, differing)
                 reading = await provisioner.read(desk, key.footprint)
-                told = compare(key.terms, reading.terms, provisioner.facts, own_end=key.adopted)
+                told = _as_meant(key, compare(key.terms, reading.terms, provisioner.facts, own_end=key.adopted), restrained)
         except ProvisionerError as error:
             raise UpstreamFailed(f"The vendor did not do its part: {error.detail}") from None
         return await self._noted(actor, key, reading, told, repaired=differing if repair else set())
@@ -153,3 +157,11 @@ class InspectionService:
                 await self._outbox.raise_event(work, key.organization_id, EventType.ISSUED_KEY_DRIFTED, key.id, payload)
             await self._keys.save(work.connection, after)
         return after
+
+
+def _as_meant(key: IssuedKey, told: Mapping[str, Enforcement], restrained: Collection[str]) -> dict[str, Enforcement]:
+    """Limits that KeyGate itself has lowered, for the key's budget, are not somebody's change: they stand as they stood."""
+    if key.id not in restrained:
+        return dict(told)
+    lowered = {str(Term.REQUESTS_PER_MINUTE), str(Term.TOKENS_PER_MINUTE)}
+    return {term: key.enforcement.get(term, standing) if term in lowered else standing for term, standing in told.items()}

@@ -22,6 +22,7 @@ from keygate.kit.database import UnitOfWork
 from keygate.kit.outbound import Outbound
 from keygate.processes.foundation import Foundation, raw_secret
 from keygate.processes.worker import Worker
+from keygate.vendor_spend.watch_repository import WatchRepository
 from keygate.vendors.admin import PROVISIONERS, Provisioner
 from keygate.virtual_keys import VirtualKeyService
 from keygate.virtual_keys.repository import VirtualKeyRepository
@@ -133,6 +134,7 @@ async def issuing(
         audit=base.audit,
         outbox=outbox,
         provisioners=provisioners,
+        restraints=WatchRepository(),
         clock=base.clock,
     )
     return Issuing(keys, accounts, minting, inspection, operations, access, outbound, rows, account_rows, desks, provisioners)

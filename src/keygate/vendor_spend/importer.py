@@ -15,7 +15,7 @@ from keygate.issued_keys import IssuedKey, IssuedKeyAccess, VendorAccount
 from keygate.kit.clock import NANOSECONDS, Clock, rfc3339
 from keygate.policies import OwnerDirectory, Scope
 from keygate.vault import EnvelopeBroken
-from keygate.vendor_spend.model import Attribution, ImportState, Places, Window, first_window, is_deep, next_window, pause_ns, place_of
+from keygate.vendor_spend.model import ImportState, Places, Window, first_window, is_deep, next_window, pause_ns, place_of
 from keygate.vendors.admin import AdminDesk, AdminKeyRefused, ProvisionerError, RateLimited, Rejected, ReportsSpend, SpendRow, Unavailable
 
 if TYPE_CHECKING:
@@ -126,14 +126,16 @@ class SpendImporter:
         if not unknown:
             return
         places = Places(await self._issued.places(connection, state.organization_id, state.account_id))
-        found = [(place, key, *places.owner(place_of(place), key)) for place, key in unknown]
-        ids = sorted({key_id for _, _, key_id, _ in found if key_id is not None})
+        named = {(place, key): places.owner(place_of(place), key) for place, key in {each[1:] for each in unknown}}
+        ids = sorted({key_id for key_id, _ in named.values() if key_id is not None})
         keys = {key.id: key for key in await self._issued.keys(connection, state.organization_id, ids)}
         holders = await self._holders(connection, state.organization_id, list(keys.values()))
-        for place, vendor_key, key_id, how in found:
-            if key_id is not None and how is not Attribution.UNKNOWN:
-                owner = {"issued_key_id": key_id, "attribution": how.value, **holders.get(key_id, {})}
-                await self._repository.attribute(connection, state, place, vendor_key, owner)
+        owners: dict[str, Mapping[str, str | None]] = {}
+        for row, place, vendor_key in unknown:
+            key_id, how = named[place, vendor_key]
+            if key_id is not None:
+                owners[row] = {"issued_key_id": key_id, "attribution": how.value, **holders.get(key_id, {})}
+        await self._repository.attribute(connection, state, owners)
 
     async def _holders(
         self, connection: AsyncConnection, organization_id: str, keys: list[IssuedKey]
@@ -223,7 +225,7 @@ class _Turn:
             if self._state.window != window:
                 await self._begin(window)
             await self._read(window)
-            following = next_window(window, now)
+            following = next_window(window, now, self._state)
         pause = self._importer.pause_ns(self._account)
         await self._save(replace(self._state, deep_at_ns=deep, next_at_ns=now + pause, attempts=0, error=None, error_code=None))
 
@@ -259,12 +261,12 @@ class _Turn:
                 return
 
     async def _failed(self, error: ProvisionerError) -> None:
-        """Tried again later: when the vendor says, else twice as long each time. A page that the vendor will not go on from is no reason
-        to fail for ever: the window is read anew."""
+        """Tried again later: when the vendor says, else twice as long each time. Pages that have come are kept, unless
+        the vendor will not go on from them: then the window is read anew, and in smaller parts."""
         state, now = self._state, self._importer.clock.now_ns()
         attempts = state.attempts + 1
         seconds = error.retry_after if isinstance(error, RateLimited) else min(_LONGEST_PAUSE_SECONDS, 30 * 2 ** min(attempts, 10))
-        lost = isinstance(error, Rejected) and state.cursor is not None
+        lost = state.cursor is None or isinstance(error, Rejected)
         failed = replace(
             state,
             window=None if lost else state.window,

@@ -70,20 +70,21 @@ def first_window(state: ImportState, facts: SpendFacts, *, created_ns: int, now_
     else:
         days = facts.restated_days if is_deep(state, now_ns) else min(RECENT_DAYS, facts.restated_days)
         start = min(state.read_until_ns, now_ns) - max(1, days) * DAY_NS
-    return _window(day_of(max(0, start)), now_ns)
+    return _window(day_of(max(0, start)), now_ns, state)
 
 
 def is_deep(state: ImportState, now_ns: int) -> bool:
     return now_ns - state.deep_at_ns >= DAY_NS
 
 
-def next_window(window: Window, now_ns: int) -> Window | None:
+def next_window(window: Window, now_ns: int, state: ImportState) -> Window | None:
     """None: up to date."""
-    return _window(day_of(window.until_ns), now_ns) if window.until_ns < now_ns else None
+    return _window(day_of(window.until_ns), now_ns, state) if window.until_ns < now_ns else None
 
 
-def _window(start: int, now_ns: int) -> Window:
-    most = start + WINDOW_DAYS * DAY_NS
+def _window(start: int, now_ns: int, state: ImportState) -> Window:
+    """A week; after a failure a day: a week may be more than a vendor tells, or than we read, in one answer."""
+    most = start + (1 if state.attempts else WINDOW_DAYS) * DAY_NS
     return Window(start, most if most <= now_ns else max(now_ns, start + 1))
 
 

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from keygate.kit.database import insert_or_ignore, upsert
 from keygate.vendor_spend.model import Attribution, ImportState, Window, model_of, place_text, row_id
-from keygate.vendor_spend.tables import COPIED, RESTATED, vendor_spend, vendor_spend_imports, vendor_spend_incoming
+from keygate.vendor_spend.tables import COPIED, OWNER, RESTATED, vendor_spend, vendor_spend_imports, vendor_spend_incoming
 from keygate.vendors.admin import SpendRow
 
 _PLAIN = tuple(name for name in ImportState.__dataclass_fields__ if name != "window")
@@ -100,27 +100,25 @@ class SpendRepository:
         await connection.execute(statement, {**values, "organization": state.organization_id, "account": state.account_id})
         await self.forget_waiting(connection, state)
 
-    async def unknown(self, connection: AsyncConnection, state: ImportState) -> list[tuple[str, str | None]]:
-        """`(place, key)` of rows of which it is not known whose they are."""
+    async def unknown(self, connection: AsyncConnection, state: ImportState) -> list[tuple[str, str, str | None]]:
+        """`(row, place, key)` of rows of which it is not known whose they are."""
         t = vendor_spend
-        query = sa.select(t.c.place, t.c.vendor_key).where(
+        query = sa.select(t.c.row_id, t.c.place, t.c.vendor_key).where(
             t.c.organization_id == state.organization_id, t.c.account_id == state.account_id, t.c.attribution == Attribution.UNKNOWN.value
         )
-        return [(row[0], row[1]) for row in await connection.execute(query.distinct())]
+        return [(row[0], row[1], row[2]) for row in await connection.execute(query)]
 
-    async def attribute(
-        self, connection: AsyncConnection, state: ImportState, place: str, vendor_key: str | None, owner: Mapping[str, str | None]
-    ) -> None:
-        """Rows of this place and key that nobody's are yet. `owner`: `issued_key_id`, `attribution` and the holder's columns."""
+    async def attribute(self, connection: AsyncConnection, state: ImportState, owners: Mapping[str, Mapping[str, str | None]]) -> None:
+        """By row: `issued_key_id`, `attribution` and the holder's columns."""
         t = vendor_spend
-        change = sa.update(t).where(
-            t.c.organization_id == state.organization_id,
-            t.c.account_id == state.account_id,
-            t.c.attribution == Attribution.UNKNOWN.value,
-            t.c.place == place,
-            t.c.vendor_key.is_(None) if vendor_key is None else t.c.vendor_key == vendor_key,
+        change = (
+            sa.update(t)
+            .where(t.c.organization_id == state.organization_id, t.c.account_id == state.account_id, t.c.row_id == sa.bindparam("which"))
+            .values({name: sa.bindparam(name) for name in OWNER})
         )
-        await connection.execute(change.values(**owner))
+        values = [{"which": row, **dict.fromkeys(OWNER), **owner} for row, owner in owners.items()]
+        for start in range(0, len(values), _CHUNK):
+            await connection.execute(change, values[start : start + _CHUNK])
 
 
 def _incoming(state: ImportState, id_: str, row: SpendRow) -> dict[str, Any]:

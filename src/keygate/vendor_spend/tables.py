@@ -46,6 +46,7 @@ vendor_spend = sa.Table(
 vendor_spend_incoming = sa.Table("vendor_spend_incoming", metadata, *_row_columns())
 
 COPIED = tuple(column.name for column in vendor_spend_incoming.columns)
+OWNER = ("attribution", "issued_key_id", "team_id", "developer_id", "app_id")
 RESTATED = ("end_ns", "amount_nano", "requests", "input_tokens", "output_tokens")  # what a vendor may tell otherwise the next time
 
 vendor_spend_imports = sa.Table(

@@ -29,9 +29,9 @@ class WatchRepository:
         return {row.key_id: _watch(row) for row in await connection.execute(sa.select(t))}
 
     async def restrained(self, connection: AsyncConnection, organization_id: str) -> frozenset[str]:
-        """Keys whose limits are lowered, or that are switched off, for their budget."""
+        """Keys whose limits are lowered, or that are switched off, for their budget; or that are just being."""
         stages = (Stage.LOWERED.value, Stage.DISABLED.value)
-        query = sa.select(t.c.key_id).where(t.c.organization_id == organization_id, t.c.stage.in_(stages))
+        query = sa.select(t.c.key_id).where(t.c.organization_id == organization_id, sa.or_(t.c.stage.in_(stages), t.c.wanted.in_(stages)))
         return frozenset(row[0] for row in await connection.execute(query))
 
     async def save(self, connection: AsyncConnection, watch: Watch) -> None:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 _LONGEST_PAUSE_SECONDS = 900
 AT_ONCE = 8
+RECHECK_NS = 3_600 * NANOSECONDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,10 +165,14 @@ class BudgetWatch:
         wanted = wanted_stage(watch.rule, percent, can_disable=can_disable, waived=watch.waived_ns == begin)
         at_vendor = None if key.footprint is None else key.footprint.key
         settled = watch.stage is wanted and (wanted is Stage.NONE or watch.stage_key == at_vendor)
-        if settled and watch.wanted is wanted:
+        if settled and watch.wanted is wanted and not self._is_old(watch):
             return
         if watch.wanted is not wanted or watch.next_at_ns <= self._clock.now_ns():
             await self._act(key, watch, wanted, spent_nano)
+
+    def _is_old(self, watch: Watch) -> bool:
+        """Whether a restraint was confirmed so long ago that somebody may have taken it back at the vendor since."""
+        return watch.stage is not Stage.NONE and self._clock.now_ns() - (watch.confirmed_at_ns or 0) > RECHECK_NS
 
     async def _announce(self, key: IssuedKey, watch: Watch, spent_nano: int, percent: int) -> Watch:
         after = replace(watch, warned=percent)
@@ -208,7 +213,7 @@ class BudgetWatch:
         )
         async with self._database.unit() as work:
             await self._repository.save(work.connection, confirmed)
-            if wanted is not Stage.REVOKED:
+            if wanted is not Stage.REVOKED and (former.stage, former.stage_key) != (wanted, at_vendor):
                 kind = EventType.ISSUED_KEY_RESTORED if wanted is Stage.NONE else EventType.ISSUED_KEY_RESTRICTED
                 payload = {**await self._figures(work.connection, key, spent_nano), "stage": wanted}
                 await self._outbox.raise_event(work, key.organization_id, kind, key.id, payload)

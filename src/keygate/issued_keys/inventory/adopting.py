@@ -15,7 +15,7 @@ from keygate.identities import Actor
 from keygate.issued_keys.accounts import VendorAccountService
 from keygate.issued_keys.bench import title
 from keygate.issued_keys.inventory.assessment import Eyes
-from keygate.issued_keys.inventory.hands import Hands
+from keygate.issued_keys.inventory.hands import Hands, require_keys
 from keygate.issued_keys.inventory.model import MAX_REMINDERS, REMIND_DAYS, Finding, Item, Kind, Standing, identity_of
 from keygate.issued_keys.life import ENDED, State
 from keygate.issued_keys.making import next_due
@@ -73,6 +73,7 @@ class AdoptionService(Hands):
     async def adopt(self, actor: Actor, item_id: str, adoption: Adoption) -> Adopted:
         """A key that somebody made by hand becomes one that KeyGate watches: it has an owner, an end that KeyGate keeps, and reminders; it
         is revoked with its owner. Its secret stays with whoever has it. Raises `Conflict` for what is ours already or can't be adopted."""
+        require_keys(actor)
         eyes = self.eyes
         now = eyes.clock.now_ns()
         _check(adoption, now)
@@ -105,6 +106,7 @@ class AdoptionService(Hands):
         """A key of a vendor that has no API for keys. It is tried there, then kept, sealed: with itself KeyGate asks whether it still
         lives, and calls it revoked only once the vendor refuses it; ending it is up to a person. Raises `InvalidInput` for a key that the
         vendor does not take, `Conflict` for one that is here already."""
+        require_keys(actor)
         eyes = self.eyes
         provisioner = eyes.provisioners.get(vendor)
         if provisioner is None:

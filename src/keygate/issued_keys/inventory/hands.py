@@ -8,8 +8,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from keygate.audit import AuditLog
-from keygate.errors import Conflict, NotFound, UpstreamFailed
-from keygate.identities import Actor
+from keygate.errors import Conflict, Forbidden, NotFound, UpstreamFailed
+from keygate.identities import Actor, allows
 from keygate.issued_keys.inventory.assessment import Eyes
 from keygate.issued_keys.inventory.model import Difference, Item
 from keygate.issued_keys.records import footprint_to_json
@@ -84,6 +84,12 @@ class Hands:
         if item is None:
             raise NotFound("There is nothing with this id in the inventory")
         return item
+
+
+def require_keys(actor: Actor) -> None:
+    """Whoever changes what stands at a vendor, or what was agreed, may also change issued keys: a token's scopes may be narrower."""
+    if not allows(actor, "issued_keys.write"):
+        raise Forbidden("This needs the permission issued_keys.write too")
 
 
 def drift_record(drift: Sequence[Difference]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from keygate.errors import Conflict, NotFound, UpstreamFailed
 from keygate.identities import Actor
 from keygate.issued_keys.inspection import DRIFTED, InspectionService
 from keygate.issued_keys.inventory.assessment import Eyes
-from keygate.issued_keys.inventory.hands import Hands, drift_record
+from keygate.issued_keys.inventory.hands import Hands, drift_record, require_keys
 from keygate.issued_keys.inventory.judging import differences, with_terms_of
 from keygate.issued_keys.inventory.looking import can_look
 from keygate.issued_keys.inventory.model import (
@@ -123,6 +123,7 @@ class InventoryService(Hands):
 
     async def disable(self, actor: Actor, item_id: str, *, how: How, reason: str, insist: bool = False) -> Item:
         """Switches a key off at the vendor, or ends it there for good. What carries the mark of another KeyGate only with `insist`."""
+        require_keys(actor)
         item = await self.get(actor, item_id)
         if not item.alive:
             raise Conflict(f"The vendor shows it as {item.presence} already")
@@ -153,6 +154,7 @@ class InventoryService(Hands):
 
     async def accept(self, actor: Actor, item_id: str, *, reason: str) -> Item:
         """What is the matter with it now is as it should be. Other terms than agreed become the agreed ones. What is new shows up."""
+        require_keys(actor)
         eyes = self.eyes
         async with change(eyes.database, self.audit, actor, "inventory.accept", item_id) as work:
             item = await self.mine(work.connection, actor, item_id, lock=True)
@@ -171,6 +173,7 @@ class InventoryService(Hands):
     async def repair(self, actor: Actor, item_id: str) -> Item:
         """Makes it as agreed again: terms that drifted are set, what was switched off is switched on, what is left over is removed; then
         read back. Raises `UpstreamFailed` where the vendor goes on showing something else."""
+        require_keys(actor)
         item = await self.get(actor, item_id)
         if item.standing is Standing.ORPHANED and item.alive:
             await self.recorded(actor, "inventory.repair", item, {"remove": footprint_to_json(item.footprint)})
