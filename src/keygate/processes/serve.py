@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 
 _SANDBOX_CALLS = 1000  # how many calls the sandbox remembers
 # Objects of a request die by their counts; looking for cycles at every 700th, as CPython does unasked, is a tenth of a request's cost.
-_COLLECT = (20_000, 20, 50)
+_COLLECT = (5_000, 20, 50)
 _log = logging.getLogger("keygate.serve")
 
 
