@@ -12,7 +12,7 @@ from functools import lru_cache
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-_SIZES = (256, 32, 4, 1)  # few sizes, so that every statement is compiled once; none keeps the interpreter's lock for long
+_SIZES = (64, 16, 4, 1)  # few sizes, so that every statement is compiled once; none keeps the interpreter's lock for long
 _ARRAY = 500  # rows of one PostgreSQL statement: encoding them takes about a millisecond of the event loop
 _MAX_VARIABLES = 32_766  # SQLite's limit since 3.32
 
