@@ -55,10 +55,11 @@ class MortalKeyGate(RunningKeyGate):
         return self.file.with_suffix(".steps").read_text().splitlines()[-1]
 
 
+pytestmark = pytest.mark.parametrize("store", ["sqlite", "postgresql"] if FULL else ["sqlite"], indirect=True)
+
+
 @pytest.fixture
 def office(tmp_path: Path, store: dict[str, str]) -> Iterator[Office]:
-    if store and not FULL:
-        pytest.skip("on PostgreSQL at full length only")
     with SandboxServer() as sandbox, MortalKeyGate(tmp_path, store) as keygate:
         made = Office(keygate, sandbox)
         made.configure()
