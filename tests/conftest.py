@@ -22,7 +22,6 @@ from keygate.kit.database import Database, open_database
 from keygate.kit.secret import Secret
 from keygate.schema import whole_schema
 
-
 _LONGEST = tuple(f"tests/{folder}/" for folder in ("silence", "drills", "newuser", "sdks", "contract", "hostile", "issued_keys"))
 
 
