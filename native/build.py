@@ -28,7 +28,7 @@ SOURCE = ROOT / "src"
 os.environ["KEYGATE_COMPILED"] = "no"  # the build itself runs none of it
 sys.path.insert(0, str(SOURCE))
 
-from keygate.compiled import DIRECTORY, MANIFEST, SUFFIX, digest, usable  # noqa: E402
+from keygate.compiled import DIRECTORY, MANIFEST, SUFFIX, digest, usable  # noqa: E402  (the path is set above)
 
 GROUP = "keygate_native"
 MODULES = Path(__file__).with_name("modules.txt")
@@ -81,7 +81,7 @@ def missing() -> str | None:
         return "no headers of Python"
     try:
         import mypyc.build  # noqa: F401, PLC0415  (the question is whether it is there)
-        import setuptools  # noqa: F401, PLC0415
+        import setuptools  # noqa: F401, PLC0415  (as above)
     except ImportError as error:
         return f"no {error.name}"
     return None
@@ -90,7 +90,7 @@ def missing() -> str | None:
 def compile_into(directory: Path, python: str) -> list[str]:
     """Names of the extension modules, as they lie in `directory` then."""
     from mypyc.build import mypycify  # noqa: PLC0415  (only after `missing` has looked for it)
-    from setuptools import Distribution  # noqa: PLC0415
+    from setuptools import Distribution  # noqa: PLC0415  (as above)
 
     os.chdir(SOURCE)  # names in tracebacks are relative to it
     options = ["--config-file", str(ROOT / "native" / "mypy.ini"), "--python-executable", python]

@@ -42,7 +42,7 @@ def lines(count: int) -> list[Line]:
 
 
 def order_of(count: int, **options: object) -> BulkDraft:
-    return BulkDraft("openai", None, lines(count), create_developers=True, **options)  # type: ignore[arg-type]
+    return BulkDraft("openai", None, lines(count), create_developers=True, **options)
 
 
 @pytest.mark.timeout(1_800)

@@ -357,7 +357,7 @@ async def test_what_cannot_be_adopted_is_refused(workshop: Workshop) -> None:
 async def entered(workshop: Workshop, **adoption: object) -> tuple[str, Adopted]:
     value = workshop.sandbox.state.create_key(Vendor.OPENAI).value
     settings = {"base_url": workshop.sandbox.openai_base_url}
-    wanted = Adoption(**{"owner": None, **adoption})  # type: ignore[arg-type]
+    wanted = Adoption(**{"owner": None, **adoption})
     made = await workshop.stock.adoptions.enter(workshop.owner, vendor="groq", secret=Secret(value), settings=settings, adoption=wanted)
     return value, made
 

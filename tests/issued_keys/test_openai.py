@@ -41,9 +41,14 @@ def looker(office: Office, openai_bridge: Bridge) -> Looker:
 def test_a_key_from_provision_to_revocation_as_the_vendors_sdk_sees_it(office: Office, looker: Looker) -> None:
     dev = office.developer("sdk")
     made = office.provision(
-        developer_id=dev, budget_usd="50.00", rate_limit_rpm=600, rate_limit_tpm=90_000, models=[MODEL], scopes=["model.request"],
+        developer_id=dev,
+        budget_usd="50.00",
+        rate_limit_rpm=600,
+        rate_limit_tpm=90_000,
+        models=[MODEL],
+        scopes=["model.request"],
         expires_in_days=90,
-    )  # fmt: skip
+    )
     project, key_id = made["at_vendor"]["project"], made["at_vendor"]["key"]
     assert made["enforcement"].pop("scopes") == "taken"
     assert set(made["enforcement"].values()) == {"confirmed"}

@@ -34,9 +34,22 @@ from keygate.ledger.journal.records import BEGIN, BOOT, CONTEXT, SETTLE, encode,
 from keygate.ledger.journal.segments import MAGIC, frame, segment_numbers, segment_path
 
 CONTEXT_OF = (
-    "org_1", "vk_1", "team_1", None, None, ("project=x",), "openai", "fast", "gpt-4.1", "chat", True, "genai-prices-0.2.3:openai/gpt-4.1",
-    (("bud_1", 0), ("bud_2", 1_699_999_200_000_000_000)), (("lim_1", False),), (("lim_2", True),),
-)  # fmt: skip
+    "org_1",
+    "vk_1",
+    "team_1",
+    None,
+    None,
+    ("project=x",),
+    "openai",
+    "fast",
+    "gpt-4.1",
+    "chat",
+    True,
+    "genai-prices-0.2.3:openai/gpt-4.1",
+    (("bud_1", 0), ("bud_2", 1_699_999_200_000_000_000)),
+    (("lim_1", False),),
+    (("lim_2", True),),
+)
 AT = 1_700_000_000_000_000_000
 
 
@@ -46,9 +59,25 @@ def begun(number: int, context: Context | None = None) -> Begin:
 
 def settled(number: int, context: Context | None = None) -> Settle:
     return Settle(
-        context or Context(*CONTEXT_OF), f"req_{number}", AT + 10**9, AT, 12_345, 6_789, False, TokenUsage(100, 20, 0, 0, 30, 5), 200,
-        "finished", 1, 130, "gpt-4.1-2025-04-14", "default", "crd_1", 1_000_000_000, 200_000_000, "up_1",
-    )  # fmt: skip
+        context or Context(*CONTEXT_OF),
+        f"req_{number}",
+        AT + 10**9,
+        AT,
+        12_345,
+        6_789,
+        False,
+        TokenUsage(100, 20, 0, 0, 30, 5),
+        200,
+        "finished",
+        1,
+        130,
+        "gpt-4.1-2025-04-14",
+        "default",
+        "crd_1",
+        1_000_000_000,
+        200_000_000,
+        "up_1",
+    )
 
 
 def told(record: Begin | Settle) -> tuple[object, ...]:

@@ -38,7 +38,7 @@ def sandbox() -> Iterator[SandboxServer]:
 
 
 def _sdk(bridge: Bridge, base: str) -> Sdk:
-    def call(method: str, *arguments: Any, key: dict[str, Any], all: bool = False, **options: Any) -> Any:  # noqa: A002
+    def call(method: str, *arguments: Any, key: dict[str, Any], all: bool = False, **options: Any) -> Any:  # noqa: A002  (the bridge's own word)
         return bridge.call(base=base, method=method, arguments=arguments, options=options, all=all, **key)["answer"]
 
     return call

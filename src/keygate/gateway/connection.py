@@ -49,9 +49,21 @@ class Host(Protocol):
 @final
 class GatewayConnection(CallerConnection):
     __slots__ = (
-        "_g", "_host", "_state", "_template", "_templates_left", "_ticker", "_transport",
-        "body_left", "current", "in_head", "last", "mixed", "reading", "seen",
-    )  # fmt: skip
+        "_g",
+        "_host",
+        "_state",
+        "_template",
+        "_templates_left",
+        "_ticker",
+        "_transport",
+        "body_left",
+        "current",
+        "in_head",
+        "last",
+        "mixed",
+        "reading",
+        "seen",
+    )
 
     def __init__(self, gateway: Gateway, host: Host, state: ServerState) -> None:
         self._g = gateway

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Final
 
 from keygate.errors import Unavailable
@@ -44,25 +45,26 @@ DRAINING: Final = 4
 DONE: Final = 5
 
 
-class CallerConnection:
+class CallerConnection(ABC):
     """The caller's connection, as an exchange needs it."""
 
     __slots__ = ()
 
+    @abstractmethod
     def write(self, data: bytes) -> None:
-        raise NotImplementedError
+        """Bytes for the caller; sent in the order of the calls."""
 
+    @abstractmethod
     def proceed(self, exchange: Incoming) -> None:
         """The exchange can go on: start it if it is its turn."""
-        raise NotImplementedError
 
+    @abstractmethod
     def finished(self, exchange: Incoming, *, close: bool) -> None:
         """The answer has been written whole."""
-        raise NotImplementedError
 
+    @abstractmethod
     def abort(self) -> None:
         """The answer can't be written whole: let the caller see that."""
-        raise NotImplementedError
 
 
 class Incoming(Receiver):
@@ -410,17 +412,22 @@ class Incoming(Receiver):
 
     # of the second half
 
+    @abstractmethod
     def recheck(self) -> None:
-        raise NotImplementedError
+        """What is in flight is judged again by the rules of now."""
 
+    @abstractmethod
     def cut(self, rule: str, detail: str) -> None:
-        raise NotImplementedError
+        """Ends it because of a rule that no longer allows it."""
 
+    @abstractmethod
     def stop(self) -> None:
-        raise NotImplementedError
+        """Ends it because the gateway stops."""
 
+    @abstractmethod
     def _end(self, outcome: Outcome) -> None:
-        raise NotImplementedError
+        """Settles what is held, and lets the vendor go."""
 
+    @abstractmethod
     def _fail(self, error: BaseException) -> None:
-        raise NotImplementedError
+        """An error of ours: logged, settled and answered."""

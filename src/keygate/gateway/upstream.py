@@ -10,6 +10,7 @@ import asyncio
 import fcntl
 import sys
 import termios
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Final, NamedTuple, final
 
@@ -29,24 +30,26 @@ class Origin(NamedTuple):
     tls: bool
 
 
-class Receiver:
+class Receiver(ABC):
     """Who gets an answer. Called outside the parser, in this order: head, data (any number of times), `complete` with the last."""
 
     __slots__ = ()
 
+    @abstractmethod
     def upstream_head(self, status: int, head: ResponseHead) -> None:
-        raise NotImplementedError
+        """Status and headers have come."""
 
+    @abstractmethod
     def upstream_data(self, data: bytes, *, complete: bool) -> None:
-        raise NotImplementedError
+        """A part of the body, decoded from its chunks; `complete` with the last, which may be empty."""
 
+    @abstractmethod
     def upstream_whole(self, status: int, head: ResponseHead, body: bytes) -> None:
         """Head, body and end at once, instead of the two above."""
-        raise NotImplementedError
 
+    @abstractmethod
     def upstream_lost(self, reason: str, *, timed_out: bool) -> None:
         """The answer ended before it was whole; nothing follows."""
-        raise NotImplementedError
 
 
 @final
@@ -55,10 +58,31 @@ class UpstreamConnection:
     which would not compile."""
 
     __slots__ = (
-        "_answered", "_body", "_complete", "_head", "_headers", "_informational", "_keep", "_overhead", "_parser",
-        "_reason", "_ticker", "closed", "fresh", "on_body", "parts", "paused", "pool", "receiver", "seen", "sent_at", "served", "transport",
-        "untaken", "until_close",
-    )  # fmt: skip
+        "_answered",
+        "_body",
+        "_complete",
+        "_head",
+        "_headers",
+        "_informational",
+        "_keep",
+        "_overhead",
+        "_parser",
+        "_reason",
+        "_ticker",
+        "closed",
+        "fresh",
+        "on_body",
+        "parts",
+        "paused",
+        "pool",
+        "receiver",
+        "seen",
+        "sent_at",
+        "served",
+        "transport",
+        "untaken",
+        "until_close",
+    )
 
     def __init__(self, pool: Pool, ticker: Ticker) -> None:
         self.pool = pool

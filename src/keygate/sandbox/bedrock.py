@@ -59,10 +59,10 @@ class Converse:
             "metrics": {"latencyMs": 1},
         }
 
-    def frames(self, answer: Answer) -> Iterator[Frame]:  # noqa: ARG002
+    def frames(self, answer: Answer) -> Iterator[Frame]:  # noqa: ARG002  (the same for every dialect)
         raise VendorError(400, "The sandbox's Bedrock does not stream.", code="ValidationException")
 
-    def error_frame(self, error: VendorError, request_id: str) -> bytes:  # noqa: ARG002
+    def error_frame(self, error: VendorError, request_id: str) -> bytes:  # noqa: ARG002  (the same for every dialect)
         raise VendorError(400, "The sandbox's Bedrock does not stream.", code="ValidationException")
 
 
@@ -94,7 +94,7 @@ class BedrockExchange(Exchange):
         self._call.key = key.value
         return key
 
-    def _admit(self, grant: IssuedSecret, asked: Asked, model: Model) -> None:  # noqa: ARG002  (policies name the model as Bedrock does)
+    def _admit(self, grant: IssuedSecret, asked: Asked, model: Model) -> None:  # noqa: ARG002  (the same for every dialect)  (policies name the model as Bedrock does)
         grant.admit(asked.model)
 
     def _decode(self, raw: bytes) -> dict[str, Any]:

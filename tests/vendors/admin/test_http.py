@@ -134,7 +134,7 @@ async def test_a_vendors_own_reading_of_an_error_has_no_secret_either(clock: Man
     headers = {"Authorization": f"Bearer {token}"}
     for _ in range(2):
         with pytest.raises(CeilingReached) as refused:
-            fault = lambda told: CeilingReached("projects", told.body.decode())  # noqa: E731
+            fault = lambda told: CeilingReached("projects", told.body.decode())  # noqa: E731  (one line, beside its only use)
             await http.json("POST", URL, json={}, headers=headers, fault=fault, **CREATE)
         assert "no room for [redacted] and [redacted]" in refused.value.detail
         assert "0001" not in refused.value.detail

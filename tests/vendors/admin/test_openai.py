@@ -52,7 +52,7 @@ def office(sandbox: SandboxServer, account: Account, outbound: Outbound) -> Call
     def open_desk(admin: str | None = None, **options: object) -> AdminDesk:
         value = account.create_credential().value if admin is None else admin
         settings = {"base_url": sandbox.openai_base_url}
-        return desk(OPENAI_ADMIN.facts, outbound, value, clock=SystemClock(), settings=settings, **options)  # type: ignore[arg-type]
+        return desk(OPENAI_ADMIN.facts, outbound, value, clock=SystemClock(), settings=settings, **options)
 
     return open_desk
 

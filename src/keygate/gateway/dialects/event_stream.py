@@ -7,6 +7,7 @@ error or the end are parsed. Markers are quoted JSON names, and a quote inside a
 from __future__ import annotations
 
 import re
+from abc import abstractmethod
 from typing import Any, ClassVar
 
 import msgspec
@@ -65,12 +66,13 @@ class EventTap(Tap):
         self._tier: str | None = None
         self._answer_id: str | None = None
 
+    @abstractmethod
     def _matters(self, chunk: bytes) -> bool:
-        raise NotImplementedError
+        """Whether an event of this chunk must be read; by its bytes, without parsing."""
 
+    @abstractmethod
     def _read(self, event: dict[str, Any]) -> bool:
         """Takes what is needed from an event; True hides it where hiding is on."""
-        raise NotImplementedError
 
     def feed(self, chunk: bytes) -> bytes:
         if not self._held and not self._heads and chunk.endswith(b"\n\n"):

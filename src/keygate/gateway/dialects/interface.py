@@ -11,6 +11,7 @@ Codecs hold no state: one instance per dialect serves every request. `dialects.r
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from enum import StrEnum
 from typing import ClassVar, NamedTuple, final
 
@@ -176,7 +177,7 @@ class Reading:
         return f"Reading{self._values()}"
 
 
-class Tap:
+class Tap(ABC):
     """Reads an answer on the side. Never raises on what a vendor sends; memory is bounded (8 MiB per event or body).
 
     `done`: the vendor's own end was seen: usage is final, the request can be settled before the last bytes leave.
@@ -187,46 +188,46 @@ class Tap:
     def __init__(self) -> None:
         self.done = False
 
+    @abstractmethod
     def feed(self, chunk: bytes) -> bytes:
         """What to pass on to the caller: `chunk` itself where nothing is hidden, else other bytes, maybe none.
         Over a whole answer the output does not depend on how the input was cut into chunks."""
-        raise NotImplementedError
 
+    @abstractmethod
     def finish(self) -> Reading:
         """Call once, after the last chunk, in every ending."""
-        raise NotImplementedError
 
 
-class Codec:
+class Codec(ABC):
     """What a dialect is made of. Plain classes and not protocols, as `Tap`: calls between compiled classes are as cheap as calls in C."""
 
     dialect: ClassVar[Dialect]
     error_style: ClassVar[ErrorStyle]
 
+    @abstractmethod
     def read(self, body: bytes, content_type: bytes | None) -> Facts:
         """Raises `BadBody`: not JSON, a governed member of the wrong type or twice, a feature that is refused by name."""
-        raise NotImplementedError
 
+    @abstractmethod
     def tight_input_bound(self, body: bytes) -> int:
         """A lower bound than `facts.input_bound` where there is one, by walking the whole body: milliseconds for large ones.
         Call only with a body that `read` took, and only where the cheap bound doesn't fit."""
-        raise NotImplementedError
 
+    @abstractmethod
     def rewrite(
         self, body: bytes, facts: Facts, *, model: str | None = None, max_output: int | None = None, include_usage: bool = False
     ) -> bytes:
         """The body with these top-level members changed and the values of all others as they were, byte for byte; `body` itself if
         nothing changes."""
-        raise NotImplementedError
 
+    @abstractmethod
     def tap(self, facts: Facts, *, content_type: bytes | None, content_encoding: bytes | None) -> Tap:
         """A tap for an answer with these headers. An event stream is read as one whatever was asked, and the usage chunk is hidden
         where the caller didn't ask for it."""
-        raise NotImplementedError
 
+    @abstractmethod
     def stream_error(self, message: str, *, code: str, status: int = 500) -> bytes:
         """The event that ends a stream with an error which the dialect's SDK raises."""
-        raise NotImplementedError
 
 
 class Problem(StrEnum):

@@ -209,7 +209,7 @@ Record = Boot | Begin | Settle
 
 def _number(context: object) -> int:
     if not isinstance(context, Context):
-        raise NotImplementedError
+        raise NotImplementedError  # as msgspec's hooks say that a type is not theirs
     return context.number
 
 

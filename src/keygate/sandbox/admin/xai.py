@@ -128,17 +128,17 @@ def _propagation(account: Account, request: AdminRequest) -> dict[str, Any]:
     return {"icPropagation": {"us-east-1": usable, "us-west-2": usable}}
 
 
-def _models(account: Account, request: AdminRequest) -> dict[str, Any]:  # noqa: ARG001  (a handler's shape)
+def _models(account: Account, request: AdminRequest) -> dict[str, Any]:  # noqa: ARG001  (an operation takes both)  (a handler's shape)
     _team(request)
     return {"clusterConfigs": [{"clusterName": "us-east-1", "languageModels": [{"name": name} for name in MODELS]}]}
 
 
-def _endpoints(account: Account, request: AdminRequest) -> dict[str, Any]:  # noqa: ARG001
+def _endpoints(account: Account, request: AdminRequest) -> dict[str, Any]:  # noqa: ARG001  (an operation takes both)
     _team(request)
     return {"acls": [f"{_ENDPOINT}{name}" for name in ("*", *_ENDPOINTS)]}
 
 
-def _validate(account: Account, request: AdminRequest) -> dict[str, Any]:  # noqa: ARG001
+def _validate(account: Account, request: AdminRequest) -> dict[str, Any]:  # noqa: ARG001  (an operation takes both)
     credential = request.credential
     return {
         "apiKeyId": str(uuid.uuid5(uuid.NAMESPACE_OID, credential.value if credential else "")),

@@ -198,16 +198,16 @@ class AdoptOnly:
             raise AdminKeyRefused(f"{self.adoption.title} does not take this key; enter one that it does")
         return Verification((Right(_LIVES, held=True, needed_for=self._facts.rights[_LIVES]),))
 
-    async def create(self, desk: Desk, order: Order) -> Made:  # noqa: ARG002  (the interface's)
+    async def create(self, desk: Desk, order: Order) -> Made:  # noqa: ARG002  (as the protocol has it)  (the interface's)
         raise Rejected(self._facts.cannot["create"])
 
-    async def find(self, desk: Desk, mark: Mark) -> tuple[Found, ...]:  # noqa: ARG002
+    async def find(self, desk: Desk, mark: Mark) -> tuple[Found, ...]:  # noqa: ARG002  (as the protocol has it)
         return ()  # KeyGate made nothing here
 
-    async def read(self, desk: Desk, footprint: Footprint) -> Reading:  # noqa: ARG002
+    async def read(self, desk: Desk, footprint: Footprint) -> Reading:  # noqa: ARG002  (as the protocol has it)
         return Reading(Presence.LIVE if await self._lives(desk) else Presence.GONE)
 
-    async def revoke(self, desk: Desk, footprint: Footprint) -> None:  # noqa: ARG002
+    async def revoke(self, desk: Desk, footprint: Footprint) -> None:  # noqa: ARG002  (as the protocol has it)
         if await self._lives(desk):
             raise Rejected(f"{self.adoption.title} still takes the key, and only a person can end it: delete it at {self.adoption.console}")
 
