@@ -177,11 +177,11 @@ async def test_each_link_tells_its_secret_once(workshop: Workshop) -> None:
     ordered = await workshop.order(order_of(1))
     await workshop.turns()
     [link], _ = await workshop.stock.bulk.links(workshop.owner, ordered.order.id, expires_in_seconds=600, after=0, limit=10)
-    told = await workshop.orders.keys.open_link(link.token, address=None, request_id=None)
+    told = await workshop.orders.handover.open_link(link.token, address=None, request_id=None)
     assert told.secret is not None
     assert workshop.works(told.secret.open())
     with pytest.raises(NotFound):
-        await workshop.orders.keys.open_link(link.token, address=None, request_id=None)
+        await workshop.orders.handover.open_link(link.token, address=None, request_id=None)
     assert await workshop.stock.bulk.links(workshop.owner, ordered.order.id, expires_in_seconds=600, after=0, limit=10) == ([], None)
 
 

@@ -3,13 +3,15 @@
 from keygate.issued_keys.access import IssuedKeyAccess
 from keygate.issued_keys.accounts import VendorAccountService
 from keygate.issued_keys.bench import worker_actor
+from keygate.issued_keys.handover import Handover, Told
 from keygate.issued_keys.life import ENDED, LIVE, State
 from keygate.issued_keys.minting import MintingService
 from keygate.issued_keys.model import SEALED, Enforcement, IssuedFilter, IssuedKey, IssueDraft, VendorAccount
 from keygate.issued_keys.operations import Operations
+from keygate.issued_keys.receipt_service import ReceiptService
 from keygate.issued_keys.receipts import MAX_BYTES as MAX_RECEIPT_BYTES
 from keygate.issued_keys.receipts import Verdict, verify
-from keygate.issued_keys.service import IssuedKeyService, Told
+from keygate.issued_keys.service import IssuedKeyService
 
 __all__ = [
     "ENDED",
@@ -17,6 +19,7 @@ __all__ = [
     "MAX_RECEIPT_BYTES",
     "SEALED",
     "Enforcement",
+    "Handover",
     "IssueDraft",
     "IssuedFilter",
     "IssuedKey",
@@ -24,6 +27,7 @@ __all__ = [
     "IssuedKeyService",
     "MintingService",
     "Operations",
+    "ReceiptService",
     "State",
     "Told",
     "VendorAccount",

@@ -8,10 +8,12 @@ from fastapi import Depends, Path, Query, Request, Response
 
 from keygate.identities import Actor
 from keygate.issued_keys.accounts import VendorAccountService
+from keygate.issued_keys.handover import Handover, Told
 from keygate.issued_keys.inspection import InspectionService
 from keygate.issued_keys.life import State
 from keygate.issued_keys.minting import MintingService
 from keygate.issued_keys.model import IssuedFilter
+from keygate.issued_keys.receipt_service import ReceiptService
 from keygate.issued_keys.schemas import (
     AccountList,
     AccountOut,
@@ -35,7 +37,7 @@ from keygate.issued_keys.schemas import (
     TokenOut,
     end_ns,
 )
-from keygate.issued_keys.service import IssuedKeyService, Told
+from keygate.issued_keys.service import IssuedKeyService
 from keygate.kit.clock import Clock, rfc3339
 from keygate.kit.routes import PUBLIC, Page, PageQuery, Routes, current_actor, service
 from keygate.kit.secret import Secret
@@ -47,6 +49,8 @@ ALL = (vendor_routes, routes, receipt_routes)
 
 _Actor = Annotated[Actor, Depends(current_actor)]
 _Keys = Annotated[IssuedKeyService, service(IssuedKeyService)]
+_Handover = Annotated[Handover, service(Handover)]
+_Receipts = Annotated[ReceiptService, service(ReceiptService)]
 _Accounts = Annotated[VendorAccountService, service(VendorAccountService)]
 _Minting = Annotated[MintingService, service(MintingService)]
 _Inspection = Annotated[InspectionService, service(InspectionService)]
@@ -117,11 +121,11 @@ async def delete_vendor_account(account_id: _Id, actor: _Actor, accounts: _Accou
 
 
 async def _provisioned(
-    request: Request, actor: Actor, keys: IssuedKeyService, told: Told, now_ns: int, *, deliver: str, link_seconds: int
+    request: Request, actor: Actor, handover: Handover, told: Told, now_ns: int, *, deliver: str, link_seconds: int
 ) -> ProvisionedOut:
     link = None
     if deliver == "link":
-        token, until = await keys.make_link(actor, told.key.id, expires_in_seconds=link_seconds)
+        token, until = await handover.make_link(actor, told.key.id, expires_in_seconds=link_seconds)
         link = _link(request, token, until)
     return _shown(told, now_ns, link=link)
 
@@ -140,12 +144,16 @@ def _link(request: Request, token: Secret, until_ns: int) -> LinkOut:
 
 
 @routes.post("/provision", permission="issued_keys.write", status_code=201, responses=_STATE | _VENDOR)
-async def provision_key(body: Provision, request: Request, actor: _Actor, keys: _Keys, clock: _Clock) -> ProvisionedOut:
+async def provision_key(
+    body: Provision, request: Request, actor: _Actor, keys: _Keys, handover: _Handover, clock: _Clock
+) -> ProvisionedOut:
     """Makes a key at a vendor: its own container, its limits set and read back, then the key. The secret is in this answer once, or
     behind a one-time link. Where the vendor takes longer than `wait_seconds`, the state says `creating` and the work goes on."""
     tell = body.deliver == "answer"
     told = await keys.provision(actor, body.draft(clock.now_ns()), tell=tell, patience=float(body.wait_seconds))
-    return await _provisioned(request, actor, keys, told, clock.now_ns(), deliver=body.deliver, link_seconds=body.link_expires_in_seconds)
+    return await _provisioned(
+        request, actor, handover, told, clock.now_ns(), deliver=body.deliver, link_seconds=body.link_expires_in_seconds
+    )
 
 
 @routes.get("", permission="issued_keys.read")
@@ -169,11 +177,11 @@ async def list_issued_keys(
 
 
 @routes.post("/deliveries", permission=PUBLIC, responses=_ABSENT | _STATE)
-async def open_delivery(body: Open, request: Request, response: Response, keys: _Keys, clock: _Clock) -> ProvisionedOut:
+async def open_delivery(body: Open, request: Request, response: Response, handover: _Handover, clock: _Clock) -> ProvisionedOut:
     """Opens a one-time link: tells the key's secret, and burns the link. The token is the only evidence asked for."""
     response.headers["cache-control"] = "no-store"
     address = request.client.host if request.client else None
-    told = await keys.open_link(Secret(body.token), address=address, request_id=request.state.request_id)
+    told = await handover.open_link(Secret(body.token), address=address, request_id=request.state.request_id)
     return _shown(told, clock.now_ns())
 
 
@@ -202,7 +210,7 @@ async def revoke_issued_key(issued_key_id: _Id, actor: _Actor, keys: _Keys, cloc
 
 @routes.post("/{issued_key_id}/rotate", permission="issued_keys.write", responses=_ABSENT | _STATE | _VENDOR)
 async def rotate_issued_key(
-    issued_key_id: _Id, request: Request, actor: _Actor, keys: _Keys, clock: _Clock, body: RotateIssued | None = None
+    issued_key_id: _Id, request: Request, actor: _Actor, keys: _Keys, handover: _Handover, clock: _Clock, body: RotateIssued | None = None
 ) -> ProvisionedOut:
     """A second key with the same terms in the same container; the former one is cut after the overlap, once the vendor shows it unused."""
     wanted = body or RotateIssued()
@@ -217,7 +225,7 @@ async def rotate_issued_key(
         patience=float(wanted.wait_seconds),
     )
     return await _provisioned(
-        request, actor, keys, told, clock.now_ns(), deliver=wanted.deliver, link_seconds=wanted.link_expires_in_seconds
+        request, actor, handover, told, clock.now_ns(), deliver=wanted.deliver, link_seconds=wanted.link_expires_in_seconds
     )
 
 
@@ -251,20 +259,20 @@ async def check_issued_key(
 
 
 @routes.post("/{issued_key_id}/link", permission="issued_keys.write", status_code=201, responses=_ABSENT | _STATE)
-async def link_issued_key(issued_key_id: _Id, body: LinkIn, request: Request, actor: _Actor, keys: _Keys) -> LinkOut:
+async def link_issued_key(issued_key_id: _Id, body: LinkIn, request: Request, actor: _Actor, handover: _Handover) -> LinkOut:
     """A one-time link to a secret that waits. It burns when it is opened, and ends by itself."""
-    return _link(request, *await keys.make_link(actor, issued_key_id, expires_in_seconds=body.expires_in_seconds))
+    return _link(request, *await handover.make_link(actor, issued_key_id, expires_in_seconds=body.expires_in_seconds))
 
 
 @receipt_routes.get("", permission="receipts.read")
-async def list_receipts(actor: _Actor, keys: _Keys, page: Annotated[PageQuery, Depends()]) -> Page[ReceiptOut]:
+async def list_receipts(actor: _Actor, receipts: _Receipts, page: Annotated[PageQuery, Depends()]) -> Page[ReceiptOut]:
     """What was ended together (a developer's deactivation, a team's archiving), newest first."""
-    found = await keys.receipts(actor, before=page.after, limit=page.limit + 1)
+    found = await receipts.page(actor, before=page.after, limit=page.limit + 1)
     rows, cursor = page.page(found, key=lambda receipt: receipt.id)
     return Page(items=[ReceiptOut.of(receipt) for receipt in rows], next_cursor=cursor)
 
 
 @receipt_routes.get("/{receipt_id}", permission="receipts.read", responses=_ABSENT)
-async def get_receipt(receipt_id: _Id, actor: _Actor, keys: _Keys) -> dict[str, Any]:
+async def get_receipt(receipt_id: _Id, actor: _Actor, receipts: _Receipts) -> dict[str, Any]:
     """The receipt as of now, signed: each vendor's confirmation, and what remains. `keygate receipts verify FILE` checks it anywhere."""
-    return await keys.receipt(actor, receipt_id)
+    return await receipts.document(actor, receipt_id)

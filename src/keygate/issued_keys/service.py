@@ -5,24 +5,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from keygate.audit import AuditLog, Signer, digest_secret
+from keygate.audit import AuditLog, digest_secret
 from keygate.errors import Conflict, InvalidInput, NotFound, UpstreamFailed
-from keygate.identities import Actor, Role
-from keygate.issued_keys import links, receipts
+from keygate.identities import Actor
 from keygate.issued_keys.accounts import VendorAccountService
-from keygate.issued_keys.bench import is_gone, secret_place, worker_actor
+from keygate.issued_keys.bench import is_gone
 from keygate.issued_keys.desks import Desks
 from keygate.issued_keys.ending import told_to_end
+from keygate.issued_keys.handover import Handover, Told, finder
 from keygate.issued_keys.life import ENDED, Event, State, may, step
-from keygate.issued_keys.links import KeyLink
 from keygate.issued_keys.making import next_due
 from keygate.issued_keys.model import (
-    MAX_LINK_SECONDS,
     MAX_OVERLAP_SECONDS,
-    REPLAY_NS,
     AccountStatus,
     Delivery,
     Ending,
@@ -32,18 +29,18 @@ from keygate.issued_keys.model import (
     IssuedKey,
     IssueDraft,
     VendorStep,
-    asked,
     compare,
 )
 from keygate.issued_keys.operations import Operations
+from keygate.issued_keys.ownership import own_key
 from keygate.issued_keys.ports import OwnerDirectory
 from keygate.issued_keys.receipts import Receipt
 from keygate.issued_keys.records import key_record
+from keygate.issued_keys.terms import check_terms
 from keygate.kit.clock import NANOSECONDS, Clock
 from keygate.kit.ids import new_id
 from keygate.kit.secret import Secret
-from keygate.policies import Place, Scope, change
-from keygate.vault import Vault
+from keygate.policies import Place, change
 from keygate.vendors.admin import AddsKey, Footprint, Provisioner, ProvisionerError, SetsExpiry, Term
 
 if TYPE_CHECKING:
@@ -55,14 +52,6 @@ if TYPE_CHECKING:
 
 PATIENCE_SECONDS = 60.0
 MAX_PATIENCE_SECONDS = 300.0
-
-
-@dataclass(frozen=True, slots=True)
-class Told:
-    """A key, and its secret where this answer tells it."""
-
-    key: IssuedKey
-    secret: Secret | None = None
 
 
 class IssuedKeyService:
@@ -78,9 +67,8 @@ class IssuedKeyService:
         operations: Operations,
         desks: Desks,
         owners: OwnerDirectory,
-        vault: Vault,
+        handover: Handover,
         audit: AuditLog,
-        signer: Signer,
         digest_key: bytes,
         provisioners: Mapping[str, Provisioner],
         clock: Clock,
@@ -92,9 +80,8 @@ class IssuedKeyService:
         self._operations = operations
         self._desks = desks
         self._owners = owners
-        self._vault = vault
+        self._handover = handover
         self._audit = audit
-        self._signer = signer
         self._digest_key = digest_key
         self._provisioners = provisioners
         self._clock = clock
@@ -119,7 +106,7 @@ class IssuedKeyService:
             )
         provisioner = self._provisioners[account.vendor]
         now = self._clock.now_ns()
-        self._check_terms(provisioner, draft, now)
+        check_terms(provisioner.facts, draft, now)
         alive, ceiling = await self._accounts.room(actor, account)
         if ceiling is not None and alive >= ceiling:
             raise Conflict(
@@ -149,7 +136,7 @@ class IssuedKeyService:
             await self._repository.add(work.connection, key)
         key = await self._worked(key, patience)
         _require_made(key)
-        return await self._told(actor, key, tell=tell)
+        return await self._handover.tell(actor, key) if tell else Told(key)
 
     async def rotate(
         self,
@@ -174,7 +161,7 @@ class IssuedKeyService:
             if known.rotation_id == request_id:
                 return await self._replayed(actor, known, tell=tell, patience=patience)
         async with change(self._database, self._audit, actor, "issued_key.rotate", key_id) as work:
-            key = await self._mine(work.connection, actor, key_id, lock=True)
+            key = await own_key(self._repository, work.connection, actor, key_id, lock=True)
             if key.adopted:
                 raise Conflict("This key was made by hand: make its successor at the vendor, adopt that one, then revoke this one")
             if not isinstance(self._provisioners.get(key.vendor), AddsKey):
@@ -209,13 +196,13 @@ class IssuedKeyService:
         key = await self._worked(after, patience)
         if key.state is State.ACTIVE and key.error is not None:
             raise UpstreamFailed(f"The key was not rotated; it goes on as it is. {key.error}")
-        return await self._told(actor, key, tell=tell)
+        return await self._handover.tell(actor, key) if tell else Told(key)
 
     async def cut(self, actor: Actor, key_id: str, *, patience: float = PATIENCE_SECONDS) -> IssuedKey:
         """During a rotation: the operator insists that the former key ends now, used or not."""
         now = self._clock.now_ns()
         async with change(self._database, self._audit, actor, "issued_key.cut", key_id) as work:
-            key = await self._mine(work.connection, actor, key_id, lock=True)
+            key = await own_key(self._repository, work.connection, actor, key_id, lock=True)
             if key.state is not State.ROTATING or key.former is None or key.former.cut_at_ns is None:
                 raise Conflict("There is no former key that waits to be cut")
             former = replace(key.former, insist=True, cut_at_ns=min(now, key.former.cut_at_ns))
@@ -229,7 +216,7 @@ class IssuedKeyService:
         Doing it again tries again at once."""
         now = self._clock.now_ns()
         async with change(self._database, self._audit, actor, "issued_key.revoke", key_id) as work:
-            key = await self._mine(work.connection, actor, key_id, lock=True)
+            key = await own_key(self._repository, work.connection, actor, key_id, lock=True)
             after = await self._tell_to_end(work, actor, key, reason, now)
         return key if after is None else await self._worked(after, patience)
 
@@ -239,12 +226,12 @@ class IssuedKeyService:
         if expires_at_ns is not None and expires_at_ns <= now:
             raise InvalidInput("expires_at: must lie in the future; to end a key now, revoke it", field="expires_at")
         async with self._database.read() as connection:
-            key = await self._mine(connection, actor, key_id)
+            key = await own_key(self._repository, connection, actor, key_id)
         if key.state is not State.ACTIVE or key.vendor not in self._provisioners:
             raise Conflict(f"The key is {key.state}; only active ones get another end")
         enforcement = await self._extend_at_vendor(key, expires_at_ns)
         async with change(self._database, self._audit, actor, "issued_key.extend", key_id) as work:
-            current = await self._mine(work.connection, actor, key_id, lock=True)
+            current = await own_key(self._repository, work.connection, actor, key_id, lock=True)
             if current.state is not State.ACTIVE:
                 raise Conflict(f"The key is {current.state} by now")
             after = replace(
@@ -260,12 +247,12 @@ class IssuedKeyService:
 
     async def get(self, actor: Actor, key_id: str) -> IssuedKey:
         async with self._database.read() as connection:
-            return await self._mine(connection, actor, key_id)
+            return await own_key(self._repository, connection, actor, key_id)
 
     async def steps(self, actor: Actor, key_id: str) -> list[VendorStep]:
         """What was called at the vendor for this key, and how it ended."""
         async with self._database.read() as connection:
-            await self._mine(connection, actor, key_id)
+            await own_key(self._repository, connection, actor, key_id)
             return await self._repository.steps(connection, actor.organization_id, key_id)
 
     async def page(self, actor: Actor, wanted: IssuedFilter, *, after: str | None, limit: int) -> Sequence[IssuedKey]:
@@ -276,54 +263,6 @@ class IssuedKeyService:
         async with self._database.read() as connection:
             return await self._repository.page(connection, actor.organization_id, wanted, after=after, limit=limit)
 
-    # The secret
-
-    async def make_link(self, actor: Actor, key_id: str, *, expires_in_seconds: int) -> tuple[Secret, int]:
-        """A link's token for the waiting secret, and its end. It fetches the secret once; the last link made is as good as any before."""
-        if not 60 <= expires_in_seconds <= MAX_LINK_SECONDS:
-            raise InvalidInput(f"expires_in_seconds: from 60 to {MAX_LINK_SECONDS}", field="expires_in_seconds")
-        now = self._clock.now_ns()
-        token = links.mint()
-        async with change(self._database, self._audit, actor, "issued_key.link", key_id) as work:
-            key = await self._mine(work.connection, actor, key_id, lock=True)
-            if key.delivery(now) is Delivery.TOLD or key.state in ENDED:
-                raise Conflict("The secret of this key was told already; rotate the key for a new one")
-            link = KeyLink(
-                id=new_id("kln"),
-                organization_id=actor.organization_id,
-                key_id=key_id,
-                digest=links.digest(token),
-                created_at_ns=now,
-                created_by=actor.id,
-                expires_at_ns=now + expires_in_seconds * NANOSECONDS,
-            )
-            await self._repository.add_link(work.connection, link)
-            await self._audit.record(work, actor, "issued_key.link", key_id, after={"link": link.id, "token": token})
-        return token, link.expires_at_ns
-
-    async def open_link(self, token: Secret, *, address: str | None, request_id: str | None) -> Told:
-        """Burns the link and tells the secret. Raises `NotFound`, with the same words, for a link that is unknown, opened, over, or
-        whose key has no secret to tell; a link whose key is still being made stays."""
-        if not links.well_formed(token.open()):
-            raise _no_link()
-        now = self._clock.now_ns()
-        async with self._database.read() as connection:
-            known = await self._repository.link(connection, links.digest(token))
-        if known is None:
-            raise _no_link()
-        async with self._database.unit(known.organization_id) as work:
-            link = await self._repository.link(work.connection, links.digest(token))
-            if link is None or link.opened_at_ns is not None or now >= link.expires_at_ns:
-                raise _no_link()
-            key = await self._repository.get(work.connection, link.organization_id, link.key_id, lock=True)
-            if key is not None and key.state in {State.REQUESTED, State.CREATING}:
-                raise Conflict("The key is still being made; try the link again in a moment")
-            if key is None or key.delivery(now) is not Delivery.WAITING:
-                raise _no_link()
-            holder = replace(_link_actor(link), address=address, request_id=request_id)
-            await self._repository.burn_link(work.connection, link.organization_id, link.id, at_ns=now)
-            return await self._deliver(work, holder, key, now, by=f"link {link.id}")
-
     async def report_leak(self, secret: Secret, *, address: str | None) -> None:
         """Whoever finds a key may end it. Raises `NotFound` for one that is not of ours."""
         digest = digest_secret(secret, self._digest_key)
@@ -331,23 +270,8 @@ class IssuedKeyService:
             found = await self._repository.any_with_secret(connection, digest)
         if found is None:
             raise NotFound("This is not a key that KeyGate issued")
-        actor = replace(_finder(found.organization_id), address=address)
+        actor = replace(finder(found.organization_id), address=address)
         await self.revoke(actor, found.id, reason="reported as leaked", patience=0)
-
-    # Receipts
-
-    async def receipts(self, actor: Actor, *, before: str | None, limit: int) -> list[Receipt]:
-        async with self._database.read() as connection:
-            return await self._repository.receipts(connection, actor.organization_id, before=before, limit=limit)
-
-    async def receipt(self, actor: Actor, receipt_id: str) -> dict[str, Any]:
-        """The receipt as of now, signed."""
-        async with self._database.read() as connection:
-            found = await self._repository.receipt(connection, actor.organization_id, receipt_id)
-            if found is None:
-                raise NotFound("There is no receipt with this id")
-            keys = await self._repository.by_ids(connection, actor.organization_id, found.issued_keys)
-        return receipts.document(found, keys, at_ns=self._clock.now_ns(), signer=self._signer)
 
     async def holder_ended(
         self,
@@ -421,26 +345,6 @@ class IssuedKeyService:
                 return key
             await asyncio.sleep(max(pause, 0.05))
 
-    async def _told(self, actor: Actor, key: IssuedKey, *, tell: bool) -> Told:
-        if not tell or not key.settled:
-            return Told(key)
-        now = self._clock.now_ns()
-        async with self._database.unit(key.organization_id) as work:
-            current = await self._repository.get(work.connection, key.organization_id, key.id, lock=True)
-            if current is None or current.delivery(now) is not Delivery.WAITING:
-                return Told(current or key)
-            return await self._deliver(work, actor, current, now, by="answer")
-
-    async def _deliver(self, work: UnitOfWork, actor: Actor, key: IssuedKey, now: int, *, by: str) -> Told:
-        if key.secret is None:
-            raise NotFound("The key has no secret to tell")
-        secret = await self._vault.open(key.secret, secret_place(key))
-        after = replace(key, delivered_at_ns=now, secret_until_ns=now + REPLAY_NS, version=key.version + 1)
-        await self._audit.record(work, actor, "issued_key.deliver", key.id, after={"by": by, "key": secret, "generation": key.generation})
-        await self._repository.save(work.connection, after)
-        work.after_commit(self._operations.told)
-        return Told(after, secret)
-
     async def _again(self, actor: Actor, draft: IssueDraft, key: IssuedKey, *, tell: bool, patience: float) -> Told:
         if (key.vendor, key.terms, key.created_by) != (draft.vendor, draft.terms, actor.id):
             raise Conflict("request_id: another order was made under it", field="request_id")
@@ -451,10 +355,7 @@ class IssuedKeyService:
         if not key.settled:
             key = await self._worked(key, patience)
         _require_made(key)
-        now = self._clock.now_ns()
-        if tell and key.delivered_at_ns is not None and key.secret is not None and now < (key.secret_until_ns or 0):
-            return Told(key, await self._vault.open(key.secret, secret_place(key)))
-        return await self._told(actor, key, tell=tell)
+        return await self._handover.tell_again(actor, key) if tell else Told(key)
 
     async def _extend_at_vendor(self, key: IssuedKey, expires_at_ns: int | None) -> dict[str, Enforcement]:
         provisioner = self._provisioners[key.vendor]
@@ -485,29 +386,7 @@ class IssuedKeyService:
         provisioner = self._provisioners.get(draft.vendor)
         if provisioner is None:
             raise InvalidInput("vendor: KeyGate makes no keys there", field="vendor")
-        self._check_terms(provisioner, draft, self._clock.now_ns())
-
-    def _check_terms(self, provisioner: Provisioner, draft: IssueDraft, now: int) -> None:
-        facts, terms = provisioner.facts, draft.terms
-        if facts.adopt_only:
-            raise Conflict(f"{facts.title} makes no keys by API: {facts.cannot.get('create', 'enter one that was made there')}")
-        if terms.expires_at_ns is not None and terms.expires_at_ns <= now:
-            raise InvalidInput("expires_at: must lie in the future", field="expires_at")
-        unknown = set(draft.options) - set(facts.options)
-        if unknown:
-            known = ", ".join(sorted(facts.options)) or "none"
-            raise InvalidInput(f"options: {facts.title} has none called {min(unknown)[:60]!r}; there are: {known}", field="options")
-        for name, what in facts.options.items():
-            if what.endswith("(required)") and not draft.options.get(name):
-                raise InvalidInput(f"options.{name}: needed: {what}", field=f"options.{name}")
-        # An end is kept by KeyGate's own sweep wherever the vendor has none.
-        lacking = sorted(asked(terms) - facts.confirms - facts.takes - {Term.EXPIRY})
-        if lacking and not draft.allow_unenforced:
-            what = "; ".join(f"{term}: {facts.cannot.get(str(term), 'the vendor has no such rule')}" for term in lacking)
-            raise InvalidInput(
-                f"{facts.title} can't enforce {', '.join(lacking)} on a key ({what}). Send allow_unenforced to have the key without",
-                field=lacking[0],
-            )
+        check_terms(provisioner.facts, draft, self._clock.now_ns())
 
     async def _owner(self, connection: AsyncConnection, actor: Actor, draft: IssueDraft) -> tuple[Place | None, str]:
         owner = draft.owner
@@ -521,31 +400,9 @@ class IssuedKeyService:
             raise InvalidInput(f"{field}: this {owner.scope} is no longer active", field=field)
         return owner, draft.name or holder.name
 
-    async def _mine(self, connection: AsyncConnection, actor: Actor, key_id: str, *, lock: bool = False) -> IssuedKey:
-        key = await self._repository.get(connection, actor.organization_id, key_id, lock=lock)
-        own = actor.role is not Role.DEVELOPER or (
-            key is not None and actor.developer_id is not None and key.owner == Place(Scope.DEVELOPER, actor.developer_id)
-        )
-        if key is None or not own:
-            raise NotFound("There is no issued key with this id")
-        return key
-
 
 def _require_made(key: IssuedKey) -> None:
     """Raises where the vendor did not make the key: the message names the missing right, the ceiling or the remedy, and what is owed."""
     if key.state is State.FAILED:
         kind = Conflict if key.error_code in {"missing_right", "ceiling_reached", "admin_key_refused"} else UpstreamFailed
         raise kind(f"The vendor did not make the key ({key.id}). {key.error}")
-
-
-def _link_actor(link: KeyLink) -> Actor:
-    """Whoever holds a link: known by nothing but that."""
-    return replace(_finder(link.organization_id), id=link.id)
-
-
-def _finder(organization_id: str) -> Actor:
-    return replace(worker_actor(organization_id), id="holder")
-
-
-def _no_link() -> NotFound:
-    return NotFound("This link is not valid: it was opened already, its time is over, or it never was one")

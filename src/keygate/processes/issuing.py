@@ -9,7 +9,15 @@ from dataclasses import dataclass
 from keygate.events import EventOutbox
 from keygate.identities import Actor
 from keygate.identities.directory import OwnerDirectory
-from keygate.issued_keys import IssuedKeyAccess, IssuedKeyService, MintingService, Operations, VendorAccountService
+from keygate.issued_keys import (
+    Handover,
+    IssuedKeyAccess,
+    IssuedKeyService,
+    MintingService,
+    Operations,
+    ReceiptService,
+    VendorAccountService,
+)
 from keygate.issued_keys.account_repository import VendorAccountRepository
 from keygate.issued_keys.bench import AtStep, Tools, nothing
 from keygate.issued_keys.desks import Desks
@@ -33,6 +41,8 @@ ISSUER = "token-issuer"  # seed of the key that signs identity tokens for vendor
 @dataclass(frozen=True, slots=True)
 class Issuing:
     keys: IssuedKeyService
+    handover: Handover
+    receipts: ReceiptService
     accounts: VendorAccountService
     minting: MintingService
     inspection: InspectionService
@@ -56,6 +66,8 @@ class Issuing:
     def services(self) -> dict[type, object]:
         return {
             IssuedKeyService: self.keys,
+            Handover: self.handover,
+            ReceiptService: self.receipts,
             VendorAccountService: self.accounts,
             MintingService: self.minting,
             InspectionService: self.inspection,
@@ -99,6 +111,10 @@ async def issuing(
         provisioners=provisioners,
         clock=base.clock,
     )
+    handover = Handover(
+        database=base.database, repository=rows, operations=operations, vault=base.vault, audit=base.audit, clock=base.clock
+    )
+    receipts = ReceiptService(database=base.database, repository=rows, signer=base.signer, clock=base.clock)
     keys = IssuedKeyService(
         database=base.database,
         repository=rows,
@@ -107,9 +123,8 @@ async def issuing(
         operations=operations,
         desks=desks,
         owners=owners,
-        vault=base.vault,
+        handover=handover,
         audit=base.audit,
-        signer=base.signer,
         digest_key=base.digest_key,
         provisioners=provisioners,
         clock=base.clock,
@@ -137,7 +152,9 @@ async def issuing(
         restraints=WatchRepository(),
         clock=base.clock,
     )
-    return Issuing(keys, accounts, minting, inspection, operations, access, outbound, rows, account_rows, desks, provisioners)
+    return Issuing(
+        keys, handover, receipts, accounts, minting, inspection, operations, access, outbound, rows, account_rows, desks, provisioners
+    )
 
 
 class Holders:

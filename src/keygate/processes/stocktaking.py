@@ -115,6 +115,7 @@ async def stocktaking(
         repository=rows,
         accounts=issuing.accounts,
         keys=issuing.keys,
+        handover=issuing.handover,
         people=people,
         crowd=stock,
         audit=base.audit,

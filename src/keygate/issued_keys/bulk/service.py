@@ -13,6 +13,7 @@ from keygate.issued_keys.accounts import VendorAccountService
 from keygate.issued_keys.bulk.model import MAX_ROWS, BulkDraft, Order, OrderState, Plan, Row, RowState
 from keygate.issued_keys.bulk.planning import Known, lines_of, plan_rows
 from keygate.issued_keys.bulk.ports import Crowd, People
+from keygate.issued_keys.handover import Handover
 from keygate.issued_keys.model import AccountStatus, Delivery, IssueDraft, VendorAccount
 from keygate.issued_keys.service import IssuedKeyService
 from keygate.kit.clock import Clock
@@ -51,6 +52,7 @@ class BulkService:
         repository: BulkRepository,
         accounts: VendorAccountService,
         keys: IssuedKeyService,
+        handover: Handover,
         people: People,
         crowd: Crowd,
         audit: AuditLog,
@@ -60,6 +62,7 @@ class BulkService:
         self._repository = repository
         self._accounts = accounts
         self._keys = keys
+        self._handover = handover
         self._people = people
         self._crowd = crowd
         self._audit = audit
@@ -196,7 +199,7 @@ class BulkService:
         for row in rows[:limit]:
             key = await self._keys.get(actor, row.key_id or "")
             if key.delivery(now) is Delivery.WAITING:
-                token, until = await self._keys.make_link(actor, key.id, expires_in_seconds=expires_in_seconds)
+                token, until = await self._handover.make_link(actor, key.id, expires_in_seconds=expires_in_seconds)
                 found.append(RowLink(row, token, until))
         return found, rows[limit - 1].line if len(rows) > limit else None
 

@@ -1,0 +1,135 @@
+"""How a secret reaches its holder: once, in an answer or by a link that burns; and for ten minutes again to whoever asked with the same
+request id, since an answer may get lost."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from keygate.audit import AuditLog
+from keygate.errors import Conflict, InvalidInput, NotFound
+from keygate.identities import Actor
+from keygate.issued_keys import links
+from keygate.issued_keys.bench import secret_place, worker_actor
+from keygate.issued_keys.life import ENDED, State
+from keygate.issued_keys.links import KeyLink
+from keygate.issued_keys.model import MAX_LINK_SECONDS, REPLAY_NS, Delivery, IssuedKey
+from keygate.issued_keys.operations import Operations
+from keygate.issued_keys.ownership import own_key
+from keygate.kit.clock import NANOSECONDS, Clock
+from keygate.kit.ids import new_id
+from keygate.kit.secret import Secret
+from keygate.policies import change
+from keygate.vault import Vault
+
+if TYPE_CHECKING:
+    from keygate.issued_keys.repository import IssuedKeyRepository
+    from keygate.kit.database import Database, UnitOfWork
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """A key, and its secret where this answer tells it."""
+
+    key: IssuedKey
+    secret: Secret | None = None
+
+
+class Handover:
+    def __init__(
+        self, *, database: Database, repository: IssuedKeyRepository, operations: Operations, vault: Vault, audit: AuditLog, clock: Clock
+    ) -> None:
+        self._database = database
+        self._repository = repository
+        self._operations = operations
+        self._vault = vault
+        self._audit = audit
+        self._clock = clock
+
+    async def make_link(self, actor: Actor, key_id: str, *, expires_in_seconds: int) -> tuple[Secret, int]:
+        """A link's token for the waiting secret, and its end. It fetches the secret once; the last link made is as good as any before."""
+        if not 60 <= expires_in_seconds <= MAX_LINK_SECONDS:
+            raise InvalidInput(f"expires_in_seconds: from 60 to {MAX_LINK_SECONDS}", field="expires_in_seconds")
+        now = self._clock.now_ns()
+        token = links.mint()
+        async with change(self._database, self._audit, actor, "issued_key.link", key_id) as work:
+            key = await own_key(self._repository, work.connection, actor, key_id, lock=True)
+            if key.delivery(now) is Delivery.TOLD or key.state in ENDED:
+                raise Conflict("The secret of this key was told already; rotate the key for a new one")
+            link = KeyLink(
+                id=new_id("kln"),
+                organization_id=actor.organization_id,
+                key_id=key_id,
+                digest=links.digest(token),
+                created_at_ns=now,
+                created_by=actor.id,
+                expires_at_ns=now + expires_in_seconds * NANOSECONDS,
+            )
+            await self._repository.add_link(work.connection, link)
+            await self._audit.record(work, actor, "issued_key.link", key_id, after={"link": link.id, "token": token})
+        return token, link.expires_at_ns
+
+    async def open_link(self, token: Secret, *, address: str | None, request_id: str | None) -> Told:
+        """Burns the link and tells the secret. Raises `NotFound`, with the same words, for a link that is unknown, opened, over, or
+        whose key has no secret to tell; a link whose key is still being made stays."""
+        if not links.well_formed(token.open()):
+            raise _no_link()
+        now = self._clock.now_ns()
+        async with self._database.read() as connection:
+            known = await self._repository.link(connection, links.digest(token))
+        if known is None:
+            raise _no_link()
+        async with self._database.unit(known.organization_id) as work:
+            link = await self._repository.link(work.connection, links.digest(token))
+            if link is None or link.opened_at_ns is not None or now >= link.expires_at_ns:
+                raise _no_link()
+            key = await self._repository.get(work.connection, link.organization_id, link.key_id, lock=True)
+            if key is not None and key.state in {State.REQUESTED, State.CREATING}:
+                raise Conflict("The key is still being made; try the link again in a moment")
+            if key is None or key.delivery(now) is not Delivery.WAITING:
+                raise _no_link()
+            holder = replace(_link_actor(link), address=address, request_id=request_id)
+            await self._repository.burn_link(work.connection, link.organization_id, link.id, at_ns=now)
+            return await self._deliver(work, holder, key, now, by=f"link {link.id}")
+
+    async def tell(self, actor: Actor, key: IssuedKey) -> Told:
+        """In the answer, where the work on the key is done and its secret was not told yet."""
+        if not key.settled:
+            return Told(key)
+        now = self._clock.now_ns()
+        async with self._database.unit(key.organization_id) as work:
+            current = await self._repository.get(work.connection, key.organization_id, key.id, lock=True)
+            if current is None or current.delivery(now) is not Delivery.WAITING:
+                return Told(current or key)
+            return await self._deliver(work, actor, current, now, by="answer")
+
+    async def tell_again(self, actor: Actor, key: IssuedKey) -> Told:
+        """As `tell`, for a call that is made again: a secret that was told less than ten minutes ago is told once more."""
+        now = self._clock.now_ns()
+        if key.delivered_at_ns is not None and key.secret is not None and now < (key.secret_until_ns or 0):
+            return Told(key, await self._vault.open(key.secret, secret_place(key)))
+        return await self.tell(actor, key)
+
+    async def _deliver(self, work: UnitOfWork, actor: Actor, key: IssuedKey, now: int, *, by: str) -> Told:
+        if key.secret is None:
+            raise NotFound("The key has no secret to tell")
+        secret = await self._vault.open(key.secret, secret_place(key))
+        after = replace(key, delivered_at_ns=now, secret_until_ns=now + REPLAY_NS, version=key.version + 1)
+        await self._audit.record(work, actor, "issued_key.deliver", key.id, after={"by": by, "key": secret, "generation": key.generation})
+        await self._repository.save(work.connection, after)
+        work.after_commit(self._operations.told)
+        return Told(after, secret)
+
+
+def _link_actor(link: KeyLink) -> Actor:
+    """Whoever holds a link: known by nothing but that."""
+    return replace(finder(link.organization_id), id=link.id)
+
+
+def finder(organization_id: str) -> Actor:
+    """Whoever holds a link or has found a key, without a sign-in."""
+    return replace(worker_actor(organization_id), id="holder")
+
+
+def _no_link() -> NotFound:
+    return NotFound("This link is not valid: it was opened already, its time is over, or it never was one")

@@ -1,0 +1,31 @@
+"""What may be ordered at a vendor, by what it can do. Pure."""
+
+from __future__ import annotations
+
+from keygate.errors import Conflict, InvalidInput
+from keygate.issued_keys.model import IssueDraft, asked
+from keygate.vendors.admin import ProvisionerFacts, Term
+
+
+def check_terms(facts: ProvisionerFacts, draft: IssueDraft, now: int) -> None:
+    """Raises `InvalidInput` for terms or options that this vendor can't have, `Conflict` where it makes no keys by API."""
+    terms = draft.terms
+    if facts.adopt_only:
+        raise Conflict(f"{facts.title} makes no keys by API: {facts.cannot.get('create', 'enter one that was made there')}")
+    if terms.expires_at_ns is not None and terms.expires_at_ns <= now:
+        raise InvalidInput("expires_at: must lie in the future", field="expires_at")
+    unknown = set(draft.options) - set(facts.options)
+    if unknown:
+        known = ", ".join(sorted(facts.options)) or "none"
+        raise InvalidInput(f"options: {facts.title} has none called {min(unknown)[:60]!r}; there are: {known}", field="options")
+    for name, what in facts.options.items():
+        if what.endswith("(required)") and not draft.options.get(name):
+            raise InvalidInput(f"options.{name}: needed: {what}", field=f"options.{name}")
+    # An end is kept by KeyGate's own sweep wherever the vendor has none.
+    lacking = sorted(asked(terms) - facts.confirms - facts.takes - {Term.EXPIRY})
+    if lacking and not draft.allow_unenforced:
+        what = "; ".join(f"{term}: {facts.cannot.get(str(term), 'the vendor has no such rule')}" for term in lacking)
+        raise InvalidInput(
+            f"{facts.title} can't enforce {', '.join(lacking)} on a key ({what}). Send allow_unenforced to have the key without",
+            field=lacking[0],
+        )
