@@ -5,15 +5,11 @@ By default in the call of each kind that makes or ends the key; `KEYGATE_DRILL=f
 
 from __future__ import annotations
 
-import contextlib
-import threading
-import time
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
-import httpx
 import pytest
 from tests.drills.figures import FULL
+from tests.drills.killing import killed_in
 from tests.issued_keys.test_clouds import House
 from tests.running import RunningKeyGate
 from tests.sdks.aws_clients import aws_bridge
@@ -21,7 +17,6 @@ from tests.sdks.azure_clients import azure_bridge
 from tests.sdks.bridge import Bridge
 
 from keygate.sandbox import SandboxServer, Vendor
-from keygate.sandbox.admin import AdminFault, FaultKind
 
 __all__ = ["aws_bridge", "azure_bridge"]
 
@@ -57,31 +52,11 @@ def house(tmp_path_factory: pytest.TempPathFactory, azure_bridge: Bridge, aws_br
         yield House(keygate, sandbox, azure_bridge, aws_bridge)
 
 
-def killed_in(house: House, vendor: Vendor, operation: str, call: Callable[[], Any]) -> None:
-    """Does the call, and kills KeyGate once the vendor has done the operation and not answered."""
-    account = house.account(vendor)
-    account.faults.append(AdminFault(operation, FaultKind.STALL, performed=True))
-
-    def ask() -> None:
-        with contextlib.suppress(httpx.HTTPError, AssertionError):
-            call()
-
-    caller = threading.Thread(target=ask)
-    caller.start()
-    ends = time.monotonic() + 30
-    while account.faults:
-        assert time.monotonic() < ends, f"{operation} was never called"
-        time.sleep(0.02)
-    house.keygate.kill()
-    caller.join(30)
-    house.keygate.start()
-
-
 @pytest.mark.parametrize(("vendor", "operation"), MAKING if FULL else MAKING[:2])
 def test_a_key_that_was_being_made_is_made_once(house: House, vendor: Vendor, operation: str) -> None:
     before = house.standing(vendor)
     known = {key["id"] for key in house.call("GET", "/keys")["items"]}
-    killed_in(house, vendor, operation, lambda: house.provision(vendor, deliver="later"))
+    killed_in(house.keygate, house.account(vendor), operation, lambda: house.provision(vendor, deliver="later"))
     [made] = [key for key in house.call("GET", "/keys")["items"] if key["id"] not in known]
     done = house.until(made["id"], lambda key: key["state"] in {"active", "failed"})
     assert done["state"] == "active", done
@@ -99,7 +74,7 @@ def test_a_key_that_was_being_made_is_made_once(house: House, vendor: Vendor, op
 def test_a_key_that_was_being_revoked_is_revoked(house: House, vendor: Vendor, operation: str) -> None:
     before = house.standing(vendor)
     made = house.provision(vendor)
-    killed_in(house, vendor, operation, lambda: house.call("POST", f"/keys/{made['id']}/revoke"))
+    killed_in(house.keygate, house.account(vendor), operation, lambda: house.call("POST", f"/keys/{made['id']}/revoke"))
     house.until(made["id"], lambda key: key["state"] == "revoked" and not key.get("owed"))
     assert not house.opens(made)
     assert house.standing(vendor) == before
@@ -110,7 +85,7 @@ def test_a_key_that_was_being_rotated_has_one_successor(house: House, vendor: Ve
     before = house.standing(vendor)
     made = house.provision(vendor)
     order = {"overlap_seconds": 1, "insist": True}
-    killed_in(house, vendor, operation, lambda: house.call("POST", f"/keys/{made['id']}/rotate", order))
+    killed_in(house.keygate, house.account(vendor), operation, lambda: house.call("POST", f"/keys/{made['id']}/rotate", order))
     done = house.until(made["id"], lambda key: key["state"] == "active" and key["former"] is None)
     assert done["generation"] == 2
     assert not house.opens(made)

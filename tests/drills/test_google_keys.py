@@ -5,22 +5,17 @@ By default in one call of each kind; `KEYGATE_DRILL=full`: in each call that cha
 
 from __future__ import annotations
 
-import contextlib
-import threading
-import time
 from collections.abc import Iterator
-from typing import Any
 
-import httpx
 import pytest
 from tests.drills.figures import FULL
+from tests.drills.killing import killed_in
 from tests.issued_keys.test_google import House
 from tests.running import RunningKeyGate
 from tests.sdks.bridge import Bridge
 from tests.sdks.google_clients import admin_client, genai_client
 
 from keygate.sandbox import SandboxServer, Vendor
-from keygate.sandbox.admin import AdminFault, FaultKind
 from keygate.sandbox.admin.google.api import PROJECT, cloud_of
 
 __all__ = ["admin_client", "genai_client"]
@@ -61,32 +56,17 @@ def standing(house: House) -> dict[str, set[str]]:
         }
 
 
-def killed_in(house: House, operation: str, call: Any) -> None:
-    """Does the call, and kills KeyGate once Google has done the operation and not answered."""
-    account = house.sandbox.state.admin[Vendor.GOOGLE]
-    account.faults.append(AdminFault(operation, FaultKind.STALL, performed=True))
-
-    def ask() -> None:
-        with contextlib.suppress(httpx.HTTPError, AssertionError):
-            call()
-
-    caller = threading.Thread(target=ask)
-    caller.start()
-    ends = time.monotonic() + 30
-    while account.faults:
-        assert time.monotonic() < ends, f"{operation} was never called"
-        time.sleep(0.02)
-    house.keygate.kill()
-    caller.join(30)
-    house.keygate.start()
-
-
 @pytest.mark.parametrize(("account", "operation"), MAKING if FULL else MAKING[:1])
 def test_key_that_was_being_made_is_made_once(house: House, account: str, operation: str) -> None:
     before = standing(house)
     known = {key["id"] for key in house.call("GET", "/keys")["items"]}
     budget = {"budget_usd": "7.00"} if account == "own" else {}
-    killed_in(house, operation, lambda: house.provision(account=account, deliver="link", **budget))
+    killed_in(
+        house.keygate,
+        house.sandbox.state.admin[Vendor.GOOGLE],
+        operation,
+        lambda: house.provision(account=account, deliver="link", **budget),
+    )
     [made] = [key for key in house.call("GET", "/keys")["items"] if key["id"] not in known]
     done = house.until(made["id"], lambda key: key["state"] in {"active", "failed"})
     assert done["state"] == "active", done
@@ -106,7 +86,7 @@ def test_key_that_was_being_made_is_made_once(house: House, account: str, operat
 def test_key_that_was_being_revoked_is_revoked(house: House, operation: str) -> None:
     before = standing(house)
     made = house.provision(account="shared")
-    killed_in(house, operation, lambda: house.call("POST", f"/keys/{made['id']}/revoke"))
+    killed_in(house.keygate, house.sandbox.state.admin[Vendor.GOOGLE], operation, lambda: house.call("POST", f"/keys/{made['id']}/revoke"))
     house.until(made["id"], lambda key: key["state"] == "revoked")
     assert not house.answers(made["key"])
     assert standing(house) == before
@@ -115,7 +95,12 @@ def test_key_that_was_being_revoked_is_revoked(house: House, operation: str) -> 
 def test_key_that_was_being_rotated_has_one_successor(house: House) -> None:
     before = standing(house)
     made = house.provision(account="shared")
-    killed_in(house, "apikeys.keys.create", lambda: house.call("POST", f"/keys/{made['id']}/rotate", {"overlap_seconds": 1}))
+    killed_in(
+        house.keygate,
+        house.sandbox.state.admin[Vendor.GOOGLE],
+        "apikeys.keys.create",
+        lambda: house.call("POST", f"/keys/{made['id']}/rotate", {"overlap_seconds": 1}),
+    )
     done = house.until(made["id"], lambda key: key["state"] == "active" and key["former"] is None)
     assert done["generation"] == 2
     assert not house.answers(made["key"])

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import pytest
 from tests.issued_keys.office import Office
+from tests.issued_keys.workshop import Workshop
 from tests.running import RunningKeyGate
 
+from keygate.identities import Actor
+from keygate.kit.clock import ManualClock
+from keygate.kit.database import Database
 from keygate.sandbox import SandboxServer
 
 
@@ -25,3 +30,19 @@ def office(house: Office) -> Iterator[Office]:
     house.heal()
     yield house
     house.heal()
+
+
+@pytest.fixture
+def sandbox() -> Iterator[SandboxServer]:
+    with SandboxServer() as server:
+        yield server
+
+
+@pytest.fixture
+async def workshop(database: Database, clock: ManualClock, tmp_path: Path, sandbox: SandboxServer, owner: Actor) -> AsyncIterator[Workshop]:
+    """The services themselves, on a clock that the test moves."""
+    made = Workshop(database, clock, tmp_path, sandbox, owner)
+    await made.start()
+    await made.configure()
+    yield made
+    await made.close()

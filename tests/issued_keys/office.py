@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from typing import Any
 
 import httpx
+from tests.issued_keys.houses import KeyHouse
 from tests.running import ApiError, RunningKeyGate
 
 from keygate.sandbox import SandboxServer, Vendor
@@ -16,11 +15,9 @@ MODEL = "gpt-4.1-mini"
 CHAT = {"model": MODEL, "messages": [{"role": "user", "content": "hi"}], "max_tokens": 3}
 
 
-class Office:
+class Office(KeyHouse):
     def __init__(self, keygate: RunningKeyGate, sandbox: SandboxServer) -> None:
-        self.keygate = keygate
-        self.sandbox = sandbox
-        self.call = keygate.call
+        super().__init__(keygate, sandbox)
         self.admin_key = self.account.create_credential().value
 
     @property
@@ -40,15 +37,6 @@ class Office:
 
     def key(self, key_id: str) -> dict[str, Any]:
         return self.call("GET", f"/keys/{key_id}")  # type: ignore[no-any-return]  # JSON
-
-    def until(self, key_id: str, holds: Callable[[dict[str, Any]], bool], *, seconds: float = 30) -> dict[str, Any]:
-        ends = time.monotonic() + seconds
-        while True:
-            key = self.key(key_id)
-            if holds(key):
-                return key
-            assert time.monotonic() < ends, key
-            time.sleep(0.1)
 
     def works(self, key: str) -> bool:
         """Straight at the vendor, with no KeyGate in the path."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import httpx
 import pytest
+from tests.issued_keys.houses import KeyHouse
 from tests.running import ApiError, RunningKeyGate
 from tests.sdks.admin_clients import anthropic_bridge
 from tests.sdks.bridge import Bridge, SdkError
@@ -22,11 +23,12 @@ __all__ = ["anthropic_bridge"]
 HELLO: dict[str, Any] = {"model": "claude-sonnet-4-6", "max_tokens": 50, "messages": [{"role": "user", "content": "Hello"}]}
 
 
-class House:
+class House(KeyHouse):
     """KeyGate, set up as an issuer at the sandbox's Anthropic, as an admin does it in the Console."""
 
     def __init__(self, keygate: RunningKeyGate, sandbox: SandboxServer, bridge: Bridge) -> None:
-        self.keygate, self.sandbox, self.call, self._bridge = keygate, sandbox, keygate.call, bridge
+        super().__init__(keygate, sandbox)
+        self._bridge = bridge
         self.admin_key = self.account.create_credential().value
         self._owner = {"token": self.account.create_credential(kind="oauth").value}
         identity = self.call("GET", "/vendors/issuer")
@@ -47,9 +49,7 @@ class House:
         return self.call("POST", "/vendors/configure", body)  # type: ignore[no-any-return]  # JSON
 
     def provision(self, **body: Any) -> dict[str, Any]:
-        name = f"dev{time.monotonic_ns()}"
-        developer = self.call("POST", "/developers", {"name": name, "email": f"{name}@example.com"})
-        return self.call("POST", "/keys/provision", {"vendor": "anthropic", "developer_id": developer["id"], **body})  # type: ignore[no-any-return]  # JSON
+        return self.order(vendor="anthropic", **body)
 
     def vendor(self, method: str, *arguments: Any, **options: Any) -> Any:
         """Anthropic's own SDK, as an admin of the organization."""
@@ -63,16 +63,6 @@ class House:
             return bool(self._bridge.call(base="", method="messages.create", options=HELLO, environment=env)["answer"]["content"])
         except SdkError:
             return False
-
-    def until(self, key_id: str, holds: Callable[[dict[str, Any]], bool], *, meanwhile: Callable[[], None]) -> dict[str, Any]:
-        ends = time.monotonic() + 60
-        while True:
-            key: dict[str, Any] = self.call("GET", f"/keys/{key_id}")
-            if holds(key):
-                return key
-            meanwhile()
-            assert time.monotonic() < ends, key
-            time.sleep(0.1)
 
 
 @pytest.fixture(scope="module")

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
-
 import pytest
 from tests.drills.figures import length, write
 from tests.issued_keys.workshop import Workshop, most_in_a_minute, stranger
@@ -13,28 +10,10 @@ from keygate.errors import Conflict, Forbidden, InvalidInput, NotFound
 from keygate.identities import Actor, ActorKind, Role
 from keygate.issued_keys import IssuedFilter, State
 from keygate.issued_keys.bulk.model import BulkDraft, Line, OrderState, RowState
-from keygate.kit.clock import ManualClock
-from keygate.kit.database import Database
 from keygate.kit.money import NANO
-from keygate.sandbox import SandboxServer
 from keygate.vendors.admin import Terms
 
 MANY = length(30, 1_000)
-
-
-@pytest.fixture
-def sandbox() -> Iterator[SandboxServer]:
-    with SandboxServer() as server:
-        yield server
-
-
-@pytest.fixture
-async def workshop(database: Database, clock: ManualClock, tmp_path: Path, sandbox: SandboxServer, owner: Actor) -> AsyncIterator[Workshop]:
-    made = Workshop(database, clock, tmp_path, sandbox, owner)
-    await made.start()
-    await made.configure()
-    yield made
-    await made.close()
 
 
 def lines(count: int) -> list[Line]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from tests.issued_keys.houses import KeyHouse
 from tests.running import ApiError, RunningKeyGate
 from tests.sdks.aws_clients import MODEL, Boto, aws_bridge
 from tests.sdks.azure_clients import GROUP, SUBSCRIPTION, TENANT, TEXT, AzureSdk, azure_bridge
@@ -19,11 +20,11 @@ from keygate.sandbox.admin import Account, AdminFault
 __all__ = ["aws_bridge", "azure_bridge"]
 
 
-class House:
+class House(KeyHouse):
     """KeyGate with accounts at the sandbox's Azure and AWS."""
 
     def __init__(self, keygate: RunningKeyGate, sandbox: SandboxServer, azure: Bridge, aws: Bridge) -> None:
-        self.keygate, self.sandbox, self.call = keygate, sandbox, keygate.call
+        super().__init__(keygate, sandbox)
         self.secrets = {
             vendor: self.account(vendor).create_credential(name=f"keygate-{vendor}") for vendor in (Vendor.AZURE, Vendor.BEDROCK)
         }
@@ -50,13 +51,10 @@ class House:
         return self.call("POST", "/vendors/configure", body)  # type: ignore[no-any-return]  # JSON
 
     def provision(self, vendor: Vendor, **body: Any) -> dict[str, Any]:
-        name = f"dev{time.monotonic_ns()}"
-        developer = self.call("POST", "/developers", {"name": name, "email": f"{name}@example.com"})
         wanted = (
             {"models": ["gpt-4o-mini"], "rate_limit_tpm": 20_000} if vendor is Vendor.AZURE else {"models": [MODEL], "expires_in_days": 90}
         )
-        order = {"vendor": vendor, "account": "default", "developer_id": developer["id"], **wanted, **body}
-        return self.call("POST", "/keys/provision", order)  # type: ignore[no-any-return]  # JSON
+        return self.order(**{"vendor": vendor, "account": "default", **wanted, **body})
 
     def opens(self, made: dict[str, Any]) -> bool:
         """Whether the vendor's own SDK gets an answer with what was handed out, and no KeyGate in the path."""
@@ -81,18 +79,6 @@ class House:
         users = self.boto.iam("list_users", PathPrefix="/keygate/")["Users"]
         keys = [self.boto.iam("list_service_specific_credentials", UserName=each["UserName"]) for each in users]
         return len(users), sum(len(each["ServiceSpecificCredentials"]) for each in keys)
-
-    def until(
-        self, key_id: str, holds: Callable[[dict[str, Any]], bool], *, meanwhile: Callable[[], None] = lambda: None
-    ) -> dict[str, Any]:
-        ends = time.monotonic() + 90
-        while True:
-            key: dict[str, Any] = self.call("GET", f"/keys/{key_id}")
-            if holds(key):
-                return key
-            meanwhile()
-            assert time.monotonic() < ends, key
-            time.sleep(0.1)
 
 
 @pytest.fixture(scope="module")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import httpx
 import pytest
+from tests.issued_keys.houses import KeyHouse
 from tests.running import ApiError, RunningKeyGate
 from tests.sdks.bridge import Bridge, SdkError
 from tests.sdks.google_clients import admin_client, genai_client
@@ -22,11 +22,11 @@ GEMINI = "generativelanguage.googleapis.com"
 TEXT = "This answer comes from the sandbox of KeyGate: no vendor was asked, nothing was paid."
 
 
-class House:
+class House(KeyHouse):
     """KeyGate with accounts at the sandbox's Google and xAI."""
 
     def __init__(self, keygate: RunningKeyGate, sandbox: SandboxServer, admin: Bridge, genai: Bridge) -> None:
-        self.keygate, self.sandbox, self.call = keygate, sandbox, keygate.call
+        super().__init__(keygate, sandbox)
         self._admin, self._genai = admin, genai
         self.admin_key = self.new_admin()
         self._asks = self.new_admin()
@@ -46,9 +46,7 @@ class House:
         return made
 
     def provision(self, vendor: str = "google", **body: Any) -> dict[str, Any]:
-        name = f"dev{time.monotonic_ns()}"
-        developer = self.call("POST", "/developers", {"name": name, "email": f"{name}@example.com"})
-        return self.call("POST", "/keys/provision", {"vendor": vendor, "developer_id": developer["id"], **body})  # type: ignore[no-any-return]  # JSON
+        return self.order(vendor=vendor, **body)
 
     def google(self, service: str, version: str, method: str, **arguments: Any) -> Any:
         request = {"service": service, "version": version, "method": method, "arguments": arguments}
@@ -60,18 +58,6 @@ class House:
             return bool(self._genai.call(base=self.sandbox.google_base_url, key=key, prompt="Hello")["text"] == TEXT)
         except SdkError:
             return False
-
-    def until(
-        self, key_id: str, holds: Callable[[dict[str, Any]], bool], *, meanwhile: Callable[[], None] = lambda: None
-    ) -> dict[str, Any]:
-        ends = time.monotonic() + 60
-        while True:
-            key: dict[str, Any] = self.call("GET", f"/keys/{key_id}")
-            if holds(key):
-                return key
-            meanwhile()
-            assert time.monotonic() < ends, key
-            time.sleep(0.1)
 
 
 @pytest.fixture(scope="module")

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -13,41 +11,24 @@ from hypothesis import strategies as st
 from tests.issued_keys.workshop import Workshop, stranger
 
 from keygate.errors import Conflict, Forbidden, InvalidInput, NotFound, UpstreamFailed
-from keygate.identities import Actor
 from keygate.issued_keys import State
 from keygate.issued_keys.inventory.adopting import Adopted, Adoption
 from keygate.issued_keys.inventory.judging import marked
 from keygate.issued_keys.inventory.model import Finding, Kind, ScanState, Standing, Wanted
 from keygate.issued_keys.inventory.service import How
 from keygate.issued_keys.model import Enforcement
-from keygate.kit.clock import NANOSECONDS, ManualClock
-from keygate.kit.database import Database
+from keygate.kit.clock import NANOSECONDS
 from keygate.kit.ids import ALPHABET, base62, new_id
 from keygate.kit.money import NANO
 from keygate.kit.secret import Secret
 from keygate.policies import Place, Scope
-from keygate.sandbox import SandboxServer, Vendor
+from keygate.sandbox import Vendor
 from keygate.vendor_spend.watch import Stage, Watch
 from keygate.vendor_spend.watch_repository import WatchRepository
 from keygate.vendors.admin import Desk, Footprint, Mark, Presence
 from keygate.vendors.admin.openai import OpenAIProvisioner
 
 DAY = 86_400
-
-
-@pytest.fixture
-def sandbox() -> Iterator[SandboxServer]:
-    with SandboxServer() as server:
-        yield server
-
-
-@pytest.fixture
-async def workshop(database: Database, clock: ManualClock, tmp_path: Path, sandbox: SandboxServer, owner: Actor) -> AsyncIterator[Workshop]:
-    made = Workshop(database, clock, tmp_path, sandbox, owner)
-    await made.start()
-    await made.configure()
-    yield made
-    await made.close()
 
 
 async def events(workshop: Workshop, kind: str) -> list[str]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from tests.issued_keys.houses import KeyHouse
 from tests.running import ApiError, RunningKeyGate
 from tests.sdks.admin_clients import openrouter_bridge
 from tests.sdks.bridge import Bridge, SdkError
@@ -17,11 +17,12 @@ from keygate.sandbox.admin import Account, AdminFault, FaultKind
 __all__ = ["openrouter_bridge"]
 
 
-class House:
+class House(KeyHouse):
     """KeyGate with an account at the sandbox's OpenRouter."""
 
     def __init__(self, keygate: RunningKeyGate, sandbox: SandboxServer, bridge: Bridge) -> None:
-        self.sandbox, self.call, self._bridge = sandbox, keygate.call, bridge
+        super().__init__(keygate, sandbox)
+        self._bridge = bridge
         self._asks = self.account.create_credential().value
         settings = {"base_url": sandbox.openrouter_base_url, "calls_per_minute": "100000"}
         body = {"vendor": "openrouter", "admin_key": self.account.create_credential().value, "settings": settings}
@@ -33,9 +34,7 @@ class House:
         return self.sandbox.state.admin[Vendor.OPENROUTER]
 
     def provision(self, **body: Any) -> dict[str, Any]:
-        name = f"dev{time.monotonic_ns()}"
-        developer = self.call("POST", "/developers", {"name": name, "email": f"{name}@example.com"})
-        return self.call("POST", "/keys/provision", {"vendor": "openrouter", "developer_id": developer["id"], **body})  # type: ignore[no-any-return]  # JSON
+        return self.order(vendor="openrouter", **body)
 
     def listed(self) -> list[dict[str, Any]]:
         """What OpenRouter lists, by its own SDK."""
@@ -49,18 +48,6 @@ class House:
             return bool(self._bridge.call(base=self.sandbox.openrouter_base_url, key=key, method="chat.send", options=options)["answer"])
         except SdkError:
             return False
-
-    def until(
-        self, key_id: str, holds: Callable[[dict[str, Any]], bool], *, meanwhile: Callable[[], None] = lambda: None
-    ) -> dict[str, Any]:
-        ends = time.monotonic() + 60
-        while True:
-            key: dict[str, Any] = self.call("GET", f"/keys/{key_id}")
-            if holds(key):
-                return key
-            meanwhile()
-            assert time.monotonic() < ends, key
-            time.sleep(0.1)
 
 
 @pytest.fixture(scope="module")

@@ -125,15 +125,9 @@ class RoomOut(Schema):
     calls_per_minute: int
 
 
-class Provision(Schema):
-    vendor: VendorName
-    developer_id: Id | None = None
-    team_id: Id | None = None
-    app_id: Id | None = None
-    account: Annotated[str, StringConstraints(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9._-]+$")] | None = Field(
-        None, description="Vendor account by id or name; null: the only one, or `default`"
-    )
-    name: Annotated[Name, AfterValidator(storable)] | None = None
+class TermsIn(Schema):
+    """What a key may do; left out: no such rule, or in a row of a bulk order the order's."""
+
     budget_usd: Usd | None = None
     budget_period: Period = Period.MONTH
     rate_limit_rpm: Count | None = Field(None, description="Requests per minute")
@@ -142,6 +136,34 @@ class Provision(Schema):
     scopes: Annotated[list[Word], Field(min_length=1, max_length=100)] | None = Field(None, description="The vendor's own words")
     expires_in_days: Annotated[int, Field(ge=1, le=MAX_DAYS)] | None = None
     expires_at: Instant | None = None
+
+    @model_validator(mode="after")
+    def _one_end(self) -> Self:
+        if self.expires_in_days is not None and self.expires_at is not None:
+            raise ValueError("send expires_in_days or expires_at, not both")
+        return self
+
+    def terms(self, now_ns: int) -> Terms:
+        return Terms(
+            budget_nano=None if self.budget_usd is None else parse_usd(self.budget_usd, field="budget_usd"),
+            budget_period=self.budget_period,
+            models=None if self.models is None else tuple(self.models),
+            requests_per_minute=self.rate_limit_rpm,
+            tokens_per_minute=self.rate_limit_tpm,
+            scopes=None if self.scopes is None else tuple(self.scopes),
+            expires_at_ns=end_ns(now_ns, self.expires_in_days, self.expires_at),
+        )
+
+
+class Provision(TermsIn):
+    vendor: VendorName
+    developer_id: Id | None = None
+    team_id: Id | None = None
+    app_id: Id | None = None
+    account: Annotated[str, StringConstraints(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9._-]+$")] | None = Field(
+        None, description="Vendor account by id or name; null: the only one, or `default`"
+    )
+    name: Annotated[Name, AfterValidator(storable)] | None = None
     options: Named = Field(default_factory=dict, description="What only this vendor knows, as `GET /vendors` lists it")
     allow_unenforced: bool = Field(
         False, description="Make the key also where the vendor can't enforce a term; it is then shown as not enforced"
@@ -157,28 +179,17 @@ class Provision(Schema):
     wait_seconds: _Wait = 60
 
     @model_validator(mode="after")
-    def _consistent(self) -> Self:
+    def _one_owner(self) -> Self:
         if sum(value is not None for value in (self.developer_id, self.team_id, self.app_id)) > 1:
             raise ValueError("name one of developer_id, team_id and app_id")
-        if self.expires_in_days is not None and self.expires_at is not None:
-            raise ValueError("send expires_in_days or expires_at, not both")
         return self
 
     def draft(self, now_ns: int) -> IssueDraft:
         owners = ((Scope.TEAM, self.team_id), (Scope.DEVELOPER, self.developer_id), (Scope.APP, self.app_id))
-        terms = Terms(
-            budget_nano=None if self.budget_usd is None else parse_usd(self.budget_usd, field="budget_usd"),
-            budget_period=self.budget_period,
-            models=None if self.models is None else tuple(self.models),
-            requests_per_minute=self.rate_limit_rpm,
-            tokens_per_minute=self.rate_limit_tpm,
-            scopes=None if self.scopes is None else tuple(self.scopes),
-            expires_at_ns=end_ns(now_ns, self.expires_in_days, self.expires_at),
-        )
         return IssueDraft(
             vendor=self.vendor,
             owner=next((Place(scope, owner_id) for scope, owner_id in owners if owner_id is not None), None),
-            terms=terms,
+            terms=self.terms(now_ns),
             name=self.name,
             account=self.account,
             options=dict(self.options),

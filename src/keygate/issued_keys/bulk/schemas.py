@@ -9,41 +9,10 @@ from pydantic import AfterValidator, Field, StringConstraints, model_validator
 from keygate.issued_keys.bulk.model import MAX_ROWS, BulkDraft, Line, OrderState, Plan, Row, RowState
 from keygate.issued_keys.bulk.service import RowLink, Standing
 from keygate.issued_keys.model import MAX_LINK_SECONDS
-from keygate.issued_keys.schemas import MAX_DAYS, Count, Moment, Named, Usd, VendorName, Word, end_ns, storable
+from keygate.issued_keys.schemas import Moment, Named, TermsIn, VendorName, storable
 from keygate.kit.clock import rfc3339
-from keygate.kit.money import format_usd, parse_usd
-from keygate.kit.routes import Id, Instant, Name, Schema
-from keygate.vendors.admin import Period, Terms
-
-
-class TermsIn(Schema):
-    """What a key may do; left out: no such rule, or in a row the order's."""
-
-    budget_usd: Usd | None = None
-    budget_period: Period = Period.MONTH
-    rate_limit_rpm: Count | None = None
-    rate_limit_tpm: Count | None = None
-    models: Annotated[list[Word], Field(min_length=1, max_length=200)] | None = None
-    scopes: Annotated[list[Word], Field(min_length=1, max_length=100)] | None = None
-    expires_in_days: Annotated[int, Field(ge=1, le=MAX_DAYS)] | None = None
-    expires_at: Instant | None = None
-
-    @model_validator(mode="after")
-    def _one_end(self) -> Self:
-        if self.expires_in_days is not None and self.expires_at is not None:
-            raise ValueError("send expires_in_days or expires_at, not both")
-        return self
-
-    def terms(self, now_ns: int) -> Terms:
-        return Terms(
-            budget_nano=None if self.budget_usd is None else parse_usd(self.budget_usd, field="budget_usd"),
-            budget_period=self.budget_period,
-            models=None if self.models is None else tuple(self.models),
-            requests_per_minute=self.rate_limit_rpm,
-            tokens_per_minute=self.rate_limit_tpm,
-            scopes=None if self.scopes is None else tuple(self.scopes),
-            expires_at_ns=end_ns(now_ns, self.expires_in_days, self.expires_at),
-        )
+from keygate.kit.money import format_usd
+from keygate.kit.routes import Id, Name, Schema
 
 
 class RowIn(TermsIn):
