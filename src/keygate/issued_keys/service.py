@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from keygate.audit import AuditLog, digest_secret
-from keygate.errors import Conflict, InvalidInput, NotFound, UpstreamFailed
+from keygate.errors import Conflict, InvalidInput, KeyGateError, NotFound, UpstreamFailed
 from keygate.identities import Actor
 from keygate.issued_keys.accounts import VendorAccountService
 from keygate.issued_keys.bench import is_gone
@@ -28,6 +28,7 @@ from keygate.issued_keys.model import (
     IssuedFilter,
     IssuedKey,
     IssueDraft,
+    VendorAccount,
     VendorStep,
     compare,
 )
@@ -36,12 +37,12 @@ from keygate.issued_keys.ownership import own_key
 from keygate.issued_keys.ports import OwnerDirectory
 from keygate.issued_keys.receipts import Receipt
 from keygate.issued_keys.records import key_record
-from keygate.issued_keys.terms import check_terms
+from keygate.issued_keys.terms import check_terms, unfit
 from keygate.kit.clock import NANOSECONDS, Clock
 from keygate.kit.ids import new_id
 from keygate.kit.secret import Secret
 from keygate.policies import Place, change
-from keygate.vendors.admin import AddsKey, Footprint, Provisioner, ProvisionerError, SetsExpiry, Term
+from keygate.vendors.admin import AddsKey, Checks, Footprint, Provisioner, ProvisionerError, SetsExpiry, Term, TermsRefused, Unfit, Wanted
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection
@@ -106,7 +107,7 @@ class IssuedKeyService:
             )
         provisioner = self._provisioners[account.vendor]
         now = self._clock.now_ns()
-        check_terms(provisioner.facts, draft, now)
+        check_terms(provisioner, draft, settings=account.settings, now=now)
         alive, ceiling = await self._accounts.room(actor, account)
         if ceiling is not None and alive >= ceiling:
             raise Conflict(
@@ -367,26 +368,31 @@ class IssuedKeyService:
             raise Conflict("The vendor account that this key was made with is gone")
         desk = await self._desks.open(account)
         footprint = key.footprint or Footprint()
+        wanted = replace(key.terms, expires_at_ns=expires_at_ns)
         try:
+            if isinstance(provisioner, Checks):
+                provisioner.check(Wanted(wanted, key.options, account.settings, self._clock.now_ns()))
             await provisioner.set_expiry(desk, footprint, expires_at_ns)
             reading = await provisioner.read(desk, footprint)
+        except Unfit as error:
+            raise unfit(error) from None
+        except TermsRefused as error:
+            raise InvalidInput(f"expires_at: {error.detail}", field="expires_at") from None
         except ProvisionerError as error:
             raise UpstreamFailed(f"The vendor did not take the new end: {error.detail}") from None
         if is_gone(reading):
             raise Conflict("The vendor shows the key as gone; make a new one")
-        facts = provisioner.facts
-        wanted = replace(key.terms, expires_at_ns=expires_at_ns)
-        told = compare(wanted, reading.terms, facts).get(str(Term.EXPIRY))
+        told = compare(wanted, reading.terms, provisioner.facts).get(str(Term.EXPIRY))
         if told is Enforcement.DIFFERS:
             raise UpstreamFailed("The vendor took the new end, but shows another one; try again in a moment")
         return {} if told is None else {str(Term.EXPIRY): told}
 
-    def check(self, draft: IssueDraft) -> None:
+    def check(self, draft: IssueDraft, account: VendorAccount) -> None:
         """Raises `InvalidInput` for terms or options that this vendor can't have; asks nobody."""
         provisioner = self._provisioners.get(draft.vendor)
         if provisioner is None:
             raise InvalidInput("vendor: KeyGate makes no keys there", field="vendor")
-        check_terms(provisioner.facts, draft, self._clock.now_ns())
+        check_terms(provisioner, draft, settings=account.settings, now=self._clock.now_ns())
 
     async def _owner(self, connection: AsyncConnection, actor: Actor, draft: IssueDraft) -> tuple[Place | None, str]:
         owner = draft.owner
@@ -404,5 +410,9 @@ class IssuedKeyService:
 def _require_made(key: IssuedKey) -> None:
     """Raises where the vendor did not make the key: the message names the missing right, the ceiling or the remedy, and what is owed."""
     if key.state is State.FAILED:
-        kind = Conflict if key.error_code in {"missing_right", "ceiling_reached", "admin_key_refused"} else UpstreamFailed
+        kind: type[KeyGateError] = UpstreamFailed
+        if key.error_code in {"missing_right", "ceiling_reached", "admin_key_refused"}:
+            kind = Conflict
+        elif key.error_code in {TermsRefused.code, Unfit.code}:
+            kind = InvalidInput
         raise kind(f"The vendor did not make the key ({key.id}). {key.error}")

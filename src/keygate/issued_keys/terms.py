@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from keygate.errors import Conflict, InvalidInput
 from keygate.issued_keys.model import IssueDraft, asked
-from keygate.vendors.admin import ProvisionerFacts, Term
+from keygate.vendors.admin import Checks, Provisioner, Term, Unfit, Wanted
+
+FIELDS: Mapping[str, str] = {
+    Term.BUDGET: "budget_usd",
+    Term.MODELS: "models",
+    Term.REQUESTS_PER_MINUTE: "rate_limit_rpm",
+    Term.TOKENS_PER_MINUTE: "rate_limit_tpm",
+    Term.SCOPES: "scopes",
+    Term.EXPIRY: "expires_at",
+}
+"""Terms as callers write them."""
 
 
-def check_terms(facts: ProvisionerFacts, draft: IssueDraft, now: int) -> None:
-    """Raises `InvalidInput` for terms or options that this vendor can't have, `Conflict` where it makes no keys by API."""
-    terms = draft.terms
+def check_terms(provisioner: Provisioner, draft: IssueDraft, *, settings: Mapping[str, str], now: int) -> None:
+    """Raises `InvalidInput` for terms or options that this vendor can't have, with the field and the remedy; `Conflict` where it makes no
+    keys by API. Asks nobody."""
+    facts, terms = provisioner.facts, draft.terms
     if facts.adopt_only:
         raise Conflict(f"{facts.title} makes no keys by API: {facts.cannot.get('create', 'enter one that was made there')}")
     if terms.expires_at_ns is not None and terms.expires_at_ns <= now:
@@ -27,5 +40,17 @@ def check_terms(facts: ProvisionerFacts, draft: IssueDraft, now: int) -> None:
         what = "; ".join(f"{term}: {facts.cannot.get(str(term), 'the vendor has no such rule')}" for term in lacking)
         raise InvalidInput(
             f"{facts.title} can't enforce {', '.join(lacking)} on a key ({what}). Send allow_unenforced to have the key without",
-            field=lacking[0],
+            field=FIELDS[lacking[0]],
         )
+    if terms.budget_nano == 0:
+        raise InvalidInput("budget_usd: must be more than nothing; leave it out for a key without a budget", field="budget_usd")
+    if isinstance(provisioner, Checks):
+        try:
+            provisioner.check(Wanted(terms, draft.options, settings, now))
+        except Unfit as error:
+            raise unfit(error) from None
+
+
+def unfit(error: Unfit) -> InvalidInput:
+    field = FIELDS.get(error.field, error.field)
+    return InvalidInput(f"{field}: {error.detail}", field=field)

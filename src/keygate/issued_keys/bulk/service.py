@@ -85,7 +85,8 @@ class BulkService:
 
         def fits_vendor(terms: Terms) -> None:
             self._keys.check(
-                IssueDraft(vendor=account.vendor, owner=None, terms=terms, options=draft.options, allow_unenforced=draft.allow_unenforced)
+                IssueDraft(vendor=account.vendor, owner=None, terms=terms, options=draft.options, allow_unenforced=draft.allow_unenforced),
+                account,
             )
 
         rows, problems = plan_rows(draft, lines, known, organization_id=actor.organization_id, check=fits_vendor)

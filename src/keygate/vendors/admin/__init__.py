@@ -10,11 +10,14 @@ from keygate.vendors.admin.errors import (
     ProvisionerError,
     RateLimited,
     Rejected,
+    TermsRefused,
     Unavailable,
+    Unfit,
 )
 from keygate.vendors.admin.http import AdminHttp, Pace, Sender, Watcher
 from keygate.vendors.admin.interface import (
     AddsKey,
+    Checks,
     Desk,
     Disables,
     Footprint,
@@ -43,6 +46,7 @@ from keygate.vendors.admin.interface import (
     Term,
     Terms,
     Verification,
+    Wanted,
     generation_of,
 )
 from keygate.vendors.admin.registry import PROVISIONERS
@@ -55,6 +59,7 @@ __all__ = [
     "AdminHttp",
     "AdminKeyRefused",
     "CeilingReached",
+    "Checks",
     "Desk",
     "Disables",
     "Footprint",
@@ -89,9 +94,12 @@ __all__ = [
     "SpendRow",
     "Term",
     "Terms",
+    "TermsRefused",
     "TokenShelf",
     "Unavailable",
+    "Unfit",
     "Verification",
+    "Wanted",
     "Watcher",
     "generation_of",
 ]

@@ -1,7 +1,7 @@
 """How KeyGate makes, limits, reads and revokes keys at a vendor: what each vendor's provisioner promises.
 
 A provisioner is `vendors/admin/<vendor>.py`, one object without state (`OPENAI_ADMIN = OpenAIProvisioner()`), listed in
-`vendors/admin/registry.py`. It imports this file, `errors.py`, `http.py` and `kit`; no area and no sibling. Five methods are
+`vendors/admin/registry.py`. It imports this file, `errors.py`, `bounds.py`, `http.py` and `kit`; no area and no sibling. Five methods are
 required; what else a vendor can do stands in a protocol of its own below (`isinstance(provisioner, SetsBudget)`), and what it can't is
 data in `facts`.
 
@@ -268,6 +268,28 @@ class Provisioner(Protocol):
 
     async def revoke(self, desk: Desk, footprint: Footprint) -> None:
         """Ends this key for good; others in the container go on. One that is gone already is no error. The caller reads back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What is asked for, before anything is made: `options` as `facts.options` lists them, `settings` of the account."""
+
+    terms: Terms
+    options: Mapping[str, str]
+    settings: Mapping[str, str]
+    now_ns: int
+
+    @classmethod
+    def by(cls, order: Order, desk: Desk) -> Wanted:
+        return cls(order.terms, order.options, desk.settings, desk.clock.now_ns())
+
+
+@runtime_checkable
+class Checks(Protocol):
+    def check(self, wanted: Wanted) -> None:
+        """Raises `Unfit` for terms and options that this vendor can't keep, whatever the credential: bounds, periods, units. Pure: called
+        before anything is recorded or made, and again by `create`, which needn't be. What only the vendor knows (a model that is not
+        there, an organization's own maximum) is left to it."""
 
 
 @runtime_checkable

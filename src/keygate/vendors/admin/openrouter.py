@@ -14,7 +14,7 @@ from typing import Any
 from keygate.kit.clock import NANOSECONDS, from_ns, to_ns
 from keygate.kit.money import NANO
 from keygate.kit.secret import Secret
-from keygate.vendors.admin.errors import NotFound, Rejected
+from keygate.vendors.admin.errors import NotFound, Rejected, Unfit
 from keygate.vendors.admin.interface import (
     Desk,
     Footprint,
@@ -32,6 +32,7 @@ from keygate.vendors.admin.interface import (
     Term,
     Terms,
     Verification,
+    Wanted,
     generation_of,
 )
 
@@ -84,7 +85,7 @@ OPENROUTER_FACTS = ProvisionerFacts(
 
 
 class OpenRouterProvisioner:
-    """Also `AddsKey`, `SetsBudget`, `Disables`, `Renames`, `Lists`, `ReportsSpend`."""
+    """Also `Checks`, `AddsKey`, `SetsBudget`, `Disables`, `Renames`, `Lists`, `ReportsSpend`."""
 
     facts = OPENROUTER_FACTS
     spend_facts = _SPEND
@@ -101,6 +102,9 @@ class OpenRouterProvisioner:
             _ACTIVITY: {200: True, 403: False}.get(activity),
         }
         return Verification(tuple(Right(name, held[name], needed_for) for name, needed_for in self.facts.rights.items()))
+
+    def check(self, wanted: Wanted) -> None:
+        _limit(wanted.terms.budget_nano, wanted.terms.budget_period)
 
     async def create(self, desk: Desk, order: Order) -> Made:
         terms = order.terms
@@ -238,7 +242,7 @@ def _limit(amount_nano: int | None, period: Period) -> dict[str, Any]:
         return {"limit": None, "limit_reset": None}
     micro, rest = divmod(amount_nano, 1_000)
     if rest or micro < 1:
-        raise Rejected("OpenRouter's limits are set in whole millionths of a dollar", reason="limit")
+        raise Unfit(Term.BUDGET, 'OpenRouter takes whole millionths of a dollar, one at least: write it as "5.00"')
     return {"limit": micro / 1_000_000, "limit_reset": _RESETS[period]}
 
 

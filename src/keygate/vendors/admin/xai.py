@@ -13,7 +13,7 @@ from typing import Any
 from keygate.kit.clock import rfc3339, to_ns
 from keygate.kit.outbound import Answer
 from keygate.kit.secret import Secret
-from keygate.vendors.admin.errors import CeilingReached, MissingRight, NotFound, ProvisionerError, Rejected, Unavailable
+from keygate.vendors.admin.errors import CeilingReached, MissingRight, NotFound, ProvisionerError, Rejected, Unavailable, Unfit
 from keygate.vendors.admin.interface import (
     Desk,
     Footprint,
@@ -28,11 +28,13 @@ from keygate.vendors.admin.interface import (
     Term,
     Terms,
     Verification,
+    Wanted,
     generation_of,
 )
 
 _MODEL, _ENDPOINT = "api-key:model:", "api-key:endpoint:"
 _PAGES = 200
+_MAX_PER_SECOND = 1_000_000  # our own: xAI publishes none
 _PROPAGATION_TRIES = 12
 _READ, _WRITE = "API keys: read", "API keys: write"
 
@@ -99,8 +101,14 @@ class XaiProvisioner:
     async def _team_of(self, desk: Desk, place: Mapping[str, str] | None = None) -> str:
         return (place or {}).get("team") or desk.settings.get("team") or await self._team(desk)
 
+    def check(self, wanted: Wanted) -> None:
+        per_second = wanted.options.get("requests_per_second")
+        if per_second and not (per_second.isascii() and per_second.isdecimal() and 1 <= int(per_second) <= _MAX_PER_SECOND):
+            raise Unfit("options.requests_per_second", f"write a whole number, 1 to {_MAX_PER_SECOND}")
+
     async def create(self, desk: Desk, order: Order) -> Made:
         terms = order.terms
+        self.check(Wanted.by(order, desk))
         team = await self._team_of(desk, order.footprint.place if order.footprint else None)
         body: dict[str, Any] = {
             "name": order.mark.key_name(order.generation),
@@ -110,8 +118,6 @@ class XaiProvisioner:
             "expireTime": rfc3339(terms.expires_at_ns),
         }
         if per_second := order.options.get("requests_per_second"):
-            if not per_second.isdecimal():
-                raise Rejected("requests_per_second must be a whole number")
             body["qps"] = int(per_second)
         made = await _call(desk, "POST", f"/auth/teams/{team}/api-keys", "make the key", right=_WRITE, json=_told(body))
         secret, key_id = made.get("apiKey"), made.get("apiKeyId")

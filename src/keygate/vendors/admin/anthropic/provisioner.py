@@ -31,6 +31,7 @@ from keygate.vendors.admin.anthropic.facts import (
     WORKSPACES_READ,
     WORKSPACES_WRITE,
 )
+from keygate.vendors.admin.bounds import monthly_cents
 from keygate.vendors.admin.errors import MissingRight, NotFound, ProvisionerError, Rejected, Unavailable
 from keygate.vendors.admin.interface import (
     Desk,
@@ -46,6 +47,7 @@ from keygate.vendors.admin.interface import (
     SpendRow,
     Terms,
     Verification,
+    Wanted,
     generation_of,
 )
 
@@ -59,7 +61,7 @@ _PRESENCES = {"active": Presence.LIVE, "inactive": Presence.DISABLED, "expired":
 
 
 class AnthropicProvisioner:
-    """Also `AddsKey`, `Retires`, `Mints`, `SetsBudget`, `SetsLimits`, `Disables`, `Renames`, `Lists`, `ReportsSpend`."""
+    """Also `Checks`, `AddsKey`, `Retires`, `Mints`, `SetsBudget`, `SetsLimits`, `Disables`, `Renames`, `Lists`, `ReportsSpend`."""
 
     facts = ANTHROPIC_FACTS
     spend_facts = ANTHROPIC_SPEND
@@ -94,10 +96,15 @@ class AnthropicProvisioner:
             notes.append(f"{len(standing)} workspaces stand; {self.facts.ceiling} are allowed by default")
         return Verification(tuple(rights), organization.get("name"), tuple(notes))
 
+    def check(self, wanted: Wanted) -> None:
+        """Also of a budget that the organization may not set: it is the same number once it may."""
+        terms = wanted.terms
+        if terms.budget_nano is not None:
+            monthly_cents("Anthropic", terms.budget_nano, terms.budget_period)
+
     async def create(self, desk: Desk, order: Order) -> Made:
         terms = order.terms
-        if terms.budget_nano is not None:
-            limits.check_budget(terms.budget_nano, terms.budget_period)
+        self.check(Wanted.by(order, desk))
         issuer = await self._issuer(desk)
         place = await self._container(desk, order)
         if order.generation == 1 or order.footprint is None:

@@ -14,6 +14,7 @@ from keygate.vendors.admin.azure.model import (
     SLOTS,
     allows,
     capacity_of,
+    check_options,
     created_at,
     digest_of,
     key_id,
@@ -42,6 +43,7 @@ from keygate.vendors.admin.interface import (
     SpendRow,
     Terms,
     Verification,
+    Wanted,
 )
 
 _INFERENCE_VERSION = "2024-10-21"
@@ -63,7 +65,12 @@ class AzureProvisioner:
         account = f"subscription {call.setting('subscription')}, resource group {call.setting('resource_group')}"
         return Verification(rights, account, notes)
 
+    def check(self, wanted: Wanted) -> None:
+        wanted_of(wanted.terms)
+        check_options(wanted.options)
+
     async def create(self, desk: Desk, order: Order) -> Made:
+        self.check(Wanted.by(order, desk))
         call = Arm(desk)
         name = order.mark.tag
         wanted = wanted_of(order.terms)

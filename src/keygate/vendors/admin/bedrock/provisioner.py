@@ -10,7 +10,7 @@ from __future__ import annotations
 from keygate.vendors.admin.bedrock.facts import FACTS, RIGHTS
 from keygate.vendors.admin.bedrock.iam import Credential, Iam, User
 from keygate.vendors.admin.bedrock.policy import document, terms_of, whole_second
-from keygate.vendors.admin.errors import CeilingReached, MissingRight, NotFound, Rejected
+from keygate.vendors.admin.errors import CeilingReached, MissingRight, NotFound, Rejected, Unfit
 from keygate.vendors.admin.interface import (
     Desk,
     Footprint,
@@ -23,6 +23,7 @@ from keygate.vendors.admin.interface import (
     Right,
     Terms,
     Verification,
+    Wanted,
 )
 
 _GENERATION = "keygate-generation"
@@ -54,12 +55,18 @@ class BedrockProvisioner:
             notes = (f"{left} of {quota} IAM users are left",)
         return Verification(rights, f"AWS account {account}", notes)
 
+    def check(self, wanted: Wanted) -> None:
+        age = wanted.options.get("age_days")
+        if age and not (age.isascii() and age.isdecimal() and 1 <= int(age) <= 36_600):
+            raise Unfit("options.age_days", "write a whole number of days, 1 to 36600")
+        expires_at_ns = whole_second(wanted.terms.expires_at_ns)
+        document(wanted.terms.models, expires_at_ns, partition=wanted.settings.get("partition") or "aws")
+
     async def create(self, desk: Desk, order: Order) -> Made:
+        self.check(Wanted.by(order, desk))
         iam = Iam(desk)
         name, generation = order.mark.tag, str(order.generation)
-        age = order.options.get("age_days")
-        if age is not None and not (age.isdecimal() and 1 <= int(age) <= 36_600):
-            raise Rejected("age_days must be a whole number of days, 1 to 36600")
+        age = order.options.get("age_days") or None
         policy = document(order.terms.models, whole_second(order.terms.expires_at_ns), partition=iam.partition)
         user = None if order.fresh else await iam.user(name)
         if user is None:
