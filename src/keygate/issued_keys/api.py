@@ -150,7 +150,9 @@ async def provision_key(
     """Makes a key at a vendor: its own container, its limits set and read back, then the key. The secret is in this answer once, or
     behind a one-time link. Where the vendor takes longer than `wait_seconds`, the state says `creating` and the work goes on."""
     tell = body.deliver == "answer"
-    told = await keys.provision(actor, body.draft(clock.now_ns()), tell=tell, patience=float(body.wait_seconds))
+    told = await keys.provision(
+        actor, body.draft(clock.now_ns()), tell=tell, gone=request.is_disconnected, patience=float(body.wait_seconds)
+    )
     return await _provisioned(
         request, actor, handover, told, clock.now_ns(), deliver=body.deliver, link_seconds=body.link_expires_in_seconds
     )
@@ -181,7 +183,7 @@ async def open_delivery(body: Open, request: Request, response: Response, handov
     """Opens a one-time link: tells the key's secret, and burns the link. The token is the only evidence asked for."""
     response.headers["cache-control"] = "no-store"
     address = request.client.host if request.client else None
-    told = await handover.open_link(Secret(body.token), address=address, request_id=request.state.request_id)
+    told = await handover.open_link(Secret(body.token), address=address, request_id=request.state.request_id, gone=request.is_disconnected)
     return _shown(told, clock.now_ns())
 
 
@@ -222,6 +224,7 @@ async def rotate_issued_key(
         insist=wanted.insist,
         request_id=wanted.request_id,
         tell=wanted.deliver == "answer",
+        gone=request.is_disconnected,
         patience=float(wanted.wait_seconds),
     )
     return await _provisioned(

@@ -67,6 +67,7 @@ async def acquire(bench: Bench) -> bool:
             secret_generation=key.generation,
             secret_until_ns=now + PICKUP_NS,
             delivered_at_ns=None,
+            told_to=None,
             secret_env=made.secret_env,
             env=dict(made.env),
         ),

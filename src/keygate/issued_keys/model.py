@@ -110,6 +110,7 @@ class IssuedKey:
     secret_generation: int = 0  # which key's secret was kept last; 0: none yet
     secret_until_ns: int | None = None  # then it is erased, fetched or not
     delivered_at_ns: int | None = None
+    told_to: str | None = None  # whose answer held it last; None: nobody's, or it was fetched with a link
     hint: str | None = None
     secret_env: str | None = None
     env: Mapping[str, str] = field(default_factory=dict)
@@ -151,6 +152,11 @@ class IssuedKey:
         if self.state is State.ROTATING:
             return self.former is not None and self.former.cut_at_ns is not None
         return self.state in ENDED or self.state in {State.ACTIVE, State.IRREVOCABLE}
+
+    def replayable(self, actor_id: str, now_ns: int) -> bool:
+        """Whether this actor may have the secret once more: an answer of theirs told it a moment ago, and answers get lost."""
+        told = self.secret is not None and self.delivered_at_ns is not None and self.told_to == actor_id
+        return told and now_ns < (self.secret_until_ns or 0)
 
     def delivery(self, now_ns: int) -> Delivery:
         if self.secret is not None and self.delivered_at_ns is None and (self.secret_until_ns is None or now_ns < self.secret_until_ns):

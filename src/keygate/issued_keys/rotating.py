@@ -73,6 +73,7 @@ async def _not_made(bench: Bench, former: Former, error: ProvisionerError) -> No
         secret_digest=former.secret_digest,
         hint=former.hint,
         delivered_at_ns=key.delivered_at_ns or key.activated_at_ns,
+        rotation_id=None,  # asked again under the same id, it is tried again
         attempts=0,
         check_at_ns=bench.now + CHECK_NS,
     )

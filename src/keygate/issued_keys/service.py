@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from keygate.audit import AuditLog, digest_secret
@@ -15,7 +15,7 @@ from keygate.issued_keys.accounts import VendorAccountService
 from keygate.issued_keys.bench import is_gone
 from keygate.issued_keys.desks import Desks
 from keygate.issued_keys.ending import told_to_end
-from keygate.issued_keys.handover import Handover, Told, finder
+from keygate.issued_keys.handover import Gone, Handover, Told, finder, never
 from keygate.issued_keys.life import ENDED, Event, State, may, step
 from keygate.issued_keys.making import next_due
 from keygate.issued_keys.model import (
@@ -55,6 +55,16 @@ PATIENCE_SECONDS = 60.0
 MAX_PATIENCE_SECONDS = 300.0
 
 
+@dataclass(frozen=True, slots=True)
+class _Hearer:
+    """Who asked, and whether the secret is for their answer. `again`: they can ask again under the same request id."""
+
+    actor: Actor
+    tell: bool
+    gone: Gone
+    again: bool
+
+
 class IssuedKeyService:
     """Also the listener of identities: what a holder that ends has at vendors is revoked there."""
 
@@ -87,17 +97,18 @@ class IssuedKeyService:
         self._provisioners = provisioners
         self._clock = clock
 
-    async def provision(self, actor: Actor, draft: IssueDraft, *, tell: bool = True, patience: float = PATIENCE_SECONDS) -> Told:
-        """Orders a key. With `tell` the answer holds the secret if the vendor is done within `patience` seconds; else it waits for a link.
-        The same `request_id` again gives the same key, and within ten minutes its secret again: an answer may get lost.
+    async def provision(
+        self, actor: Actor, draft: IssueDraft, *, tell: bool = True, gone: Gone = never, patience: float = PATIENCE_SECONDS
+    ) -> Told:
+        """Orders a key. With `tell` the answer holds the secret if the vendor is done within `patience` seconds and the caller is not
+        `gone` by then; else it waits for a link. The same `request_id` again, or at the same time, gives the same key, and within ten
+        minutes its secret again: an answer may get lost.
 
         Raises `InvalidInput` for an owner, term or option that can't be, `Conflict` where the account is not ready or full."""
-        known = None
-        if draft.request_id is not None:
-            async with self._database.read() as connection:
-                known = await self._repository.requested(connection, actor.organization_id, draft.request_id)
-            if known is not None and known.state is not State.FAILED:
-                return await self._again(actor, draft, known, tell=tell, patience=patience)
+        hearer = _Hearer(actor, tell, gone, again=draft.request_id is not None)
+        known = await self._known(actor, draft)
+        if known is not None:
+            return await self._again(hearer, draft, known, patience)
         account = await self._accounts.choose(actor, vendor=draft.vendor, account=draft.account)
         if account.status is not AccountStatus.READY:
             missing = ", ".join(right.name for right in account.rights if right.held is False)
@@ -109,35 +120,45 @@ class IssuedKeyService:
         now = self._clock.now_ns()
         check_terms(provisioner, draft, settings=account.settings, now=now)
         alive, ceiling = await self._accounts.room(actor, account)
-        if ceiling is not None and alive >= ceiling:
+        if ceiling is not None and alive >= ceiling and await self._known(actor, draft) is None:
             raise Conflict(
                 f"The account holds {alive} {provisioner.facts.container or 'key'}s and the vendor allows {ceiling}; end some first"
             )
         async with change(self._database, self._audit, actor, "issued_key.provision", "issued_key") as work:
-            owner, name = await self._owner(work.connection, actor, draft)
-            if known is not None:  # an order that failed gives its id to the next
-                await self._repository.save(work.connection, replace(known, request_id=None, version=known.version + 1))
-            key = IssuedKey(
-                id=new_id("ik"),
-                organization_id=actor.organization_id,
-                vendor=account.vendor,
-                account_id=account.id,
-                name=name,
-                owner=owner,
-                state=State.REQUESTED,
-                generation=1,
-                terms=draft.terms,
-                options=dict(draft.options),
-                created_at_ns=now,
-                created_by=actor.id,
-                due_at_ns=now,
-                request_id=draft.request_id,
-            )
-            await self._audit.record(work, actor, "issued_key.provision", key.id, after=key_record(key))
-            await self._repository.add(work.connection, key)
+            known = await self._requested(work.connection, actor, draft)
+            key = known or await self._recorded(work, actor, draft, account, now)
+        if known is not None:  # ordered under the same request id at the same time
+            return await self._again(hearer, draft, known, patience)
         key = await self._worked(key, patience)
         _require_made(key)
-        return await self._handover.tell(actor, key) if tell else Told(key)
+        return await self._told(hearer, key)
+
+    async def _recorded(self, work: UnitOfWork, actor: Actor, draft: IssueDraft, account: VendorAccount, now: int) -> IssuedKey:
+        """The order, written down: from here on it is worked on, whatever becomes of the caller."""
+        owner, name = await self._owner(work.connection, actor, draft)
+        if draft.request_id is not None:  # an order that failed gives its id to the next
+            failed = await self._repository.requested(work.connection, actor.organization_id, draft.request_id)
+            if failed is not None:
+                await self._repository.save(work.connection, replace(failed, request_id=None, version=failed.version + 1))
+        key = IssuedKey(
+            id=new_id("ik"),
+            organization_id=actor.organization_id,
+            vendor=account.vendor,
+            account_id=account.id,
+            name=name,
+            owner=owner,
+            state=State.REQUESTED,
+            generation=1,
+            terms=draft.terms,
+            options=dict(draft.options),
+            created_at_ns=now,
+            created_by=actor.id,
+            due_at_ns=now,
+            request_id=draft.request_id,
+        )
+        await self._audit.record(work, actor, "issued_key.provision", key.id, after=key_record(key))
+        await self._repository.add(work.connection, key)
+        return key
 
     async def rotate(
         self,
@@ -149,6 +170,7 @@ class IssuedKeyService:
         insist: bool = False,
         request_id: str | None = None,
         tell: bool = True,
+        gone: Gone = never,
         patience: float = PATIENCE_SECONDS,
     ) -> Told:
         """A second key with the same terms. The former one goes on for `overlap_seconds`, then until the vendor shows it unused for
@@ -156,48 +178,21 @@ class IssuedKeyService:
         for name, value in (("overlap_seconds", overlap_seconds), ("quiet_seconds", quiet_seconds)):
             if not 0 <= value <= MAX_OVERLAP_SECONDS:
                 raise InvalidInput(f"{name}: from 0 to {MAX_OVERLAP_SECONDS}", field=name)
-        now = self._clock.now_ns()
-        if request_id is not None:
-            known = await self.get(actor, key_id)
-            if known.rotation_id == request_id:
-                return await self._replayed(actor, known, tell=tell, patience=patience)
+        hearer = _Hearer(actor, tell, gone, again=request_id is not None)
         async with change(self._database, self._audit, actor, "issued_key.rotate", key_id) as work:
             key = await own_key(self._repository, work.connection, actor, key_id, lock=True)
-            if key.adopted:
-                raise Conflict("This key was made by hand: make its successor at the vendor, adopt that one, then revoke this one")
-            if not isinstance(self._provisioners.get(key.vendor), AddsKey):
-                raise Conflict("This vendor can't hold a second key beside the first; make a new key and revoke this one")
-            state = step(key.state, Event.ROTATE)
-            if key.delivery(now) is Delivery.WAITING:
-                raise Conflict("The secret of this key was not fetched yet; fetch it first, or revoke the key")
-            if key.footprint is None:
-                raise Conflict("The key is not at the vendor yet")
-            former = Former(
-                footprint=key.footprint,
-                generation=key.generation,
-                overlap_seconds=overlap_seconds,
-                quiet_seconds=quiet_seconds,
-                insist=insist,
-                hint=key.hint,
-                secret_digest=key.secret_digest,
-            )
-            after = replace(
-                key,
-                state=state,
-                generation=key.generation + 1,
-                former=former,
-                attempts=0,
-                due_at_ns=now,
-                rotation_id=request_id,
-                version=key.version + 1,
-            )
-            detail = {"generation": after.generation, "overlap_seconds": overlap_seconds, "quiet_seconds": quiet_seconds, "insist": insist}
-            await self._audit.record(work, actor, "issued_key.rotate", key_id, before={"state": key.state}, after=detail)
-            await self._repository.save(work.connection, after)
+            known = request_id is not None and key.rotation_id == request_id
+            if known:
+                after = key
+            else:
+                former = self._former(key, overlap_seconds, quiet_seconds, insist=insist)
+                after = await self._turned(work, actor, key, former, request_id)
+        if known:
+            return await self._replayed(hearer, after, patience)
         key = await self._worked(after, patience)
         if key.state is State.ACTIVE and key.error is not None:
             raise UpstreamFailed(f"The key was not rotated; it goes on as it is. {key.error}")
-        return await self._handover.tell(actor, key) if tell else Told(key)
+        return await self._told(hearer, key)
 
     async def cut(self, actor: Actor, key_id: str, *, patience: float = PATIENCE_SECONDS) -> IssuedKey:
         """During a rotation: the operator insists that the former key ends now, used or not."""
@@ -346,17 +341,74 @@ class IssuedKeyService:
                 return key
             await asyncio.sleep(max(pause, 0.05))
 
-    async def _again(self, actor: Actor, draft: IssueDraft, key: IssuedKey, *, tell: bool, patience: float) -> Told:
-        if (key.vendor, key.terms, key.created_by) != (draft.vendor, draft.terms, actor.id):
-            raise Conflict("request_id: another order was made under it", field="request_id")
-        return await self._replayed(actor, key, tell=tell, patience=patience)
+    def _former(self, key: IssuedKey, overlap_seconds: int, quiet_seconds: int, *, insist: bool) -> Former:
+        """The key as the one that a rotation replaces. Raises `Conflict` where it can't be rotated now."""
+        if key.adopted:
+            raise Conflict("This key was made by hand: make its successor at the vendor, adopt that one, then revoke this one")
+        if not isinstance(self._provisioners.get(key.vendor), AddsKey):
+            raise Conflict("This vendor can't hold a second key beside the first; make a new key and revoke this one")
+        step(key.state, Event.ROTATE)
+        if key.delivery(self._clock.now_ns()) is Delivery.WAITING:
+            raise Conflict("The secret of this key was not fetched yet; fetch it first, or revoke the key")
+        if key.footprint is None:
+            raise Conflict("The key is not at the vendor yet")
+        return Former(
+            footprint=key.footprint,
+            generation=key.generation,
+            overlap_seconds=overlap_seconds,
+            quiet_seconds=quiet_seconds,
+            insist=insist,
+            hint=key.hint,
+            secret_digest=key.secret_digest,
+        )
 
-    async def _replayed(self, actor: Actor, key: IssuedKey, *, tell: bool, patience: float) -> Told:
+    async def _turned(self, work: UnitOfWork, actor: Actor, key: IssuedKey, former: Former, request_id: str | None) -> IssuedKey:
+        """The rotation, written down."""
+        after = replace(
+            key,
+            state=step(key.state, Event.ROTATE),
+            generation=key.generation + 1,
+            former=former,
+            attempts=0,
+            due_at_ns=self._clock.now_ns(),
+            rotation_id=request_id,
+            version=key.version + 1,
+        )
+        detail = {
+            "generation": after.generation,
+            "overlap_seconds": former.overlap_seconds,
+            "quiet_seconds": former.quiet_seconds,
+            "insist": former.insist,
+        }
+        await self._audit.record(work, actor, "issued_key.rotate", key.id, before={"state": key.state}, after=detail)
+        await self._repository.save(work.connection, after)
+        return after
+
+    async def _known(self, actor: Actor, draft: IssueDraft) -> IssuedKey | None:
+        async with self._database.read() as connection:
+            return await self._requested(connection, actor, draft)
+
+    async def _requested(self, connection: AsyncConnection, actor: Actor, draft: IssueDraft) -> IssuedKey | None:
+        """The key that stands under the order's request id, unless making it failed: then the id is free."""
+        if draft.request_id is None:
+            return None
+        known = await self._repository.requested(connection, actor.organization_id, draft.request_id)
+        return None if known is None or known.state is State.FAILED else known
+
+    async def _again(self, hearer: _Hearer, draft: IssueDraft, key: IssuedKey, patience: float) -> Told:
+        if key.created_by != hearer.actor.id or not _same(key, draft, self._clock.now_ns()):
+            raise Conflict("request_id: another order was made under it", field="request_id")
+        return await self._replayed(hearer, key, patience)
+
+    async def _replayed(self, hearer: _Hearer, key: IssuedKey, patience: float) -> Told:
         """What became of a call that is made again; its secret too, where that was told less than ten minutes ago."""
         if not key.settled:
             key = await self._worked(key, patience)
         _require_made(key)
-        return await self._handover.tell_again(actor, key) if tell else Told(key)
+        return await self._told(hearer, key)
+
+    async def _told(self, hearer: _Hearer, key: IssuedKey) -> Told:
+        return await self._handover.tell(hearer.actor, key, again=hearer.again, gone=hearer.gone) if hearer.tell else Told(key)
 
     async def _extend_at_vendor(self, key: IssuedKey, expires_at_ns: int | None) -> dict[str, Enforcement]:
         provisioner = self._provisioners[key.vendor]
@@ -405,6 +457,19 @@ class IssuedKeyService:
         if not holder.active:
             raise InvalidInput(f"{field}: this {owner.scope} is no longer active", field=field)
         return owner, draft.name or holder.name
+
+
+_REPEATED_NS = 2 * NANOSECONDS  # ends are whole seconds
+
+
+def _same(key: IssuedKey, draft: IssueDraft, now: int) -> bool:
+    """Whether this order is the one that the key was made for. An end that was asked for in days lies as much later as it is asked again
+    later."""
+    wanted, stood, terms = draft.terms.expires_at_ns, key.terms.expires_at_ns, key.terms
+    if wanted is not None and stood is not None and -_REPEATED_NS <= wanted - stood <= now - key.created_at_ns + _REPEATED_NS:
+        terms = replace(terms, expires_at_ns=wanted)
+    made = (key.vendor, key.owner, terms, dict(key.options))
+    return made == (draft.vendor, draft.owner, draft.terms, dict(draft.options))
 
 
 def _require_made(key: IssuedKey) -> None:

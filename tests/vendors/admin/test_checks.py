@@ -1,4 +1,4 @@
-"""What a vendor can't keep is told before it is called: each bound with the field that it is about, and nothing refused that stands within."""
+"""What a vendor can't keep is told before it is called, with the field that it is about; what stands within the bounds is taken."""
 
 from __future__ import annotations
 
@@ -50,7 +50,12 @@ TAKEN: list[tuple[str, dict[str, Any], dict[str, str], dict[str, str]]] = [
     ("openai", {}, {}, {}),
     ("openai", {"budget_nano": CENT, "expires_at_ns": NOW + 365 * DAY, "requests_per_minute": 1}, {}, {}),
     ("anthropic", {"budget_nano": 5 * DOLLAR, "requests_per_minute": 1, "expires_at_ns": NOW + 4_000 * DAY}, {}, {}),
-    ("azure", {"models": tuple(f"m{number}" for number in range(32)), "tokens_per_minute": 1_000}, {"sku": "Standard", "region": "eastus2"}, {}),
+    (
+        "azure",
+        {"models": tuple(f"m{number}" for number in range(32)), "tokens_per_minute": 1_000},
+        {"sku": "Standard", "region": "eastus2"},
+        {},
+    ),
     ("google", {"budget_nano": 1, "requests_per_minute": 1}, {"allowed_ips": "203.0.113.0/24, 2001:db8::1"}, OWN_PROJECTS),
     ("google", {"scopes": ("aiplatform.googleapis.com",)}, {}, VERTEX),
     ("openrouter", {"budget_nano": 1_000, "budget_period": Period.LIFETIME, "expires_at_ns": NOW + 1}, {}, {}),
