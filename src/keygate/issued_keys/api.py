@@ -268,9 +268,12 @@ async def link_issued_key(issued_key_id: _Id, body: LinkIn, request: Request, ac
 
 
 @receipt_routes.get("", permission="receipts.read")
-async def list_receipts(actor: _Actor, receipts: _Receipts, page: Annotated[PageQuery, Depends()]) -> Page[ReceiptOut]:
-    """What was ended together (a developer's deactivation, a team's archiving), newest first."""
-    found = await receipts.page(actor, before=page.after, limit=page.limit + 1)
+async def list_receipts(
+    actor: _Actor, receipts: _Receipts, page: Annotated[PageQuery, Depends()], subject: _IdQuery = None
+) -> Page[ReceiptOut]:
+    """What was ended together (a developer's deactivation, a team's archiving, a leak report), newest first; with `subject` of one
+    developer, app, team or key."""
+    found = await receipts.page(actor, subject=subject, before=page.after, limit=page.limit + 1)
     rows, cursor = page.page(found, key=lambda receipt: receipt.id)
     return Page(items=[ReceiptOut.of(receipt) for receipt in rows], next_cursor=cursor)
 

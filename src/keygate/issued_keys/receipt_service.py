@@ -23,9 +23,9 @@ class ReceiptService:
         self._signer = signer
         self._clock = clock
 
-    async def page(self, actor: Actor, *, before: str | None, limit: int) -> list[Receipt]:
+    async def page(self, actor: Actor, *, subject: str | None = None, before: str | None, limit: int) -> list[Receipt]:
         async with self._database.read() as connection:
-            return await self._repository.receipts(connection, actor.organization_id, before=before, limit=limit)
+            return await self._repository.receipts(connection, actor.organization_id, subject=subject, before=before, limit=limit)
 
     async def document(self, actor: Actor, receipt_id: str) -> dict[str, Any]:
         """What each vendor has confirmed by now, and what remains. Raises `NotFound`."""

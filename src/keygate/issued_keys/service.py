@@ -279,15 +279,15 @@ class IssuedKeyService:
         name: str,
         reason: str,
         virtual_keys: Sequence[Mapping[str, str]],
-    ) -> None:
-        """In the transaction that ends a holder: all that it has at vendors is told to end, with a receipt. The vendors are called
-        after the commit."""
+    ) -> str | None:
+        """In the transaction that ends a holder: all that it has at vendors is told to end, with a receipt, whose id is returned; None
+        where it has nothing. The vendors are called after the commit."""
         now = self._clock.now_ns()
         held = await self._repository.held_by(work.connection, actor.organization_id, subject)
         for key in held:
             await self._tell_to_end(work, actor, key, reason, now)
         if not held and not virtual_keys:
-            return
+            return None
         receipt = Receipt(
             id=new_id("rcp"),
             organization_id=actor.organization_id,
@@ -306,6 +306,7 @@ class IssuedKeyService:
                 self._operations.start(key.organization_id, key.id)
 
         work.after_commit(begin)
+        return receipt.id
 
     # Parts
 
