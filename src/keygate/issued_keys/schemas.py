@@ -46,9 +46,10 @@ def _no_float(value: Any) -> Any:
     raise PydanticCustomError("usd", 'Send dollars as a decimal string, for example "50.00"')
 
 
+_Amount = Annotated[str, StringConstraints(max_length=40)] | Annotated[int, Field(ge=0, le=MAX_NANO // NANO)]
 Usd = Annotated[
-    Annotated[str, StringConstraints(max_length=40)] | Annotated[int, Field(ge=0, le=MAX_NANO // NANO)],
-    BeforeValidator(_no_float, json_schema_input_type=str | int),
+    _Amount,
+    BeforeValidator(_no_float, json_schema_input_type=_Amount),
     Field(description="Dollars as a decimal string: `50.00`", examples=["50.00"]),
 ]
 Count = Annotated[int, Field(ge=1, le=2**53)]
