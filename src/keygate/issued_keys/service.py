@@ -99,7 +99,8 @@ class IssuedKeyService:
             missing = ", ".join(right.name for right in account.rights if right.held is False)
             why = f"lacks these rights: {missing}" if missing else "is not known to the vendor"
             raise Conflict(
-                f"The admin credential of {account.vendor} {why}; mend that there, then POST /vendors/accounts/{account.id}/verify"
+                f"The admin credential of {account.vendor} {why}; mend that there, then have it looked at again: "
+                f"`keygate vendors verify {account.id}`, or POST /vendors/accounts/{account.id}/verify"
             )
         provisioner = self._provisioners[account.vendor]
         now = self._clock.now_ns()

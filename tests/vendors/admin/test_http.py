@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 
 import pytest
@@ -136,6 +137,15 @@ async def test_a_missing_right_is_named(clock: ManualClock) -> None:
     with pytest.raises(MissingRight, match=r"projects\.write") as refused:
         await admin_http(Script([answer(403)]), clock=clock).json("POST", URL, json={}, **CREATE)
     assert refused.value.right == "projects.write"
+
+
+async def test_a_line_of_a_key_file_is_blacked_out_too(clock: ManualClock) -> None:
+    key = "-----BEGIN PRIVATE KEY-----\nMIIEvAIBADANBgkqhkiG9w0BAQ\nrOiKTbC6qwBma1k0BzQTgM8+HD\n-----END PRIVATE KEY-----\n"
+    file = json.dumps({"type": "service_account", "client_email": "keygate@example.com", "private_key": key})
+    said = "bad key rOiKTbC6qwBma1k0BzQTgM8+HD of keygate@example.com"
+    vendor = Script([answer(400, {"error": {"message": said}})])
+    with pytest.raises(Rejected, match=r"bad key \[redacted\] of keygate@example\.com"):
+        await admin_http(vendor, clock=clock, conceal=[Secret(file)]).json("POST", URL, json={}, **CREATE)
 
 
 async def test_a_vendors_own_ceiling_is_told_and_not_retried(clock: ManualClock) -> None:

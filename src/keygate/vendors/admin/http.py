@@ -27,6 +27,7 @@ ATTEMPTS = 6
 PATIENCE_SECONDS = 90.0  # all waits of one call together
 _SAFE = frozenset({"GET", "HEAD", "PUT", "DELETE"})
 _MAX_QUOTE = 300
+_LEAST = 16  # characters of a line that could be a secret's
 _COUNTER = "x-ms-ratelimit-"
 _SECRET_HEADERS = frozenset({"authorization", "x-api-key", "api-key", "x-goog-api-key", "x-amz-security-token"})
 
@@ -88,7 +89,7 @@ class AdminHttp:
         self._pace = pace
         self._clock = clock
         self._watcher = watcher
-        self._conceal = tuple(conceal)
+        self._conceal = tuple(part for secret in conceal for part in _parts(secret))
         self._sleep = sleep
 
     async def json(self, method: str, url: str, *, what: str, right: str, **options: Any) -> dict[str, Any]:
@@ -237,6 +238,18 @@ class AdminHttp:
             if secret:
                 text = text.replace(secret.open(), "[redacted]")
         return "".join(character if character.isprintable() else " " for character in redact(text))[:_MAX_QUOTE].strip()
+
+
+def _parts(secret: Secret) -> list[Secret]:
+    """The secret, and where it is a JSON document with a private key in it (Google's) that key, and each line of it."""
+    try:
+        document = jsonlib.loads(secret.open())
+    except (ValueError, RecursionError):
+        return [secret]
+    values = document.values() if isinstance(document, dict) else ()
+    keys = [value for value in values if isinstance(value, str) and "\n" in value]
+    lines = [line for key in keys for line in key.splitlines() if len(line) >= _LEAST and not line.startswith("-")]
+    return [secret, *map(Secret, keys), *map(Secret, lines)]
 
 
 def _pairs(params: Mapping[str, Any] | Sequence[tuple[str, Any]] | None) -> list[tuple[str, Any]]:
