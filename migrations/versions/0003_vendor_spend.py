@@ -23,6 +23,7 @@ def upgrade() -> None:
         sa.Column("at_end", sa.String(length=20), nullable=False),
         sa.Column("window_start_ns", sa.BigInteger(), nullable=False),
         sa.Column("waived_ns", sa.BigInteger(), nullable=True),
+        sa.Column("waived_nano", sa.BigInteger(), nullable=True),
         sa.Column("warned", sa.Integer(), nullable=False),
         sa.Column("wanted", sa.String(length=20), nullable=False),
         sa.Column("stage", sa.String(length=20), nullable=False),

@@ -83,6 +83,7 @@ BODIES: dict[str, Body] = {
     "accept_inventory_item": lambda made: {"reason": "silent"},
     "open_delivery": lambda made: {"token": made["opened link"]},
     "report_leaked_vendor_key": lambda made: {"key": made["another credential"]},
+    "resume_issued_key": lambda made: {"extra_usd": "5.00"},
     "update_credential": lambda made: {"secret": made["another credential"], "status": "disabled"},
 }
 """By operation id."""

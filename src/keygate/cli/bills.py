@@ -1,4 +1,4 @@
-"""`keygate reconciliation` and `keygate watch`: what vendors bill, against what KeyGate knows."""
+"""`keygate reconciliation`, `keygate watch` and `keygate resume`: what vendors bill, against what KeyGate knows."""
 
 from __future__ import annotations
 
@@ -109,6 +109,26 @@ def watch(
     output.card(standing)
     if standing["enforced_by"] == "keygate":
         output.note("This budget is watched, not hard: what the vendor tells late may be spent above it.")
+
+
+def resume(
+    key: Annotated[str, typer.Argument(help="Issued key (ik_…).")],
+    budget: Annotated[str | None, typer.Option(help="Another budget from now on, in USD.")] = None,
+    extra: Annotated[str | None, typer.Option(help="So much more in this period, in USD.")] = None,
+    *,
+    ignore: Annotated[bool, typer.Option("--ignore", help="Whatever comes until the period ends.")] = False,
+    as_json: output.JsonOption = False,
+) -> None:
+    """Lets a key go on that was disabled because its watched budget was spent. Once what you allow is spent too, it is disabled again."""
+    if (budget is not None) + (extra is not None) + ignore != 1:
+        fail("say how it may go on: --budget 80, --extra 20, or --ignore until the period ends", Exit.USAGE)
+    body = {"budget_usd": budget, "extra_usd": extra, "ignore_until_period_end": ignore}
+    with api() as client:
+        standing = client.request("POST", f"/api/v1/keys/{key}/resume", body=body)
+    if as_json:
+        output.as_json(standing)
+        return
+    output.card(standing)
 
 
 def _percent(text: str) -> int:

@@ -26,6 +26,10 @@ COLUMNS = {
     "expires_at": "EXPIRES",
     "error": "TROUBLE",
 }
+_LEFT = {  # what the vendor does not enforce, and who sees to it
+    "expiry": "The vendor keeps no end of it: KeyGate revokes it then.",
+    "budget": "The vendor does not enforce its budget: KeyGate watches what it bills, and acts late. `keygate watch {id}` shows how.",
+}
 _WAIT = 20  # seconds that one call waits for the vendor; then the command asks again
 _PATIENCE = 600
 
@@ -154,6 +158,9 @@ def show_new(made: dict[str, Any], *, env: bool, as_json: bool) -> None:
         output.plain(exports(made["env"], Shell.SH))
         return
     output.card({name: made.get(name) for name in ("id", "vendor", "name", "state", "enforcement", "at_vendor", "expires_at")})
+    for term, word in _LEFT.items():
+        if made["enforcement"].get(term) == "not_enforced":
+            output.note(word.format(id=made["id"]))
     if made.get("key"):
         output.note("\nThe key is shown this once. To use it, straight at the vendor:\n")
         output.plain(exports(made["env"], Shell.SH))

@@ -10,6 +10,7 @@ from keygate.identities import Actor
 from keygate.issued_keys.accounts import VendorAccountService
 from keygate.issued_keys.handover import Handover, Told
 from keygate.issued_keys.inspection import InspectionService
+from keygate.issued_keys.leaks import LeakService
 from keygate.issued_keys.life import State
 from keygate.issued_keys.minting import MintingService
 from keygate.issued_keys.model import IssuedFilter
@@ -24,6 +25,7 @@ from keygate.issued_keys.schemas import (
     IssuedOut,
     IssuerOut,
     LeakedKey,
+    LeakOut,
     LinkIn,
     LinkOut,
     Open,
@@ -52,6 +54,7 @@ _Keys = Annotated[IssuedKeyService, service(IssuedKeyService)]
 _Handover = Annotated[Handover, service(Handover)]
 _Receipts = Annotated[ReceiptService, service(ReceiptService)]
 _Accounts = Annotated[VendorAccountService, service(VendorAccountService)]
+_Leaks = Annotated[LeakService, service(LeakService)]
 _Minting = Annotated[MintingService, service(MintingService)]
 _Inspection = Annotated[InspectionService, service(InspectionService)]
 _Clock = Annotated[Clock, service(Clock)]
@@ -185,10 +188,11 @@ async def open_delivery(body: Open, request: Request, response: Response, handov
     return _shown(told, clock.now_ns())
 
 
-@routes.post("/report-leak", permission=PUBLIC, status_code=204, responses={404: {"description": "Not a key that KeyGate issued"}})
-async def report_leaked_vendor_key(body: LeakedKey, request: Request, keys: _Keys) -> None:
-    """Whoever finds a vendor's key that KeyGate issued may end it: it is revoked at the vendor."""
-    await keys.report_leak(Secret(body.key), address=request.client.host if request.client else None)
+@routes.post("/report-leak", permission=PUBLIC, responses={404: {"description": "Not a key that KeyGate issued"}})
+async def report_leaked_vendor_key(body: LeakedKey, request: Request, leaks: _Leaks) -> LeakOut:
+    """Whoever finds a secret that KeyGate issued may end it: the key is revoked at the vendor; during a rotation the former secret is cut
+    and the next one goes on. Former secrets and fetched tokens are known too, and one that is dead is told as dead."""
+    return LeakOut.of(await leaks.report(Secret(body.key), address=request.client.host if request.client else None))
 
 
 @routes.get("/{issued_key_id}", permission="issued_keys.read", responses=_ABSENT)
@@ -244,7 +248,8 @@ async def extend_issued_key(issued_key_id: _Id, body: Extend, actor: _Actor, key
 
 @routes.post("/{issued_key_id}/token", permission="issued_tokens.write", responses=_ABSENT | _STATE | _VENDOR)
 async def mint_issued_token(issued_key_id: _Id, actor: _Actor, minting: _Minting) -> TokenOut:
-    """A fresh token for a key of a vendor that has no lasting secrets (Anthropic). It is kept nowhere."""
+    """A fresh token for a key of a vendor that has no lasting secrets (Anthropic). Only its keyed digest is kept, so that a leaked one
+    can be reported."""
     made = await minting.mint(actor, issued_key_id)
     env = {**made.env, made.secret_env: made.secret.open()}
     return TokenOut(key=made.secret.open(), env=env, expires_at=rfc3339(made.expires_at_ns))

@@ -71,6 +71,7 @@ async def acquire(bench: Bench) -> bool:
             env=dict(made.env),
         ),
         secret=made.secret,
+        secret_ends_ns=made.expires_at_ns,
     )
     return again
 

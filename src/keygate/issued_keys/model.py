@@ -20,6 +20,7 @@ DEFAULT_QUIET_SECONDS = 3_600
 REPLAY_NS = 600 * NANOSECONDS  # how long an answer that got lost can be asked for again, under the same request id
 PICKUP_NS = 7 * 86_400 * NANOSECONDS  # how long a secret waits for its holder
 MAX_LINK_SECONDS = 7 * 86_400
+TOKEN_MEMORY_NS = 400 * 86_400 * NANOSECONDS  # how long after its end a token that leaked can still be told from a stranger's
 
 
 class AccountStatus(StrEnum):
@@ -85,7 +86,6 @@ class Former:
     cut_at_ns: int | None = None
     last_used_at_ns: int | None = None  # as the vendor told last
     hint: str | None = None
-    secret_digest: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,8 +106,7 @@ class IssuedKey:
     footprint: Footprint | None = None
     former: Former | None = None
     secret: bytes | None = field(default=None, repr=False)  # sealed
-    secret_digest: str | None = field(default=None, repr=False)
-    secret_generation: int = 0  # which key's secret was kept last; 0: none yet
+    secret_generation: int = 0  # which key's secret the footprint goes with; 0: none yet
     secret_until_ns: int | None = None  # then it is erased, fetched or not
     delivered_at_ns: int | None = None
     hint: str | None = None
@@ -130,6 +129,7 @@ class IssuedKey:
     read_at_ns: int | None = None  # when the vendor was last asked
     request_id: str | None = None  # the caller's own, to ask again without making a second key
     rotation_id: str | None = None  # the same for the last rotation
+    claim: str | None = None  # which key at the vendor an adopted one is: while it lives, no other row can be that
     version: int = 1
 
     @property
@@ -152,10 +152,32 @@ class IssuedKey:
             return self.former is not None and self.former.cut_at_ns is not None
         return self.state in ENDED or self.state in {State.ACTIVE, State.IRREVOCABLE}
 
+    @property
+    def living(self) -> frozenset[int]:
+        """Generations whose secrets may work at the vendor."""
+        if self.state in ENDED and not self.owed:
+            return frozenset()
+        return frozenset({self.secret_generation} if self.former is None else {self.secret_generation, self.former.generation})
+
     def delivery(self, now_ns: int) -> Delivery:
         if self.secret is not None and self.delivered_at_ns is None and (self.secret_until_ns is None or now_ns < self.secret_until_ns):
             return Delivery.WAITING
         return Delivery.TOLD if self.delivered_at_ns is not None else Delivery.NONE
+
+
+@dataclass(frozen=True, slots=True)
+class KnownSecret:
+    """A secret that was kept or handed out, by its keyed digest: a key's own of one generation, or a token that was fetched for it."""
+
+    digest: str = field(repr=False)
+    key_id: str
+    organization_id: str
+    generation: int
+    known_at_ns: int
+    minted_by: str | None = None  # who fetched the token; None: the key's own secret
+    expires_at_ns: int | None = None  # when it ends by itself
+    ended_at_ns: int | None = None  # when the vendor had confirmed that its generation is gone
+    reported_at_ns: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

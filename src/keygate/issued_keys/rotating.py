@@ -70,7 +70,7 @@ async def _not_made(bench: Bench, former: Former, error: ProvisionerError) -> No
         former=None,
         footprint=former.footprint,
         secret=None,
-        secret_digest=former.secret_digest,
+        secret_generation=former.generation,
         hint=former.hint,
         delivered_at_ns=key.delivered_at_ns or key.activated_at_ns,
         attempts=0,

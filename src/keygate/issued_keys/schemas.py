@@ -7,6 +7,7 @@ from typing import Annotated, Any, Self
 from pydantic import AfterValidator, Field, SecretStr, StringConstraints, model_validator
 
 from keygate.issued_keys.accounts import MAX_ADMIN_KEY
+from keygate.issued_keys.leaks import LeakAnswer
 from keygate.issued_keys.life import State
 from keygate.issued_keys.model import (
     DEFAULT_OVERLAP_SECONDS,
@@ -256,6 +257,29 @@ class Open(Schema):
 
 class LeakedKey(Schema):
     key: Annotated[str, StringConstraints(min_length=1, max_length=8_192)] = Field(description="The key that was found; it is not kept")
+
+
+class LeakOut(Schema):
+    """What became of a secret that was reported. Whose it is, is told to its organisation only."""
+
+    vendor: str
+    state: Annotated[str, StringConstraints(pattern=r"^(ending|ended)$")] = Field(
+        description="`ending`: it worked, and is being ended at the vendor; `ended`: it was dead already"
+    )
+    ended_at: Moment = Field(description="When the vendor had shown it gone, or a token was over; null: it is being ended")
+    works_until: Moment = Field(
+        description="The latest moment until which it, or what it was traded for at the vendor, may still work; null: the vendor does not "
+        "say, or it works no more"
+    )
+
+    @classmethod
+    def of(cls, answer: LeakAnswer) -> LeakOut:
+        return cls(
+            vendor=answer.vendor,
+            state="ending" if answer.ended_at_ns is None else "ended",
+            ended_at=rfc3339(answer.ended_at_ns),
+            works_until=rfc3339(answer.works_until_ns),
+        )
 
 
 class FormerOut(Schema):

@@ -21,11 +21,14 @@ def check_terms(facts: ProvisionerFacts, draft: IssueDraft, now: int) -> None:
     for name, what in facts.options.items():
         if what.endswith("(required)") and not draft.options.get(name):
             raise InvalidInput(f"options.{name}: needed: {what}", field=f"options.{name}")
+    for term in sorted(facts.needs.keys() - asked(terms)):
+        raise InvalidInput(f"{term}: {facts.title} needs them: {facts.needs[term]}", field=str(term))
     # An end is kept by KeyGate's own sweep wherever the vendor has none.
     lacking = sorted(asked(terms) - facts.confirms - facts.takes - {Term.EXPIRY})
     if lacking and not draft.allow_unenforced:
         what = "; ".join(f"{term}: {facts.cannot.get(str(term), 'the vendor has no such rule')}" for term in lacking)
         raise InvalidInput(
-            f"{facts.title} can't enforce {', '.join(lacking)} on a key ({what}). Send allow_unenforced to have the key without",
+            f"{facts.title} can't enforce {', '.join(lacking)} on a key ({what}). Send allow_unenforced "
+            "(--allow-unenforced) to have the key without",
             field=lacking[0],
         )

@@ -13,6 +13,7 @@ from keygate.issued_keys import (
     Handover,
     IssuedKeyAccess,
     IssuedKeyService,
+    LeakService,
     MintingService,
     Operations,
     ReceiptService,
@@ -45,6 +46,7 @@ class Issuing:
     receipts: ReceiptService
     accounts: VendorAccountService
     minting: MintingService
+    leaks: LeakService
     inspection: InspectionService
     operations: Operations
     access: IssuedKeyAccess
@@ -70,6 +72,7 @@ class Issuing:
             ReceiptService: self.receipts,
             VendorAccountService: self.accounts,
             MintingService: self.minting,
+            LeakService: self.leaks,
             InspectionService: self.inspection,
         }
 
@@ -125,19 +128,32 @@ async def issuing(
         owners=owners,
         handover=handover,
         audit=base.audit,
-        digest_key=base.digest_key,
         provisioners=provisioners,
         clock=base.clock,
     )
     access = IssuedKeyAccess(accounts=account_rows, keys=rows, desks=desks, provisioners=provisioners)
     minting = MintingService(
         database=base.database,
+        rows=rows,
         account_rows=account_rows,
         keys=keys,
         desks=desks,
         issuer=issuer,
         audit=base.audit,
+        digest_key=base.digest_key,
         provisioners=provisioners,
+        clock=base.clock,
+    )
+    leaks = LeakService(
+        database=base.database,
+        repository=rows,
+        keys=keys,
+        operations=operations,
+        audit=base.audit,
+        outbox=outbox,
+        digest_key=base.digest_key,
+        provisioners=provisioners,
+        clock=base.clock,
     )
     inspection = InspectionService(
         database=base.database,
@@ -153,7 +169,20 @@ async def issuing(
         clock=base.clock,
     )
     return Issuing(
-        keys, handover, receipts, accounts, minting, inspection, operations, access, outbound, rows, account_rows, desks, provisioners
+        keys,
+        handover,
+        receipts,
+        accounts,
+        minting,
+        leaks,
+        inspection,
+        operations,
+        access,
+        outbound,
+        rows,
+        account_rows,
+        desks,
+        provisioners,
     )
 
 

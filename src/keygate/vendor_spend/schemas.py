@@ -4,21 +4,25 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field, model_validator
+from pydantic import Field, StringConstraints, model_validator
 from pydantic_core import PydanticCustomError
 
 from keygate.issued_keys import Enforcement
 from keygate.kit.clock import from_ns, rfc3339
-from keygate.kit.money import format_usd
+from keygate.kit.money import MAX_NANO, NANO, format_usd, parse_usd
 from keygate.kit.routes import Schema
 from keygate.vendor_spend.balance import AccountDay, Verdict
 from keygate.vendor_spend.model import ImportState
 from keygate.vendor_spend.reconciliation import Balance, BillStanding, UnknownKey
-from keygate.vendor_spend.watch import DEFAULT_WARN_AT, AtEnd, Stage, WatchRule
+from keygate.vendor_spend.watch import DEFAULT_WARN_AT, AtEnd, Resumption, Stage, WatchRule
 from keygate.vendor_spend.watching import Standing
 from keygate.vendors.admin import Period
 
 _Moment = str | None
+Usd = Annotated[
+    Annotated[str, StringConstraints(max_length=40)] | Annotated[int, Field(ge=0, le=MAX_NANO // NANO)],
+    Field(description="Dollars as a decimal string: `10.00`", examples=["10.00"]),
+]
 _Percent = Annotated[int, Field(ge=1, le=99)]
 
 
@@ -189,6 +193,27 @@ class WatchIn(Schema):
         return WatchRule(tuple(sorted(self.warn_at_percent)), self.lower_at_percent, self.lower_to_percent, self.at_end)
 
 
+class ResumeIn(Schema):
+    """Why the key may go on; one of these."""
+
+    budget_usd: Usd | None = Field(None, description="Another budget from now on, higher than the present one")
+    extra_usd: Usd | None = Field(None, description="So much more in this period, beyond what is allowed now")
+    ignore_until_period_end: bool = Field(False, description="Whatever comes until the period ends: announced, and nothing is done")
+
+    @model_validator(mode="after")
+    def _one(self) -> ResumeIn:
+        if (self.budget_usd is not None) + (self.extra_usd is not None) + self.ignore_until_period_end != 1:
+            raise PydanticCustomError("resume", "Send one of budget_usd, extra_usd and ignore_until_period_end")
+        return self
+
+    def resumption(self) -> Resumption:
+        return Resumption(
+            budget_nano=None if self.budget_usd is None else parse_usd(self.budget_usd, field="budget_usd"),
+            extra_nano=None if self.extra_usd is None else parse_usd(self.extra_usd, field="extra_usd"),
+            ignore=self.ignore_until_period_end,
+        )
+
+
 class WatchOut(Schema):
     """A key's budget by the vendor's bill. Where KeyGate watches it, it can be overspent: by what the key uses within the vendor's data
     delay, and until the next look."""
@@ -197,8 +222,12 @@ class WatchOut(Schema):
     enforced_by: str = Field(description="`vendor`: it refuses; `keygate`: watched, not hard; `nobody`: the vendor reports no spend")
     budget_usd: str | None
     budget_period: Period | None
+    allowed_usd: str | None = Field(
+        description="What may be spent in this period: the budget, and what somebody allowed beyond it; null: no budget, or it is ignored"
+    )
+    ignored: bool = Field(description="Somebody let the key go on past its budget until the period ends")
     spent_usd: str | None = Field(description="Since `period_start`, as billed so far; null: the bill was never read")
-    spent_percent: int | None
+    spent_percent: int | None = Field(description="Of `allowed_usd`, or of the budget where that is ignored")
     period_start: _Moment
     resets_at: _Moment
     as_of: _Moment = Field(description="When the bill was last read to its end")
@@ -226,6 +255,8 @@ class WatchOut(Schema):
             enforced_by="nobody" if nobody else ("keygate" if own else "vendor"),
             budget_usd=None if key.terms.budget_nano is None else format_usd(key.terms.budget_nano),
             budget_period=None if key.terms.budget_nano is None else key.terms.budget_period,
+            allowed_usd=None if standing.allowed_nano is None else format_usd(standing.allowed_nano),
+            ignored=key.terms.budget_nano is not None and standing.allowed_nano is None,
             spent_usd=None if as_of is None else format_usd(standing.spent_nano),
             spent_percent=None if as_of is None else standing.percent,
             period_start=rfc3339(standing.window_start_ns) if standing.resets_at_ns is not None else None,

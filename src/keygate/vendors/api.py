@@ -27,6 +27,7 @@ class IssuingView(Schema):
     ceiling: int | None
     confirms: list[str] = Field(description="Terms that the vendor enforces and its API shows")
     takes: list[str] = Field(description="Terms that the vendor enforces and its API does not show again")
+    needs: dict[str, str] = Field(description="Terms that every order must name, and what to name")
     cannot: dict[str, str] = Field(description="What the vendor can't do, and what KeyGate does instead")
     rights: dict[str, str] = Field(description="Least privilege: each right, and what it is needed for")
     settings: dict[str, str]
@@ -75,6 +76,7 @@ def _issuing(vendor: str) -> IssuingView | None:
         ceiling=facts.ceiling,
         confirms=sorted(facts.confirms),
         takes=sorted(facts.takes),
+        needs={str(term): what for term, what in facts.needs.items()},
         cannot=dict(facts.cannot),
         rights=dict(facts.rights),
         settings=dict(facts.settings),

@@ -199,6 +199,7 @@ class ProvisionerFacts:
     names_container: bool = False  # `rename` renames what holds the key, with everything in it
     adopt_only: bool = False  # the vendor's API makes no keys: keys made by hand are entered
     max_keys_per_container: int | None = None
+    needs: Mapping[Term, str] = field(default_factory=dict)  # terms that every order must name → what to name
     sources: Mapping[str, str] = field(default_factory=dict)  # fact → source and date
 
 

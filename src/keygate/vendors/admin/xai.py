@@ -210,7 +210,8 @@ async def _call(desk: Desk, method: str, path: str, what: str, *, right: str = _
 def _fault(answer: Answer) -> ProvisionerError | None:
     """That a ceiling on keys is told so is not verified; anything else with a 429 is waited out."""
     told = answer.body[:500]
-    return CeilingReached("API keys in the team") if answer.status == 429 and b"limit" in told and b"API keys" in told else None
+    full = answer.status == 429 and b"limit" in told and b"API keys" in told and b"rate limit" not in told.lower()
+    return CeilingReached("API keys in the team") if full else None
 
 
 def _told(body: Mapping[str, Any]) -> dict[str, Any]:

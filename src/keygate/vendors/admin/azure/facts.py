@@ -32,6 +32,7 @@ FACTS = ProvisionerFacts(
     admin_key_env=("AZURE_CLIENT_SECRET",),
     admin_key_form="the client secret of an app registration (Entra ID) that has a role on the resource group",
     confirms=frozenset({Term.MODELS, Term.TOKENS_PER_MINUTE}),
+    needs={Term.MODELS: "name those to deploy, as Azure names them (`gpt-4o-mini`): it has no `all models`"},
     tells_last_use=False,
     revoke_delay_seconds=0,
     container="Cognitive Services account",
