@@ -9,6 +9,7 @@ from keygate.audit import AuditLog
 from keygate.errors import Conflict, UpstreamFailed
 from keygate.identities import Actor
 from keygate.issued_keys.desks import Desks
+from keygate.issued_keys.handover import Handover
 from keygate.issued_keys.life import LIVE
 from keygate.issued_keys.service import IssuedKeyService
 from keygate.policies import change
@@ -28,6 +29,7 @@ class MintingService:
         database: Database,
         account_rows: VendorAccountRepository,
         keys: IssuedKeyService,
+        handover: Handover,
         desks: Desks,
         issuer: Issuer,
         audit: AuditLog,
@@ -36,6 +38,7 @@ class MintingService:
         self._database = database
         self._account_rows = account_rows
         self._keys = keys
+        self._handover = handover
         self._desks = desks
         self._issuer = issuer
         self._audit = audit
@@ -60,6 +63,8 @@ class MintingService:
                 raise Conflict("The vendor account of this key is gone")
             await self._audit.record(work, actor, "issued_key.mint", key_id, after={"generation": key.generation})
         try:
-            return await provisioner.mint(await self._desks.open(account), key.footprint)
+            made = await provisioner.mint(await self._desks.open(account), key.footprint)
         except ProvisionerError as error:
             raise UpstreamFailed(f"The vendor gave no word on the key: {error.detail}") from None
+        await self._handover.taken(actor, key_id)
+        return made
