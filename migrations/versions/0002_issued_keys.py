@@ -62,6 +62,7 @@ def upgrade() -> None:
         sa.Column("secret_until_ns", sa.BigInteger(), nullable=True),
         sa.Column("delivered_at_ns", sa.BigInteger(), nullable=True),
         sa.Column("hint", sa.String(length=8), nullable=True),
+        sa.Column("made_at_ns", sa.BigInteger(), nullable=True),
         sa.Column("secret_env", sa.String(length=100), nullable=True),
         sa.Column("env", sa.JSON(), nullable=False),
         sa.Column("activated_at_ns", sa.BigInteger(), nullable=True),
@@ -81,6 +82,11 @@ def upgrade() -> None:
         sa.Column("read_at_ns", sa.BigInteger(), nullable=True),
         sa.Column("request_id", sa.String(length=100), nullable=True),
         sa.Column("rotation_id", sa.String(length=100), nullable=True),
+        sa.Column("rotate_every_days", sa.Integer(), nullable=True),
+        sa.Column("rotate_overlap_seconds", sa.Integer(), nullable=True),
+        sa.Column("rotate_after_ns", sa.BigInteger(), nullable=True),
+        sa.Column("rotate_tries", sa.Integer(), nullable=False),
+        sa.Column("rotate_error", sa.Text(), nullable=True),
         sa.Column("created_at_ns", sa.BigInteger(), nullable=False),
         sa.Column("created_by", sa.String(length=200), nullable=False),
         sa.Column("version", sa.BigInteger(), nullable=False),
@@ -95,6 +101,7 @@ def upgrade() -> None:
         batch_op.create_index(batch_op.f("ix_issued_keys_account_id_state"), ["account_id", "state"], unique=False)
         batch_op.create_index(batch_op.f("ix_issued_keys_due_at_ns"), ["due_at_ns"], unique=False)
         batch_op.create_index(batch_op.f("ix_issued_keys_organization_id_id"), ["organization_id", "id"], unique=False)
+        batch_op.create_index(batch_op.f("ix_issued_keys_organization_id_made_at_ns"), ["organization_id", "made_at_ns"], unique=False)
         batch_op.create_index(batch_op.f("ix_issued_keys_organization_id_owner_id"), ["organization_id", "owner_id"], unique=False)
 
     op.create_table(
@@ -128,6 +135,22 @@ def upgrade() -> None:
     )
     with op.batch_alter_table("receipts", schema=None) as batch_op:
         batch_op.create_index(batch_op.f("ix_receipts_organization_id_id"), ["organization_id", "id"], unique=False)
+
+    op.create_table(
+        "rotation_policies",
+        sa.Column("id", sa.String(length=40), nullable=False),
+        sa.Column("organization_id", sa.String(length=40), nullable=False),
+        sa.Column("max_age_days", sa.Integer(), nullable=False),
+        sa.Column("overlap_seconds", sa.Integer(), nullable=True),
+        sa.Column("team_id", sa.String(length=40), nullable=True),
+        sa.Column("vendor", sa.String(length=40), nullable=True),
+        sa.Column("created_at_ns", sa.BigInteger(), nullable=False),
+        sa.Column("created_by", sa.String(length=200), nullable=False),
+        sa.Column("updated_at_ns", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_rotation_policies")),
+    )
+    with op.batch_alter_table("rotation_policies", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_rotation_policies_organization_id_id"), ["organization_id", "id"], unique=False)
 
     op.create_table(
         "vendor_accounts",

@@ -14,6 +14,10 @@ class EventType(StrEnum):
     ISSUED_KEY_ACTIVE = "issued_key.active"
     ISSUED_KEY_FAILED = "issued_key.failed"
     ISSUED_KEY_ENDED = "issued_key.ended"  # the vendor has confirmed
+    ISSUED_KEY_SECRET_WAITS = "issued_key.secret_waits"  # noqa: S105  (of a rotation that nobody asked for: its owner is to fetch it)
+    ISSUED_KEY_FORMER_IN_USE = "issued_key.former_in_use"  # a rotation can't end: somebody still uses the former key
+    ISSUED_KEY_ROTATED = "issued_key.rotated"  # the former key is gone, the vendor has confirmed
+    ISSUED_KEY_ROTATION_DUE = "issued_key.rotation_due"  # only a person can replace this key, and a policy wants it
     INVENTORY_FOUND = "inventory.found"  # something at a vendor that somebody should look at
     KEY_ENDS_SOON = "issued_key.ends_soon"  # a reminder: only a person can renew it
     BULK_DONE = "bulk_order.done"

@@ -115,6 +115,9 @@ class Bench:
                 await tools.audit.record(work, actor, action, after.id, before={"state": self.key.state}, after=record, detail=detail)
             if event is not None:
                 payload = {"vendor": after.vendor, "name": after.name, "state": str(after.state), "detail": detail}
+                payload["owner"] = None if after.owner is None else after.owner.scope_id
+                if after.former is not None:
+                    payload |= {"cause": str(after.former.cause), "policy_id": after.former.policy_id}
                 await tools.outbox.raise_event(work, after.organization_id, event, after.id, payload)
             if not await tools.repository.save(work.connection, after):
                 raise Overtaken

@@ -10,6 +10,7 @@ from keygate.errors import Conflict, UpstreamFailed
 from keygate.identities import Actor
 from keygate.issued_keys.bench import known_secret
 from keygate.issued_keys.desks import Desks
+from keygate.issued_keys.handover import Handover
 from keygate.issued_keys.life import LIVE
 from keygate.issued_keys.service import IssuedKeyService
 from keygate.kit.clock import Clock
@@ -33,6 +34,7 @@ class MintingService:
         rows: IssuedKeyRepository,
         account_rows: VendorAccountRepository,
         keys: IssuedKeyService,
+        handover: Handover,
         desks: Desks,
         issuer: Issuer,
         audit: AuditLog,
@@ -44,6 +46,7 @@ class MintingService:
         self._rows = rows
         self._account_rows = account_rows
         self._keys = keys
+        self._handover = handover
         self._desks = desks
         self._issuer = issuer
         self._audit = audit
@@ -77,4 +80,5 @@ class MintingService:
         token = known_secret(key, digest, self._clock.now_ns(), minted_by=actor.id, expires_at_ns=made.expires_at_ns)
         async with self._database.unit(key.organization_id) as work:  # before it is told
             await self._rows.note_secret(work.connection, token)
+        await self._handover.taken(actor, key_id)
         return made

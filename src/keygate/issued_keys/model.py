@@ -74,6 +74,21 @@ class Ending(StrEnum):
     EXPIRED = "expired"
 
 
+class Cause(StrEnum):
+    """Why a key is rotated."""
+
+    HAND = "hand"  # somebody asked for it, and has the new secret
+    SCHEDULE = "schedule"  # the key's own: every so many days
+    POLICY = "policy"  # no key older than so many days
+
+
+class Waits(StrEnum):
+    """What the end of a rotation waits for, besides the end of its overlap."""
+
+    HANDOVER = "handover"  # nobody has fetched the new secret
+    QUIET = "quiet"  # somebody still uses the former key
+
+
 @dataclass(frozen=True, slots=True)
 class Former:
     """The key that a rotation replaces. `cut_at_ns` None: the new one is not made yet."""
@@ -86,6 +101,17 @@ class Former:
     cut_at_ns: int | None = None
     last_used_at_ns: int | None = None  # as the vendor told last
     hint: str | None = None
+    made_at_ns: int | None = None
+    cause: Cause = Cause.HAND
+    policy_id: str | None = None  # that the rotation was due by
+    waits_for: Waits | None = None
+    reminders: int = 0  # events that said so
+    remind_at_ns: int | None = None
+
+    @property
+    def by_itself(self) -> bool:
+        """Nobody asked for the rotation: whoever uses the former key may not know of it."""
+        return self.cause is not Cause.HAND
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +136,7 @@ class IssuedKey:
     secret_until_ns: int | None = None  # then it is erased, fetched or not
     delivered_at_ns: int | None = None
     hint: str | None = None
+    made_at_ns: int | None = None  # the newest key, at the vendor: its age counts from here
     secret_env: str | None = None
     env: Mapping[str, str] = field(default_factory=dict)
     activated_at_ns: int | None = None
@@ -130,6 +157,11 @@ class IssuedKey:
     request_id: str | None = None  # the caller's own, to ask again without making a second key
     rotation_id: str | None = None  # the same for the last rotation
     claim: str | None = None  # which key at the vendor an adopted one is: while it lives, no other row can be that
+    rotate_every_days: int | None = None  # its own schedule
+    rotate_overlap_seconds: int | None = None  # of that; None: as `rotation.model.default_overlap` says
+    rotate_after_ns: int | None = None  # not rotated by itself, nor reminded of, before
+    rotate_tries: int = 0  # rotations in a row that began by themselves and came to nothing
+    rotate_error: str | None = None  # why the last of them did
     version: int = 1
 
     @property
@@ -144,6 +176,17 @@ class IssuedKey:
     @property
     def expires_at_ns(self) -> int | None:
         return self.terms.expires_at_ns
+
+    @property
+    def overlap_ends_ns(self) -> int | None:
+        """Until when both keys of a rotation work. Where it began by itself, the overlap counts from when somebody took over the new
+        secret. None: there is no overlap."""
+        former = self.former
+        if former is None or former.cut_at_ns is None:
+            return None
+        if not former.by_itself or former.insist or self.delivered_at_ns is None:
+            return former.cut_at_ns
+        return max(former.cut_at_ns, self.delivered_at_ns + former.overlap_seconds * NANOSECONDS)
 
     @property
     def settled(self) -> bool:
@@ -190,6 +233,8 @@ class IssueDraft:
     name: str | None = None
     account: str | None = None  # id or name; None: the only one, or `default`
     options: Mapping[str, str] = field(default_factory=dict)
+    rotate_every_days: int | None = None
+    rotate_overlap_seconds: int | None = None
     allow_unenforced: bool = False  # make it also where the vendor can't enforce a term
     request_id: str | None = None
 

@@ -13,7 +13,7 @@ from keygate.errors import KeyGateError
 from keygate.issued_keys import ending, making, rotating
 from keygate.issued_keys.bench import LEASE_NS, Bench, Handler, LeaseLost, Overtaken, Tools
 from keygate.issued_keys.desks import Desks
-from keygate.issued_keys.life import ENDED, State
+from keygate.issued_keys.life import ENDED, LIVE, State
 from keygate.issued_keys.model import TOKEN_MEMORY_NS, Ending, IssuedKey
 from keygate.kit.clock import NANOSECONDS
 from keygate.vault import EnvelopeBroken
@@ -129,7 +129,7 @@ class Operations:
             return False
         bench = Bench(tools, key, lease)
         try:
-            if key.state is State.ACTIVE and await self._lapsed(bench):
+            if key.state in LIVE and await self._lapsed(bench):
                 return True
             handler = self._handler(key)
             if handler is not making.begin and not await self._open(bench):

@@ -16,15 +16,13 @@ from keygate.issued_keys.bench import is_gone
 from keygate.issued_keys.desks import Desks
 from keygate.issued_keys.ending import told_to_end
 from keygate.issued_keys.handover import Handover, Told
-from keygate.issued_keys.life import ENDED, Event, State, may, step
+from keygate.issued_keys.life import ENDED, Event, State, may
 from keygate.issued_keys.making import next_due
 from keygate.issued_keys.model import (
     MAX_OVERLAP_SECONDS,
     AccountStatus,
-    Delivery,
     Ending,
     Enforcement,
-    Former,
     IssuedFilter,
     IssuedKey,
     IssueDraft,
@@ -36,7 +34,8 @@ from keygate.issued_keys.ownership import own_key
 from keygate.issued_keys.ports import OwnerDirectory
 from keygate.issued_keys.receipts import Receipt
 from keygate.issued_keys.records import key_record
-from keygate.issued_keys.terms import check_terms
+from keygate.issued_keys.rotating import told_to_rotate
+from keygate.issued_keys.terms import check_schedule, check_terms
 from keygate.kit.clock import NANOSECONDS, Clock
 from keygate.kit.ids import new_id
 from keygate.policies import Place, change
@@ -105,6 +104,7 @@ class IssuedKeyService:
         provisioner = self._provisioners[account.vendor]
         now = self._clock.now_ns()
         check_terms(provisioner.facts, draft, now)
+        check_schedule(provisioner, draft.rotate_every_days, draft.rotate_overlap_seconds)
         alive, ceiling = await self._accounts.room(actor, account)
         if ceiling is not None and alive >= ceiling:
             raise Conflict(
@@ -129,6 +129,8 @@ class IssuedKeyService:
                 created_by=actor.id,
                 due_at_ns=now,
                 request_id=draft.request_id,
+                rotate_every_days=draft.rotate_every_days,
+                rotate_overlap_seconds=draft.rotate_overlap_seconds,
             )
             await self._audit.record(work, actor, "issued_key.provision", key.id, after=key_record(key))
             await self._repository.add(work.connection, key)
@@ -164,29 +166,10 @@ class IssuedKeyService:
                 raise Conflict("This key was made by hand: make its successor at the vendor, adopt that one, then revoke this one")
             if not isinstance(self._provisioners.get(key.vendor), AddsKey):
                 raise Conflict("This vendor can't hold a second key beside the first; make a new key and revoke this one")
-            state = step(key.state, Event.ROTATE)
-            if key.delivery(now) is Delivery.WAITING:
-                raise Conflict("The secret of this key was not fetched yet; fetch it first, or revoke the key")
-            if key.footprint is None:
-                raise Conflict("The key is not at the vendor yet")
-            former = Former(
-                footprint=key.footprint,
-                generation=key.secret_generation,
-                overlap_seconds=overlap_seconds,
-                quiet_seconds=quiet_seconds,
-                insist=insist,
-                hint=key.hint,
+            after = told_to_rotate(
+                key, overlap_seconds=overlap_seconds, quiet_seconds=quiet_seconds, insist=insist, request_id=request_id, now=now
             )
-            after = replace(
-                key,
-                state=state,
-                generation=key.generation + 1,
-                former=former,
-                attempts=0,
-                due_at_ns=now,
-                rotation_id=request_id,
-                version=key.version + 1,
-            )
+            after = replace(after, version=key.version + 1)
             detail = {"generation": after.generation, "overlap_seconds": overlap_seconds, "quiet_seconds": quiet_seconds, "insist": insist}
             await self._audit.record(work, actor, "issued_key.rotate", key_id, before={"state": key.state}, after=detail)
             await self._repository.save(work.connection, after)
@@ -350,7 +333,8 @@ class IssuedKeyService:
             await asyncio.sleep(max(pause, 0.05))
 
     async def _again(self, actor: Actor, draft: IssueDraft, key: IssuedKey, *, tell: bool, patience: float) -> Told:
-        if (key.vendor, key.terms, key.created_by) != (draft.vendor, draft.terms, actor.id):
+        asked = (draft.vendor, draft.terms, draft.rotate_every_days, draft.rotate_overlap_seconds, actor.id)
+        if (key.vendor, key.terms, key.rotate_every_days, key.rotate_overlap_seconds, key.created_by) != asked:
             raise Conflict("request_id: another order was made under it", field="request_id")
         return await self._replayed(actor, key, tell=tell, patience=patience)
 
@@ -391,6 +375,7 @@ class IssuedKeyService:
         if provisioner is None:
             raise InvalidInput("vendor: KeyGate makes no keys there", field="vendor")
         check_terms(provisioner.facts, draft, self._clock.now_ns())
+        check_schedule(provisioner, draft.rotate_every_days, draft.rotate_overlap_seconds)
 
     async def _owner(self, connection: AsyncConnection, actor: Actor, draft: IssueDraft) -> tuple[Place | None, str]:
         owner = draft.owner

@@ -262,6 +262,7 @@ def _adopted_key(
         footprint=Footprint(place, item.footprint.key),
         hint=None if item.hint is None else f"…{item.hint[-4:]}",
         activated_at_ns=now,
+        made_at_ns=item.created_at_ns or now,
         last_used_at_ns=reading.last_used_at_ns,
         read_at_ns=now,
         secret_generation=1,
