@@ -16,6 +16,7 @@ from tests.cli.desk import Desk
 from tests.issued_keys.office import Office
 from tests.running import ApiError, RunningKeyGate
 
+from keygate.cli.client import Exit
 from keygate.sandbox import SandboxServer, Vendor
 
 MODEL = "gpt-4.1"
@@ -129,6 +130,21 @@ def test_a_budget_that_the_vendor_enforces_is_told_as_its_own_and_not_watched(sc
     with pytest.raises(ApiError, match="enforces this key's budget itself"):
         scene.office.call("PUT", f"/keys/{scene.issued['id']}/watch", {"at_end": "revoke"})
     assert scene.shell.ok("watch", scene.issued["id"], "--json").json()["budget_usd"] == "50.00"
+
+
+@pytest.mark.parametrize("body", [{}, {"ignore_until_period_end": False}, {"extra_usd": "5", "budget_usd": "80"}, {"extra_usd": "-5"}])
+def test_a_key_does_not_go_on_unless_one_says_by_how_much(scene: Scene, body: dict[str, object]) -> None:
+    with pytest.raises(ApiError) as refused:
+        scene.office.call("POST", f"/keys/{scene.issued['id']}/resume", body)
+    assert refused.value.status == 422
+
+
+def test_a_key_goes_on_at_a_shell_only_where_its_budget_has_ended_it(scene: Scene) -> None:
+    said = scene.shell.run("resume", scene.issued["id"])
+    assert (said.code, "--extra 20" in said.err) == (Exit.USAGE, True)
+    for how in (("--extra", "5"), ("--budget", "80"), ("--ignore",)):
+        said = scene.shell.run("resume", scene.issued["id"], *how)
+        assert (said.code, "not disabled" in said.err) == (Exit.NOT_VALID, True)
 
 
 @pytest.mark.parametrize(
