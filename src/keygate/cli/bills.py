@@ -73,11 +73,11 @@ def _import(client: Api, account: str | None) -> None:
 def _told(bill: dict[str, Any]) -> str:
     name = f"{bill['vendor']} ({bill['account']})"
     if not bill["reported"]:
-        return f"{name}: the vendor tells no bill by API."
+        return f"{name}: no bill is read. {bill['why_not']}."
     late = "how late its numbers come it does not say" if bill["delay_seconds"] is None else f"up to {bill['delay_seconds']} s late"
     read = f"read at {bill['as_of']}" if bill["as_of"] else "not read yet"
     trouble = f" Trouble: {bill['error']}" if bill["error"] else ""
-    return f"{name}: {read}, {late}, may change for {bill['restated_days']} days.{trouble}"
+    return f"{name}: {read}, {late}, may change for {bill['restated_days']} days. A number is {bill['means']}.{trouble}"
 
 
 def watch(

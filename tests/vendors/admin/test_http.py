@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from decimal import Decimal
 
 import pytest
 from tests.vendors.admin.desks import NoIssuer, Script, Steps, admin_http, answer, resting
@@ -58,6 +59,26 @@ async def test_a_storm_of_429_ends_with_the_wait_that_is_left(clock: ManualClock
         await admin_http(vendor, clock=clock).json("POST", URL, json={}, **CREATE)
     assert refused.value.retry_after == 50
     assert len(vendor.asked) == 2  # a second wait of 50 seconds would be more than a call's patience
+
+
+async def test_of_azures_many_limits_the_longest_wait_counts(clock: ManualClock) -> None:
+    headers = {
+        "retry_after": "1",
+        "x_ms_ratelimit_microsoft.costmanagement_entity_retry_after": "3",
+        "x_ms_ratelimit_microsoft.costmanagement_qpu_retry_after": "9",
+        "x_ms_ratelimit_microsoft.costmanagement_tenant_retry_after": "soon",
+        "x_ms_ratelimit_remaining_tenant_reads": "11999",
+    }
+    vendor = Script([answer(429, **headers), answer(200, {})])
+    before = clock.monotonic_ns()
+    await admin_http(vendor, clock=clock).json("GET", URL, what="read", right="r")
+    assert clock.monotonic_ns() - before == 9_000_000_000
+
+
+async def test_exact_numbers_are_decimals(clock: ManualClock) -> None:
+    vendor = Script([answer(200, b'{"amount": 0.1234567890123456789}')])
+    found = await admin_http(vendor, clock=clock).json("GET", URL, what="read", right="r", exact=True)
+    assert found == {"amount": Decimal("0.1234567890123456789")}
 
 
 async def test_a_post_that_timed_out_is_not_repeated_and_is_uncertain(clock: ManualClock) -> None:

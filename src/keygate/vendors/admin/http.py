@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC
+from decimal import Decimal
 from email.utils import parsedate_to_datetime
 from typing import Any, Protocol
 from urllib.parse import quote_plus, urlencode, urlsplit
@@ -90,14 +91,15 @@ class AdminHttp:
         self._conceal = tuple(conceal)
         self._sleep = sleep
 
-    async def json(self, method: str, url: str, *, what: str, right: str, **options: Any) -> dict[str, Any]:
-        """As `call`, for an answer that is a JSON object; an empty body is an empty object."""
+    async def json(self, method: str, url: str, *, what: str, right: str, exact: bool = False, **options: Any) -> dict[str, Any]:
+        """As `call`, for an answer that is a JSON object; an empty body is an empty object. `exact`: numbers with a point are decimals
+        (money), no floats."""
         answer = await self.call(method, url, what=what, right=right, **options)
         if not answer.body.strip():
             return {}
         try:
-            found = jsonlib.loads(answer.body)
-        except (ValueError, RecursionError):
+            found = jsonlib.loads(answer.body, parse_float=Decimal if exact else float)
+        except (ValueError, RecursionError, ArithmeticError):
             found = None
         if not isinstance(found, dict):
             raise Unavailable(f"{what}: the vendor's answer is not a JSON object", uncertain=method not in {"GET", "HEAD"})
@@ -277,18 +279,28 @@ def _backoff(attempt: int) -> float:
 
 
 def _retry_after(answer: Answer, clock: Clock) -> float | None:
-    """`Retry-After` in seconds or as a date (RFC 9110 section 10.2.3), or OpenAI's `retry-after-ms`; never negative."""
+    """`Retry-After` in seconds or as a date (RFC 9110 section 10.2.3), or OpenAI's `retry-after-ms`; never negative. Azure's cost API tells
+    one for each limit that was hit (`x-ms-ratelimit-microsoft.costmanagement-qpu-retry-after`, `…-tenant-…`): the longest counts."""
+    told = [value for name, value in answer.headers.items() if name.startswith("x-ms-ratelimit-") and name.endswith("retry-after")]
+    longest = max((int(value) for value in told if value.isdecimal() and len(value) < 8), default=None)
+    if longest is not None:
+        return float(max(longest, _plain_seconds(answer) or 0))
     milliseconds = answer.headers.get("retry-after-ms", "")
     if milliseconds.isdecimal() and len(milliseconds) < 10:
         return int(milliseconds) / 1000
-    text = answer.headers.get("retry-after", "").strip()
-    if text.isdecimal() and len(text) < 8:
-        return float(text)
+    seconds = _plain_seconds(answer)
+    if seconds is not None:
+        return seconds
     try:
-        moment = parsedate_to_datetime(text)
+        moment = parsedate_to_datetime(answer.headers.get("retry-after", "").strip())
     except (ValueError, TypeError):
         return None
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
     wait: float = (moment - from_ns(clock.now_ns())).total_seconds()
     return max(0.0, wait)
+
+
+def _plain_seconds(answer: Answer) -> float | None:
+    text = answer.headers.get("retry-after", "").strip()
+    return float(text) if text.isdecimal() and len(text) < 8 else None
