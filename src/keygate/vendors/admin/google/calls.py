@@ -21,10 +21,11 @@ from keygate.vendors.admin.errors import (
     CeilingReached,
     MissingRight,
     ProvisionerError,
+    RateLimited,
     Rejected,
     Unavailable,
 )
-from keygate.vendors.admin.google.facts import GEMINI, NO_BOUND_KEYS, VERTEX, VERTEX_ROLE
+from keygate.vendors.admin.google.facts import DATA, GEMINI, NO_BOUND_KEYS, VERTEX, VERTEX_ROLE
 from keygate.vendors.admin.interface import Desk
 
 _GRANT = "urn:ietf:params:oauth:grant-type:jwt-bearer"
@@ -32,6 +33,8 @@ _SCOPE = "https://www.googleapis.com/auth/cloud-platform"
 _TOKEN_SECONDS = 3600
 _POLLS = 60
 _LONGEST_POLL_SECONDS = 2.0
+_LIMITS = frozenset({"rateLimitExceeded", "quotaExceeded", "jobRateLimitExceeded"})  # BigQuery tells these as 403
+_LIMIT_SECONDS = 60.0
 _CEILINGS = {"service accounts on project": "service accounts in the project", "project quota": "projects"}
 
 
@@ -120,6 +123,11 @@ def _fault(answer: Answer) -> ProvisionerError | None:
             return Rejected(
                 f"{service} is not enabled in the project: enable it there and try again", status=403, reason="SERVICE_DISABLED"
             )
+    if message.startswith("Access Denied: Table"):  # BigQuery's words; it gives no ErrorInfo
+        return MissingRight(DATA, f"The admin credential lacks the right {DATA}: {message}")
+    legacy = error.get("errors")
+    if isinstance(legacy, list) and any(isinstance(each, dict) and each.get("reason") in _LIMITS for each in legacy):
+        return RateLimited(f"Google limits calls now: {message}", retry_after=_LIMIT_SECONDS)
     if error.get("status") == "RESOURCE_EXHAUSTED":
         for words, what in _CEILINGS.items():
             if words in message:
