@@ -12,6 +12,7 @@ from tests.vendor_spend.bureau import DAY_NS, DAY_S, Bureau
 
 from keygate.errors import InvalidInput
 from keygate.issued_keys import VendorAccount
+from keygate.issued_keys.tables import issued_key_places as places
 from keygate.kit.clock import NANOSECONDS
 from keygate.sandbox.admin import AdminFault
 from keygate.vendor_spend import importer
@@ -181,6 +182,74 @@ async def test_names_that_no_database_holds_are_kept_as_far_as_they_can_be(desk:
     async with desk.database.read() as connection:
         [row] = list(await connection.execute(sa.select(vendor_spend)))
     assert (row.vendor_key, row.amount_nano, len(row.item)) == ("ab?", 10**9, 500)
+
+
+async def test_a_long_bill_is_read_in_turns_and_keeps_no_other_account_waiting(desk: Bureau, monkeypatch: pytest.MonkeyPatch) -> None:
+    account, other = await desk.configure(), await desk.configure("openrouter")
+    cost = desk.spend(await desk.issue("openrouter"), vendor="openrouter", days_ago=1)
+    asked: list[str | None] = []
+    first: list[int] = []
+
+    async def slow(self: Any, at: Desk, from_ns: int, until_ns: int, cursor: str | None) -> Any:
+        first.append(from_ns)
+        if from_ns != first[0]:
+            return (), None
+        asked.append(cursor)
+        desk.clock.advance(60)
+        number = int(cursor or 0)
+        row = SpendRow({}, "key_x", from_ns, from_ns + DAY_NS, f"line {number}", 10**9)
+        return (row,), str(number + 1) if number < 24 else None
+
+    bill(desk, monkeypatch, slow)
+    await desk.bills.importer.tick()
+    assert len(asked) in {10, 11}  # ten minutes, and the page that was under way
+    while len(asked) < 25:
+        before = len(asked)
+        await desk.bills.importer.tick()
+        assert len(asked) > before
+    assert asked == [None, *map(str, range(1, 25))]  # no page twice
+    await desk.bills.importer.tick()
+    assert await desk.billed(vendor=("openai",)) == 25
+    assert await desk.billed(vendor=("openrouter",)) == cost
+    states = {state.account_id: state async for state in _states(desk)}
+    assert states[account.id].deep_at_ns > 0
+    assert states[account.id].window is states[other.id].window is None
+
+
+async def _states(desk: Bureau) -> Any:
+    async with desk.database.read() as connection:
+        for state in await desk.bills.importer.repository.states(connection, desk.owner.organization_id):
+            yield state
+
+
+async def test_counts_that_are_none_are_not_told(desk: Bureau, monkeypatch: pytest.MonkeyPatch) -> None:
+    account = await desk.configure()
+
+    async def strange(self: Any, at: Desk, from_ns: int, until_ns: int, cursor: str | None) -> Any:
+        start = until_ns // DAY_NS * DAY_NS
+        row = SpendRow({}, None, start, start + DAY_NS, "x", 10**9, requests="7", input_tokens=2**70, output_tokens=3)  # type: ignore[arg-type]
+        return (row,), None
+
+    bill(desk, monkeypatch, strange)
+    assert (await imported(desk, account)).error is None
+    [row] = (await desk.usage(source="vendor")).rows
+    assert (row.requests, row.input_tokens, row.output_tokens) == (None, None, 3)
+
+
+async def test_a_key_that_becomes_known_later_gets_what_it_spent_before(desk: Bureau) -> None:
+    account = await desk.configure()
+    late = await desk.issue()
+    cost = desk.spend(late, days_ago=20) + desk.spend(late)
+    desk.spend(None, vendor_key="key_of_somebody", container="proj_other", days_ago=20)
+    async with desk.database.unit() as work:
+        saved = (await work.connection.execute(sa.select(places).where(places.c.key_id == late.id))).mappings().all()
+        await work.connection.execute(sa.delete(places).where(places.c.key_id == late.id))
+    await imported(desk, account)
+    assert await desk.billed(key_id=(late.id,)) == 0
+    async with desk.database.unit() as work:
+        await work.connection.execute(sa.insert(places), [dict(row) for row in saved])
+    await imported(desk, account)
+    assert await desk.billed(key_id=(late.id,)) == cost
 
 
 async def test_an_endless_cursor_is_refused(desk: Bureau, monkeypatch: pytest.MonkeyPatch) -> None:

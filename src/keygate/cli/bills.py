@@ -68,6 +68,8 @@ def _import(client: Api, account: str | None) -> None:
             state = client.request("POST", f"/api/v1/vendors/accounts/{each['id']}/import-spend", body={})
             if state["error"]:
                 output.error(f"{each['vendor']} ({each['name']}): {state['error']}")
+            elif not state["complete"]:
+                output.note(f"{each['vendor']} ({each['name']}): a long bill; the rest of it is being read.")
 
 
 def _told(bill: dict[str, Any]) -> str:

@@ -32,6 +32,7 @@ from keygate.vendors.admin import (
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from collections.abc import Set as AbstractSet
 
     from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -41,8 +42,10 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 LEASE_NS = 600 * NANOSECONDS  # renewed with each page
-STALE_NS = 3_600 * NANOSECONDS  # pages older than this are read again with the rest of their window
+STALE_NS = 3 * 3_600 * NANOSECONDS  # pages older than this are read again with the rest of their window
+TURN_NS = 600 * NANOSECONDS  # of one account; the rest is read in its next turn, so that none keeps the others waiting
 MOST_PAGES = 5_000  # of a window
+MANY_PAGES = 100
 AT_ONCE = 4
 _LONGEST_PAUSE_SECONDS = 3_600
 _LONGEST_WAIT_SECONDS = 86_400  # whatever a vendor says, and whatever a clock was set to
@@ -51,6 +54,10 @@ MOST_CURSOR = 20_000
 
 class Overtaken(Exception):
     """Another process imports this account now."""
+
+
+class _TimeIsUp(Exception):
+    """What is left is read in the next turn."""
 
 
 class SpendImporter:
@@ -153,22 +160,37 @@ class SpendImporter:
             async with self._database.unit() as work:
                 await self._repository.release(work.connection, fresh, by=lease)
 
-    async def attribute(self, connection: AsyncConnection, state: ImportState) -> None:
-        """Finds whose the rows are that nobody's are yet: new ones, and those of keys that became known since."""
-        unknown = await self._repository.unknown(connection, state)
-        if not unknown:
-            return
+    async def attribute(self, connection: AsyncConnection, state: ImportState, window: Window) -> None:
+        """Finds whose the rows of a window are that nobody's are yet."""
+        unknown = await self._repository.unknown(connection, state, window)
+        owners = await self._owners_of(connection, state, {each[1:] for each in unknown})
+        found = {row: owners[place, key] for row, place, key in unknown if (place, key) in owners}
+        await self._repository.attribute(connection, state, found)
+
+    async def attribute_former(self, state: ImportState) -> None:
+        """The same of all rows that there are, for keys that became known since they were told: entered by hand, or found late."""
+        async with self._database.read() as connection:
+            owners = await self._owners_of(connection, state, await self._repository.unknown_names(connection, state))
+        if owners:
+            async with self._database.unit() as work:
+                await self._repository.attribute_named(work.connection, state, owners)
+
+    async def _owners_of(
+        self, connection: AsyncConnection, state: ImportState, names: AbstractSet[tuple[str, str | None]]
+    ) -> dict[tuple[str, str | None], Mapping[str, str | None]]:
+        """The owner's columns by `(place, key)`, of those that are somebody's."""
+        if not names:
+            return {}
         places = Places(await self._issued.places(connection, state.organization_id, state.account_id))
-        named = {(place, key): places.owner(place_of(place), key) for place, key in {each[1:] for each in unknown}}
+        named = {name: places.owner(place_of(name[0]), name[1]) for name in names}
         ids = sorted({key_id for key_id, _ in named.values() if key_id is not None})
         keys = {key.id: key for key in await self._issued.keys(connection, state.organization_id, ids)}
         holders = await self._holders(connection, state.organization_id, list(keys.values()))
-        owners: dict[str, Mapping[str, str | None]] = {}
-        for row, place, vendor_key in unknown:
-            key_id, how = named[place, vendor_key]
-            if key_id is not None:
-                owners[row] = {"issued_key_id": key_id, "attribution": how.value, **holders.get(key_id, {})}
-        await self._repository.attribute(connection, state, owners)
+        return {
+            name: {"issued_key_id": key_id, "attribution": how.value, **holders.get(key_id, {})}
+            for name, (key_id, how) in named.items()
+            if key_id is not None
+        }
 
     async def _holders(
         self, connection: AsyncConnection, organization_id: str, keys: list[IssuedKey]
@@ -246,21 +268,27 @@ class _Turn:
         self._state = state
         self._lease = lease
         self._desk: AdminDesk | None = None
+        self._ends_ns = importer.clock.monotonic_ns() + TURN_NS
+        self._pages = 0
 
     async def run(self, since_ns: int | None) -> ImportState:
         try:
             await self._windows(since_ns)
         except ProvisionerError as error:
             await self._failed(error)
+        except _TimeIsUp:
+            await self._save(replace(self._state, next_at_ns=self._importer.clock.now_ns()))
         return self._state
 
     async def _windows(self, since_ns: int | None) -> None:
         now = self._importer.clock.now_ns()
         facts = self._importer.known_facts(self._account)
-        window = self._state.window
-        deep = self._state.deep_at_ns
-        if window is None or since_ns is not None or not 0 <= now - self._state.window_began_ns <= STALE_NS:
-            deep = now if is_deep(self._state, now) else deep
+        window, age = self._state.window, now - self._state.window_began_ns
+        if window is None or since_ns is not None or not 0 <= age <= STALE_NS:
+            if window is not None and age > STALE_NS and self._state.pages > MANY_PAGES:  # too much to come to its end: in smaller parts
+                self._state = replace(self._state, attempts=self._state.attempts + 1, error_code=Unavailable.code)
+            deep = now if since_ns is None and is_deep(self._state, now) else None
+            self._state = replace(self._state, deep_began_ns=deep)
             window = first_window(self._state, facts, created_ns=self._account.created_at_ns, now_ns=now, since_ns=since_ns)
             await self._begin(window)
         following: Window | None = window
@@ -270,7 +298,10 @@ class _Turn:
                 await self._begin(window)
             await self._read(window, keep_untold=facts.forgets_keys)
             following = next_window(window, now, self._state, facts)
-        await self._save(replace(self._state, deep_at_ns=deep, next_at_ns=now + pause_ns(facts), attempts=0, error=None, error_code=None))
+        deep_at = self._state.deep_at_ns if self._state.deep_began_ns is None else self._state.deep_began_ns
+        await self._importer.attribute_former(self._state)
+        done = replace(self._state, deep_at_ns=deep_at, deep_began_ns=None, attempts=0, error=None, error_code=None)
+        await self._save(replace(done, next_at_ns=now + pause_ns(facts)))
 
     async def _begin(self, window: Window) -> None:
         """Whatever waits of another reading is forgotten."""
@@ -283,6 +314,9 @@ class _Turn:
     async def _read(self, window: Window, *, keep_untold: bool) -> None:
         """All pages of a window that have not come yet; with the last one it is put in place."""
         while True:
+            if self._pages and self._importer.clock.monotonic_ns() > self._ends_ns:
+                raise _TimeIsUp
+            self._pages += 1
             if self._state.pages >= MOST_PAGES:
                 raise Rejected(f"The vendor's bill has more than {MOST_PAGES} pages at a time; it is read in smaller parts")
             self._desk, rows, cursor = await self._importer.page(self._account, self._desk, self._state, window)
@@ -293,7 +327,7 @@ class _Turn:
                 await repository.wait(work.connection, state, inside)
                 if cursor is None:
                     await repository.put_in_place(work.connection, state, window, keep_untold=keep_untold)
-                    await self._importer.attribute(work.connection, state)
+                    await self._importer.attribute(work.connection, state, window)
                     read_until = max(window.until_ns, state.read_until_ns or 0)
                     newest = window.until_ns >= (state.read_until_ns or 0)
                     as_of = state.window_began_ns if newest else state.as_of_ns

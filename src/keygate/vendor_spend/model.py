@@ -52,6 +52,7 @@ class ImportState:
     cursor: str | None = None
     pages: int = 0
     deep_at_ns: int = 0  # when all that the vendor may restate was last read again
+    deep_began_ns: int | None = None  # the same of the reading that goes on; None: it is of the last days only
     next_at_ns: int = 0
     attempts: int = 0  # that failed in a row
     error_code: str | None = None
@@ -120,9 +121,20 @@ def place_of(text: str) -> dict[str, str]:
 
 
 def plain(row: SpendRow) -> SpendRow:
-    """With texts that any database holds: bounded, without what is no character."""
-    place = {_text(name, 40): _text(value, MOST_TEXT) for name, value in list(row.place.items())[:10]}
-    return replace(row, place=place, key=None if row.key is None else _text(row.key, MOST_TEXT), item=_text(row.item, MOST_TEXT))
+    """With what any database holds: texts bounded, without what is no character; counts that are none are not told."""
+    return replace(
+        row,
+        place={_text(name, 40): _text(value, MOST_TEXT) for name, value in list(row.place.items())[:10]},
+        key=None if row.key is None else _text(row.key, MOST_TEXT),
+        item=_text(row.item, MOST_TEXT),
+        requests=_count(row.requests),
+        input_tokens=_count(row.input_tokens),
+        output_tokens=_count(row.output_tokens),
+    )
+
+
+def _count(number: int | None) -> int | None:
+    return number if type(number) is int and abs(number) < 2**62 else None
 
 
 def _text(text: str, most: int) -> str:

@@ -110,13 +110,28 @@ class SpendRepository:
         await connection.execute(statement, {**values, "organization": state.organization_id, "account": state.account_id})
         await self.forget_waiting(connection, state)
 
-    async def unknown(self, connection: AsyncConnection, state: ImportState) -> list[tuple[str, str, str | None]]:
-        """`(row, place, key)` of rows of which it is not known whose they are."""
+    async def unknown(self, connection: AsyncConnection, state: ImportState, window: Window) -> list[tuple[str, str, str | None]]:
+        """`(row, place, key)` of the window's rows of which it is not known whose they are."""
         t = vendor_spend
-        query = sa.select(t.c.row_id, t.c.place, t.c.vendor_key).where(
-            t.c.organization_id == state.organization_id, t.c.account_id == state.account_id, t.c.attribution == Attribution.UNKNOWN.value
-        )
+        inside = (t.c.start_ns >= window.from_ns, t.c.start_ns < window.until_ns)
+        query = sa.select(t.c.row_id, t.c.place, t.c.vendor_key).where(*_nobodys(state), *inside)
         return [(row[0], row[1], row[2]) for row in await connection.execute(query)]
+
+    async def unknown_names(self, connection: AsyncConnection, state: ImportState) -> set[tuple[str, str | None]]:
+        """`(place, key)` of all rows of which it is not known whose they are: each once, however many rows there are."""
+        t = vendor_spend
+        query = sa.select(t.c.place, t.c.vendor_key).where(*_nobodys(state)).distinct()
+        return {(row[0], row[1]) for row in await connection.execute(query)}
+
+    async def attribute_named(
+        self, connection: AsyncConnection, state: ImportState, owners: Mapping[tuple[str, str | None], Mapping[str, str | None]]
+    ) -> None:
+        """As `attribute`, of every row of nobody's that names this place and key."""
+        t = vendor_spend
+        for (place, key), owner in owners.items():
+            same = t.c.vendor_key.is_(None) if key is None else t.c.vendor_key == key
+            change = sa.update(t).where(*_nobodys(state), t.c.place == place, same)
+            await connection.execute(change.values({**dict.fromkeys(OWNER), **owner}))
 
     async def attribute(self, connection: AsyncConnection, state: ImportState, owners: Mapping[str, Mapping[str, str | None]]) -> None:
         """By row: `issued_key_id`, `attribution` and the holder's columns."""
@@ -129,6 +144,15 @@ class SpendRepository:
         values = [{"which": row, **dict.fromkeys(OWNER), **owner} for row, owner in owners.items()]
         for start in range(0, len(values), _CHUNK):
             await connection.execute(change, values[start : start + _CHUNK])
+
+
+def _nobodys(state: ImportState) -> tuple[sa.ColumnElement[bool], ...]:
+    t = vendor_spend
+    return (
+        t.c.organization_id == state.organization_id,
+        t.c.account_id == state.account_id,
+        t.c.attribution == Attribution.UNKNOWN.value,
+    )
 
 
 def _incoming(state: ImportState, id_: str, row: SpendRow) -> dict[str, Any]:

@@ -29,6 +29,7 @@ class ImportOut(Schema):
     vendor: str
     as_of: _Moment = Field(description="When the newest complete reading began; null: none yet")
     read_until: _Moment
+    complete: bool = Field(description="False: there was more than one turn reads; it goes on by itself within a minute")
     next_at: _Moment
     error_code: str | None
     error: str | None
@@ -40,6 +41,7 @@ class ImportOut(Schema):
             vendor=state.vendor,
             as_of=rfc3339(state.as_of_ns),
             read_until=rfc3339(state.read_until_ns),
+            complete=state.window is None and state.error is None,
             next_at=rfc3339(state.next_at_ns) if state.next_at_ns else None,
             error_code=state.error_code,
             error=state.error,

@@ -13,7 +13,7 @@ from keygate.kit.clock import NANOSECONDS
 from keygate.kit.money import NANO
 from keygate.kit.outbound import Answer
 from keygate.kit.secret import Secret
-from keygate.vendors.admin.errors import CeilingReached, NotFound, ProvisionerError, Rejected
+from keygate.vendors.admin.errors import CeilingReached, NotFound, ProvisionerError, Rejected, Unavailable
 from keygate.vendors.admin.interface import (
     Desk,
     Footprint,
@@ -265,7 +265,10 @@ class OpenAIProvisioner:
         ]
         shown = await _call(desk, "GET", "/organization/costs", what="read costs", right=_USAGE, params=params, exact=True)
         rows = [_spend_row(bucket, result) for bucket in shown.get("data") or [] for result in bucket.get("results") or []]
-        return tuple(rows), shown.get("next_page") if shown.get("has_more") else None
+        following = shown.get("next_page")
+        if shown.get("has_more") and not following:
+            raise Unavailable("read costs: OpenAI says that there is more, and not where")
+        return tuple(rows), following if shown.get("has_more") else None
 
     # Parts
 
