@@ -89,6 +89,7 @@ def upgrade() -> None:
         sa.Column("cursor", sa.Text(), nullable=True),
         sa.Column("pages", sa.Integer(), nullable=False),
         sa.Column("deep_at_ns", sa.BigInteger(), nullable=False),
+        sa.Column("deep_began_ns", sa.BigInteger(), nullable=True),
         sa.Column("next_at_ns", sa.BigInteger(), nullable=False),
         sa.Column("attempts", sa.Integer(), nullable=False),
         sa.Column("error_code", sa.String(length=40), nullable=True),

@@ -68,16 +68,18 @@ def _import(client: Api, account: str | None) -> None:
             state = client.request("POST", f"/api/v1/vendors/accounts/{each['id']}/import-spend", body={})
             if state["error"]:
                 output.error(f"{each['vendor']} ({each['name']}): {state['error']}")
+            elif not state["complete"]:
+                output.note(f"{each['vendor']} ({each['name']}): a long bill; the rest of it is being read.")
 
 
 def _told(bill: dict[str, Any]) -> str:
     name = f"{bill['vendor']} ({bill['account']})"
     if not bill["reported"]:
-        return f"{name}: the vendor tells no bill by API."
+        return f"{name}: no bill is read. {bill['why_not']}."
     late = "how late its numbers come it does not say" if bill["delay_seconds"] is None else f"up to {bill['delay_seconds']} s late"
     read = f"read at {bill['as_of']}" if bill["as_of"] else "not read yet"
     trouble = f" Trouble: {bill['error']}" if bill["error"] else ""
-    return f"{name}: {read}, {late}, may change for {bill['restated_days']} days.{trouble}"
+    return f"{name}: {read}, {late}, may change for {bill['restated_days']} days. A number is {bill['means']}.{trouble}"
 
 
 def watch(

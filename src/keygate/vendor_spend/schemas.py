@@ -33,6 +33,7 @@ class ImportOut(Schema):
     vendor: str
     as_of: _Moment = Field(description="When the newest complete reading began; null: none yet")
     read_until: _Moment
+    complete: bool = Field(description="False: there was more than one turn reads; it goes on by itself within a minute")
     next_at: _Moment
     error_code: str | None
     error: str | None
@@ -44,6 +45,7 @@ class ImportOut(Schema):
             vendor=state.vendor,
             as_of=rfc3339(state.as_of_ns),
             read_until=rfc3339(state.read_until_ns),
+            complete=state.window is None and state.error is None,
             next_at=rfc3339(state.next_at_ns) if state.next_at_ns else None,
             error_code=state.error_code,
             error=state.error,
@@ -132,7 +134,9 @@ class BillOut(Schema):
     account_id: str
     account: str
     vendor: str
-    reported: bool = Field(description="False: the vendor tells no bill by API")
+    reported: bool = Field(description="False: this bill is not read")
+    why_not: str | None = Field(description="Why it is not read, and what to do for it")
+    means: str | None = Field(description="What a number of this bill is, and whose")
     as_of: _Moment = Field(description="When it was last read to its end; null: never")
     delay_seconds: int | None = Field(description="How late the vendor's numbers come; null: it does not say (a day is assumed)")
     restated_days: int | None = Field(description="How far back the vendor may change them; these days are read again each time")
@@ -145,6 +149,8 @@ class BillOut(Schema):
             account=bill.account.name,
             vendor=bill.account.vendor,
             reported=bill.facts is not None,
+            why_not=bill.why_not,
+            means=None if bill.facts is None else bill.facts.means,
             as_of=rfc3339(None if bill.state is None else bill.state.as_of_ns),
             delay_seconds=None if bill.facts is None else bill.facts.delay_seconds,
             restated_days=None if bill.facts is None else bill.facts.restated_days,
@@ -219,7 +225,7 @@ class WatchOut(Schema):
     delay, and until the next look."""
 
     key_id: str
-    enforced_by: str = Field(description="`vendor`: it refuses; `keygate`: watched, not hard; `nobody`: the vendor reports no spend")
+    enforced_by: str = Field(description="`vendor`: it refuses; `keygate`: watched, not hard; `nobody`: the bill is not read")
     budget_usd: str | None
     budget_period: Period | None
     allowed_usd: str | None = Field(

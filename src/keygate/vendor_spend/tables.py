@@ -63,6 +63,7 @@ vendor_spend_imports = sa.Table(
     sa.Column("cursor", sa.Text),
     sa.Column("pages", sa.Integer, nullable=False),
     sa.Column("deep_at_ns", sa.BigInteger, nullable=False),
+    sa.Column("deep_began_ns", sa.BigInteger),
     sa.Column("next_at_ns", sa.BigInteger, nullable=False),
     sa.Column("attempts", sa.Integer, nullable=False),
     sa.Column("error_code", sa.String(40)),

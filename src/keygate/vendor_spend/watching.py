@@ -13,7 +13,7 @@ from keygate.audit import AuditLog
 from keygate.errors import Conflict, InvalidInput, KeyGateError
 from keygate.events import EventOutbox, EventType
 from keygate.identities import Actor
-from keygate.issued_keys import LIVE, Enforcement, IssuedKey, IssuedKeyAccess, IssuedKeyService, worker_actor
+from keygate.issued_keys import LIVE, Enforcement, IssuedKey, IssuedKeyAccess, IssuedKeyService, VendorAccount, worker_actor
 from keygate.kit.clock import NANOSECONDS, Clock, rfc3339
 from keygate.kit.money import MAX_NANO, format_usd
 from keygate.policies import change
@@ -33,7 +33,16 @@ from keygate.vendor_spend.watch import (
     wanted_stage,
     window_of,
 )
-from keygate.vendors.admin import AdminKeyRefused, Disables, ProvisionerError, ReportsSpend, SetsLimits, SpendFacts, Term
+from keygate.vendors.admin import (
+    AdminKeyRefused,
+    Disables,
+    ProvisionerError,
+    SetsLimits,
+    SpendFacts,
+    Term,
+    spend_of,
+    why_no_spend,
+)
 
 if TYPE_CHECKING:
     from keygate.kit.database import Database
@@ -91,6 +100,7 @@ class BudgetWatch:
             watch = await self._repository.get(connection, key.organization_id, key_id)
             spent = await self._repository.spent(connection, key.organization_id, [key_id], since_ns=begin)
             imported = await self._spend.state(connection, key.organization_id, key.account_id)
+            account = await self._issued.account(connection, key.organization_id, key.account_id)
         nano, budget = spent.get(key_id, 0), key.terms.budget_nano
         watch = watch or Watch(key_id, key.organization_id)
         limit = None if budget is None else allowed(budget, watch, begin)
@@ -103,14 +113,16 @@ class BudgetWatch:
             resets_at_ns=end,
             allowed_nano=limit,
             imported=imported,
-            facts=self._facts(key),
+            facts=self._facts(account),
         )
 
     async def set_rule(self, actor: Actor, key_id: str, rule: WatchRule) -> Standing:
         """How this key's budget is watched from now on; the worker acts on it within a minute. Raises `InvalidInput` for what the vendor
         can't do, `Conflict` for a key whose budget needs no watching."""
         key = await self._keys.get(actor, key_id)
-        self._check(key, rule)
+        async with self._database.read() as connection:
+            account = await self._issued.account(connection, key.organization_id, key.account_id)
+        self._check(key, account, rule)
         async with change(self._database, self._audit, actor, "issued_key.watch", key_id) as work:
             known = await self._repository.get(work.connection, key.organization_id, key_id, lock=True)
             watch = known or Watch(key_id, key.organization_id)
@@ -156,7 +168,8 @@ class BudgetWatch:
         """Looks at every watched budget, and acts where its stage is not the one that its spend calls for. For the worker."""
         now = self._clock.now_ns()
         async with self._database.read() as connection:
-            keys = [key for key in await self._issued.with_budget(connection) if self._facts(key) is not None]
+            read = {each.id for each in await self._issued.all_accounts(connection) if self._facts(each) is not None}
+            keys = [key for key in await self._issued.with_budget(connection) if key.account_id in read]
             watches = await self._repository.all(connection)
             spent: dict[str, int] = {}
             groups: defaultdict[tuple[str, int], list[str]] = defaultdict(list)
@@ -271,7 +284,7 @@ class BudgetWatch:
         budget = key.terms.budget_nano or 0
         limit = allowed(budget, watch, window_of(key.terms.budget_period, self._clock.now_ns())[0])
         imported = await self._spend.state(connection, key.organization_id, key.account_id)
-        facts = self._facts(key)
+        facts = self._facts(await self._issued.account(connection, key.organization_id, key.account_id))
         return {
             "vendor": key.vendor,
             "name": key.name,
@@ -284,11 +297,10 @@ class BudgetWatch:
             "delay_seconds": None if facts is None else facts.delay_seconds,
         }
 
-    def _facts(self, key: IssuedKey) -> SpendFacts | None:
-        provisioner = self._issued.provisioner(key.vendor)
-        return provisioner.spend_facts if isinstance(provisioner, ReportsSpend) else None
+    def _facts(self, account: VendorAccount) -> SpendFacts | None:
+        return spend_of(self._issued.provisioner(account.vendor), account.settings)
 
-    def _check(self, key: IssuedKey, rule: WatchRule) -> None:
+    def _check(self, key: IssuedKey, account: VendorAccount, rule: WatchRule) -> None:
         provisioner = self._issued.provisioner(key.vendor)
         if key.state not in LIVE or provisioner is None:
             raise Conflict(f"The key is {key.state}; only live ones are watched")
@@ -297,10 +309,9 @@ class BudgetWatch:
         if not _is_ours(key):
             raise Conflict("The vendor enforces this key's budget itself; there is nothing to watch")
         title = provisioner.facts.title
-        if not isinstance(provisioner, ReportsSpend):
-            raise Conflict(
-                f"{title} reports no spend by API, so KeyGate has nothing to watch; a virtual key's budget is enforced by KeyGate"
-            )
+        why_not = why_no_spend(provisioner, account.settings)
+        if why_not is not None:
+            raise Conflict(f"{title}'s bill is not read, so KeyGate has nothing to watch. {why_not}")
         if rule.at_end is AtEnd.DISABLE and not isinstance(provisioner, Disables):
             raise InvalidInput(f"at_end: {title} can't disable a key and enable it again; choose warn or revoke", field="at_end")
         if rule.lower_at is not None:

@@ -399,8 +399,8 @@ def test_a_policy_says_what_it_was_written_for(models: set[str] | None, expires_
 
 
 def test_powers_are_those_that_bedrock_has() -> None:
-    for power in (AddsKey, Disables, Lists, Retires, SetsExpiry, SetsModels):
+    for power in (AddsKey, Disables, Lists, ReportsSpend, Retires, SetsExpiry, SetsModels):
         assert isinstance(BEDROCK, power)
-    for power in (SetsBudget, SetsLimits, ReportsSpend):
+    for power in (SetsBudget, SetsLimits):
         assert not isinstance(BEDROCK, power)
     assert {"budget", "tokens_per_minute"} <= set(BEDROCK.facts.cannot)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from decimal import Decimal
 
 import pytest
 from tests.vendors.admin.desks import NoIssuer, Script, Steps, admin_http, answer, resting
@@ -89,6 +90,12 @@ async def test_azures_counters_are_waited_for_the_longest_first(clock: ManualClo
     vendor = Script([answer(429, None, **waits), answer(200, {})])
     await admin_http(vendor, clock=clock).json("GET", URL, what="read costs", right="r")
     assert clock.monotonic_ns() == 12_000_000_000
+
+
+async def test_exact_numbers_are_decimals(clock: ManualClock) -> None:
+    vendor = Script([answer(200, b'{"amount": 0.1234567890123456789}')])
+    found = await admin_http(vendor, clock=clock).json("GET", URL, what="read", right="r", exact=True)
+    assert found == {"amount": Decimal("0.1234567890123456789")}
 
 
 async def test_a_post_that_timed_out_is_not_repeated_and_is_uncertain(clock: ManualClock) -> None:

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC
+from decimal import Decimal
 from email.utils import parsedate_to_datetime
 from typing import Any, Protocol
 from urllib.parse import quote_plus, urlencode, urlsplit
@@ -92,14 +93,15 @@ class AdminHttp:
         self._conceal = tuple(part for secret in conceal for part in _parts(secret))
         self._sleep = sleep
 
-    async def json(self, method: str, url: str, *, what: str, right: str, **options: Any) -> dict[str, Any]:
-        """As `call`, for an answer that is a JSON object; an empty body is an empty object."""
+    async def json(self, method: str, url: str, *, what: str, right: str, exact: bool = False, **options: Any) -> dict[str, Any]:
+        """As `call`, for an answer that is a JSON object; an empty body is an empty object. `exact`: numbers with a point are decimals
+        (money), no floats."""
         answer = await self.call(method, url, what=what, right=right, **options)
         if not answer.body.strip():
             return {}
         try:
-            found = jsonlib.loads(answer.body)
-        except (ValueError, RecursionError):
+            found = jsonlib.loads(answer.body, parse_float=Decimal if exact else float)
+        except (ValueError, RecursionError, ArithmeticError):
             found = None
         if not isinstance(found, dict):
             raise Unavailable(f"{what}: the vendor's answer is not a JSON object", uncertain=method not in {"GET", "HEAD"})

@@ -8,11 +8,9 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, datetime
-from decimal import Decimal
 from typing import Any
 
 from keygate.kit.clock import NANOSECONDS, from_ns, to_ns
-from keygate.kit.money import NANO
 from keygate.kit.secret import Secret
 from keygate.vendors.admin.errors import NotFound, Rejected
 from keygate.vendors.admin.interface import (
@@ -34,6 +32,7 @@ from keygate.vendors.admin.interface import (
     Verification,
     generation_of,
 )
+from keygate.vendors.admin.money import nano_of
 
 _READ, _WRITE, _ACTIVITY = "keys:read", "keys:write", "activity:read"
 _NO_KEY = "0" * 64  # for probes: the digest of nothing
@@ -42,7 +41,15 @@ _RESETS = {Period.DAY: "daily", Period.WEEK: "weekly", Period.MONTH: "monthly", 
 _PERIODS = {reset: period for period, reset in _RESETS.items()}
 _DAY_NS = 86_400 * NANOSECONDS
 _ITEM = "usage"  # a day's cost of a key is one item, so that a day told anew, when it is over, replaces what was told of it before
-_SPEND = SpendFacts(bucket_seconds=86_400, delay_seconds=None, restated_days=2, per_key=True)
+_SPEND = SpendFacts(
+    bucket_seconds=86_400,
+    delay_seconds=None,
+    restated_days=2,
+    per_key=True,
+    means="what a key has used of OpenRouter's credits, in dollars, by UTC day",
+    reach_days=30,  # `/activity` tells the last 30 complete days
+    forgets_keys=True,  # a deleted key is in no list
+)
 
 OPENROUTER_FACTS = ProvisionerFacts(
     vendor="openrouter",
@@ -198,7 +205,7 @@ def _headers(desk: Desk) -> dict[str, str]:
 
 
 async def _call(desk: Desk, method: str, path: str, *, what: str, right: str, **options: Any) -> dict[str, Any]:
-    return await desk.http.json(method, desk.base() + path, what=what, right=right, headers=_headers(desk), **options)
+    return await desk.http.json(method, desk.base() + path, what=what, right=right, headers=_headers(desk), exact=True, **options)
 
 
 async def _status(desk: Desk, method: str, path: str, right: str) -> int:
@@ -243,7 +250,7 @@ def _limit(amount_nano: int | None, period: Period) -> dict[str, Any]:
 
 
 def _nano(dollars: Any) -> int:
-    return int((Decimal(str(dollars or 0)) * NANO).to_integral_value())
+    return nano_of(dollars, what="read an amount")
 
 
 def _terms(shown: Mapping[str, Any]) -> Terms:

@@ -236,7 +236,7 @@ async def test_ceiling_is_told(open_desk: Callable[..., AdminDesk], account: Acc
 async def test_verify_tells_the_team_and_the_right_that_is_missing(open_desk: Callable[..., AdminDesk]) -> None:
     whole = await provisioner.verify(open_desk())
     assert (whole.account, whole.missing) == (f"team {TEAM}", ())
-    assert [right.held for right in whole.rights] == [True, None]
+    assert [right.held for right in whole.rights] == [True, None, True]
     poor = await provisioner.verify(open_desk("api-keys:read"))
     assert [right.name for right in poor.missing] == ["API keys: read"]
     with pytest.raises(MissingRight) as caught:

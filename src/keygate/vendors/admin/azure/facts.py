@@ -24,7 +24,14 @@ RIGHTS = {
     "Microsoft.CostManagement/query/action": "import costs",
 }
 
-SPEND_FACTS = SpendFacts(bucket_seconds=86_400, delay_seconds=24 * 3600, restated_days=34, per_key=False)
+SPEND_FACTS = SpendFacts(
+    bucket_seconds=86_400,
+    delay_seconds=24 * 3600,
+    restated_days=34,
+    per_key=False,
+    means="what Azure bills for the key's Cognitive Services account, both of its keys together, by meter and day",
+    window_days=35,  # Microsoft suggests few queries, and throttles by what they process
+)
 FACTS = ProvisionerFacts(
     vendor="azure",
     title="Azure OpenAI",

@@ -91,12 +91,10 @@ class Iam:
         found = await self._call("GetCallerIdentity", {}, what="read whose access key it is", service="sts")
         return _text(found, "Account"), _text(found, "Arn")
 
-    async def simulate(self, arn: str, account: str, actions: Sequence[str]) -> dict[str, bool]:
-        """Which actions the credential's policies allow on a user that KeyGate would make."""
-        parameters = {
-            "PolicySourceArn": _principal(arn),
-            "ResourceArns.member.1": f"arn:{self.partition}:iam::{account}:user{PATH}kg-probe",
-        }
+    async def simulate(self, arn: str, account: str, actions: Sequence[str], *, anywhere: bool = False) -> dict[str, bool]:
+        """Which actions the credential's policies allow on a user that KeyGate would make; `anywhere`: of services without resources."""
+        resource = "*" if anywhere else f"arn:{self.partition}:iam::{account}:user{PATH}kg-probe"
+        parameters = {"PolicySourceArn": _principal(arn), "ResourceArns.member.1": resource}
         parameters |= {f"ActionNames.member.{number}": action for number, action in enumerate(actions, 1)}
         found = await self._call("SimulatePrincipalPolicy", parameters, what="look up the access key's rights")
         results = found.findall("EvaluationResults/member")
