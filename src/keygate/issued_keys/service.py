@@ -23,6 +23,7 @@ from keygate.issued_keys.model import (
     AccountStatus,
     Ending,
     Enforcement,
+    Former,
     IssuedFilter,
     IssuedKey,
     IssueDraft,
