@@ -7,6 +7,7 @@ import json
 import os
 import sqlite3
 import subprocess
+from typing import Any
 
 import asyncpg
 import psutil
@@ -79,19 +80,25 @@ def _issue(run: Run) -> None:
     order = ("provision", "--vendor", "openai", "--account", "shell", "--dev", run.made["developer_id"], "--json")
     code, said = run.command(*order, allowed=("issued key of the command line",))
     assert code == 0, said
-    made = json.loads(said)
+    made = _first(said)
     run.mark("issued key of the command line", made["key"], public=PUBLIC_OF_VENDOR_KEY)
     code, said = run.command(*order, "--link", allowed=("link of the command line",))
     assert code == 0, said
-    token = run.mark("link of the command line", json.loads(said)["link"]["token"], public=PUBLIC_OF_TOKEN)
+    token = run.mark("link of the command line", _first(said)["link"]["token"], public=PUBLIC_OF_TOKEN)
     code, said = run.command("receive", "--json", text=token + "\n", allowed=("received key",))
     assert code == 0, said
-    run.mark("received key", json.loads(said)["key"], public=PUBLIC_OF_VENDOR_KEY)
+    run.mark("received key", _first(said)["key"], public=PUBLIC_OF_VENDOR_KEY)
     run.command("receive", text=token + "\n")
     for words in (("vendors", "accounts"), ("issued-keys", "list", "--json"), ("issued-keys", "show", made["id"]), ("watch", made["id"])):
         run.command(*words)
     run.command("revoke", made["key"], "--yes")
     run.command("revoke", made["id"], "--yes")
+
+
+def _first(said: str) -> dict[str, Any]:
+    """The JSON that a command printed; notes for people may follow it."""
+    value: dict[str, Any] = json.JSONDecoder().raw_decode(said)[0]
+    return value
 
 
 def collect(run: Run) -> None:
