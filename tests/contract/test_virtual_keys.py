@@ -218,6 +218,26 @@ def test_last_use_is_known(house: House) -> None:
         time.sleep(0.2)
 
 
+def test_a_later_use_of_the_same_minute_is_known_after_a_restart_at_the_latest(house: House) -> None:
+    made = house.key("used again")
+
+    def last_use() -> str | None:
+        seen: str | None = house.call("GET", f"/virtual-keys/{made['id']}")["last_used_at"]
+        return seen
+
+    house.send(made["key"])
+    deadline = time.monotonic() + 15
+    while last_use() is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    first = last_use()
+    house.send(made["key"])
+    house.keygate.stop()
+    house.keygate.start()
+    house.keygate.sign_in()
+    assert str(last_use()) > str(first)
+
+
 def test_patterns_and_endpoint_groups_decide(house: House) -> None:
     key = house.key("pattern", models=["openai/gpt-4.1*", "anthropic/*"], endpoints=["chat"])["key"]
     assert house.send(key).status_code == 200

@@ -6,9 +6,12 @@ import concurrent.futures
 import json
 import os
 import re
+import signal
+import sqlite3
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +130,30 @@ def test_ctrl_c_ends_within_five_seconds_also_when_a_stream_goes_on_for_ever(new
     assert caller.returncode == 18, "the caller sees that the answer was cut off"
     new_user.start()
     assert "in doubt" not in new_user.printed, "what was produced until then is charged"
+
+
+@pytest.mark.parametrize("second", [None, signal.SIGINT])
+def test_sigterm_stops_in_order_and_ctrl_c_on_top_of_it_at_once(new_user: NewUser, second: signal.Signals | None) -> None:
+    endless = new_user.curl.replace('{"model"', '{"stream":true,"model"').replace("Say hello.", "sandbox(chunk_ms=3000 chunks=100) hi")
+    with subprocess.Popen(["bash", "-c", f"exec {endless} -sN"], stdout=subprocess.PIPE) as caller:
+        assert caller.stdout is not None
+        assert caller.stdout.readline()
+        assert new_user.process is not None
+        began = time.monotonic()
+        new_user.process.send_signal(signal.SIGTERM)
+        time.sleep(0.3)
+        if second is not None:
+            new_user.process.send_signal(second)
+            time.sleep(0.1)
+        assert new_user.process.wait(10) == 0, new_user.printed
+        seconds = time.monotonic() - began
+        new_user.process = None
+    assert seconds < (5 if second is None else 2), f"ended after {seconds:.1f} s"
+    with closing(sqlite3.connect(new_user.data_dir / "keygate.db")) as books:
+        assert not books.execute("SELECT * FROM budget_slices").fetchall(), "the budgets are given back, so that another machine can start"
+        assert books.execute("SELECT outcome FROM ledger_entries").fetchall() == [("upstream_lost",)], "the journal is folded"
+    new_user.start()
+    assert "in doubt" not in new_user.printed, "nothing is left open"
 
 
 def test_a_missing_or_wrong_master_key_refuses_the_start_with_the_remedy(new_user: NewUser) -> None:

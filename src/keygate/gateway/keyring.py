@@ -22,7 +22,7 @@ log = logging.getLogger("keygate.gateway")
 
 FOREVER = 2**63 - 1
 _MAX_ATTEMPTS = 8
-_MAX_LOADS = 16  # at once; the database has better to do than to look up made-up keys
+_MAX_LOADS = 64  # at once, and so in one read; the database has better to do than to look up made-up keys
 _MAX_WAITING = 2000
 _MAX_PLANS = 256  # per key
 

@@ -114,7 +114,10 @@ _QUERIES = 100  # budgets or limits asked for in one statement
 
 def _spend_query(budgets: Sequence[BudgetQuery]) -> sa.Select[Any]:
     table = budget_spend
-    windows = (sa.and_(table.c.budget_id == budget.budget_id, table.c.window_start_ns >= budget.since_ns) for budget in budgets)
+    ids: dict[int, list[str]] = {}
+    for budget in budgets:  # most have one of a few periods, so the statement has one of a few forms, and SQLAlchemy knows it already
+        ids.setdefault(budget.since_ns, []).append(budget.budget_id)
+    windows = (sa.and_(table.c.budget_id.in_(several), table.c.window_start_ns >= since_ns) for since_ns, several in ids.items())
     return (
         sa.select(table.c.budget_id, table.c.window_start_ns, table.c.spent_nano, table.c.in_doubt_nano)
         .where(sa.or_(*windows))

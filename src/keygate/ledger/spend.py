@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from keygate.errors import StartRefused, Unavailable
 from keygate.kit.clock import NANOSECONDS, Clock
+from keygate.kit.coalescing import Coalesced
 from keygate.ledger.ports import BudgetQuery, Loaded
 
 if TYPE_CHECKING:
@@ -16,6 +17,12 @@ if TYPE_CHECKING:
 LEASE_NS = 120 * NANOSECONDS  # longer than a restart of the database takes
 
 
+class _Query(NamedTuple):
+    budgets: Sequence[BudgetQuery]
+    limit_ids: Sequence[str]
+    limits_since_ns: int
+
+
 class DatabaseSpend:
     """The `SpendSource` over the tables that the fold keeps. All of an answer is one snapshot, as of the checkpoint it names."""
 
@@ -23,14 +30,34 @@ class DatabaseSpend:
         self._database = database
         self._repository = repository
         self._journal_id = journal_id
+        self._wanted: Coalesced[_Query, Loaded] = Coalesced(self._load)
 
     async def load(self, budgets: Sequence[BudgetQuery], limit_ids: Sequence[str], limits_since_ns: int) -> Loaded:
+        return await self._wanted.ask(_Query(budgets, limit_ids, limits_since_ns))
+
+    async def _load(self, queries: Sequence[_Query]) -> list[Loaded]:
+        since: dict[str, int] = {}
+        for budget_id, since_ns in (budget for query in queries for budget in query.budgets):
+            since[budget_id] = min(since_ns, since.get(budget_id, since_ns))
+        limit_ids = {limit_id for query in queries for limit_id in query.limit_ids}
         async with self._database.read() as connection:
-            return Loaded(
-                position=await self._repository.checkpoint(connection, self._journal_id),
-                budgets=await self._repository.spend(connection, budgets),
-                limits=await self._repository.limit_use(connection, limit_ids, limits_since_ns),
+            position = await self._repository.checkpoint(connection, self._journal_id)
+            spend = await self._repository.spend(connection, [BudgetQuery(*each) for each in since.items()])
+            use = await self._repository.limit_use(connection, list(limit_ids), min(query.limits_since_ns for query in queries))
+        return [
+            Loaded(
+                position=position,
+                budgets={
+                    budget_id: [window for window in spend.get(budget_id, ()) if window.window_start_ns >= since_ns]
+                    for budget_id, since_ns in query.budgets
+                },
+                limits={
+                    limit_id: [found for found in use.get(limit_id, ()) if found.bucket_ns >= query.limits_since_ns]
+                    for limit_id in query.limit_ids
+                },
             )
+            for query in queries
+        ]
 
 
 class WholeGrant:

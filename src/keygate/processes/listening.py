@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import signal
 import socket
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import uvicorn
@@ -11,7 +13,8 @@ import uvicorn
 from keygate.errors import StartRefused
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
+    from types import FrameType
 
 _BACKLOG = 2048
 
@@ -34,12 +37,29 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 class Server(uvicorn.Server):
-    """Tells when it listens, and when it has begun to stop."""
+    """Tells when it listens, when it has begun to stop, and when a second Ctrl-C wants that at once. A third kills."""
 
-    def __init__(self, config: uvicorn.Config, *, listening: Callable[[], None], stopping: Callable[[], None]) -> None:
+    def __init__(
+        self, config: uvicorn.Config, *, listening: Callable[[], None], stopping: Callable[[], None], hurrying: Callable[[], None]
+    ) -> None:
         super().__init__(config)
         self._listening = listening
         self._stopping = stopping
+        self._hurrying = hurrying
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """For the rest of the process: behind the server there is more to stop in order. uvicorn's own raises the signal again when the
+        server has stopped, and SIGTERM would end the process before the journal is folded and the budgets are given back."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self.handle_exit)
+        yield
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        super().handle_exit(sig, frame)
+        if self.force_exit:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            self._hurrying()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets=sockets)

@@ -123,7 +123,8 @@ async def _serve(settings: Settings, *, with_sandbox: bool, at_step: AtStep = no
         stack.push_async_callback(base.close)
         await _check_audit(base)
         events, source = outbox(base), sources(base)
-        last_use = LastUse(database=base.database, keys=source.key_rows, credentials=CredentialRepository())
+        last_use = LastUse(database=base.database, keys=source.key_rows, credentials=CredentialRepository(), clock=base.clock)
+        stack.push_async_callback(last_use.close)
         books = await ledger(base, events, posted=last_use.saw)
         stack.push_async_callback(books.close)
         if books.in_doubt:
@@ -185,6 +186,7 @@ async def _serve(settings: Settings, *, with_sandbox: bool, at_step: AtStep = no
             configuration(app, http=gateway.http_class, shutdown_timeout=settings.shutdown_timeout),
             listening=lambda: _greet(settings, welcome, sandbox),
             stopping=gateway.shutting_down,
+            hurrying=gateway.hurry,
         )
         await server.serve(sockets=[listener])
 

@@ -13,7 +13,7 @@ from keygate.policies import Place, Scope, rules_from_json, rules_to_json
 from keygate.virtual_keys.model import KeyFilter, Standing, VirtualKey
 from keygate.virtual_keys.tables import virtual_keys as t
 
-_BY_PUBLIC_ID = sa.select(t).where(t.c.public_id == sa.bindparam("wanted"))
+_BY_PUBLIC_IDS = sa.select(t).where(t.c.public_id.in_(sa.bindparam("wanted", expanding=True)))
 
 
 class VirtualKeyRepository:
@@ -110,9 +110,8 @@ class VirtualKeyRepository:
 
     # For the gateway, across organisations
 
-    async def by_public_id(self, connection: AsyncConnection, public_id: str) -> VirtualKey | None:
-        row = (await connection.execute(_BY_PUBLIC_ID, {"wanted": public_id})).first()
-        return None if row is None else _key(row)
+    async def by_public_ids(self, connection: AsyncConnection, public_ids: Sequence[str]) -> list[VirtualKey]:
+        return [_key(row) for row in await connection.execute(_BY_PUBLIC_IDS, {"wanted": public_ids})]
 
     async def by_ids(self, connection: AsyncConnection, key_ids: Sequence[str]) -> list[VirtualKey]:
         return [_key(row) for row in await connection.execute(sa.select(t).where(t.c.id.in_(key_ids)))]

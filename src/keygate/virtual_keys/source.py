@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from keygate.kit.clock import Clock
+from keygate.kit.coalescing import Coalesced
 from keygate.kit.secret import Secret
 from keygate.policies import KeyState, OwnerDirectory, compile_key
 from keygate.virtual_keys.model import VirtualKey
@@ -43,6 +44,7 @@ class DatabaseKeySource:
         self._clock = clock
         self._pepper = pepper
         self._stamped = 0
+        self._wanted: Coalesced[str, KeyState | None] = Coalesced(self._load)
 
     def _stamp(self) -> int:
         """The version of states read from now on. Taken before the snapshot opens: a load that follows a change gets a higher one than
@@ -52,10 +54,14 @@ class DatabaseKeySource:
 
     async def load(self, public_id: str) -> KeyState | None:
         """The key with this public id in any status, or None. Raises `Unavailable` when the database can't be asked."""
+        return await self._wanted.ask(public_id)
+
+    async def _load(self, public_ids: Sequence[str]) -> list[KeyState | None]:
         version = self._stamp()
         async with self._database.read() as connection:
-            key = await self._keys.by_public_id(connection, public_id)
-            return None if key is None else await self.compiled(connection, key, version=version)
+            keys = await self._keys.by_public_ids(connection, list(set(public_ids)))
+            states = {state.public_id: state for state in await self._compiled(connection, keys, version)}
+        return [states.get(public_id) for public_id in public_ids]
 
     async def load_by_ids(self, key_ids: Sequence[str]) -> list[KeyState]:
         """The current states of these ids; unknown ids are left out."""
