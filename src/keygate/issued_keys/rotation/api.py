@@ -49,20 +49,22 @@ async def list_rotation_policies(actor: _Actor, rotation: _Rotation) -> Rotation
     return RotationPolicyList(items=[RotationPolicyOut.of(policy) for policy in await rotation.all(actor)])
 
 
-@routes.get("/{policy_id}", permission="rotation_policies.read", responses=_ABSENT)
-async def get_rotation_policy(policy_id: _Id, actor: _Actor, rotation: _Rotation) -> RotationPolicyDetail:
+@routes.get("/{rotation_policy_id}", permission="rotation_policies.read", responses=_ABSENT)
+async def get_rotation_policy(rotation_policy_id: _Id, actor: _Actor, rotation: _Rotation) -> RotationPolicyDetail:
     """One policy, and how the keys that it covers stand."""
-    return RotationPolicyDetail.with_coverage(*await rotation.get(actor, policy_id))
+    return RotationPolicyDetail.with_coverage(*await rotation.get(actor, rotation_policy_id))
 
 
-@routes.patch("/{policy_id}", permission="rotation_policies.write", responses=_ABSENT)
-async def update_rotation_policy(policy_id: _Id, body: RotationPolicyUpdate, actor: _Actor, rotation: _Rotation) -> RotationPolicyOut:
+@routes.patch("/{rotation_policy_id}", permission="rotation_policies.write", responses=_ABSENT)
+async def update_rotation_policy(
+    rotation_policy_id: _Id, body: RotationPolicyUpdate, actor: _Actor, rotation: _Rotation
+) -> RotationPolicyOut:
     """Another age or overlap; what it covers stays."""
-    return RotationPolicyOut.of(await rotation.update(actor, policy_id, body.changes()))
+    return RotationPolicyOut.of(await rotation.update(actor, rotation_policy_id, body.changes()))
 
 
-@routes.delete("/{policy_id}", permission="rotation_policies.write", status_code=204, responses=_ABSENT)
-async def delete_rotation_policy(policy_id: _Id, actor: _Actor, rotation: _Rotation) -> Response:
+@routes.delete("/{rotation_policy_id}", permission="rotation_policies.write", status_code=204, responses=_ABSENT)
+async def delete_rotation_policy(rotation_policy_id: _Id, actor: _Actor, rotation: _Rotation) -> Response:
     """Removes a policy. Rotations that have begun go on."""
-    await rotation.delete(actor, policy_id)
+    await rotation.delete(actor, rotation_policy_id)
     return Response(status_code=204)
