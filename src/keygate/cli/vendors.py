@@ -57,7 +57,7 @@ def show(vendor: str, *, as_json: output.JsonOption = False) -> None:
         return
     issuing = row.pop("issuing") or {}
     output.card({name: row[name] for name in ("name", "title", "mount")})
-    for member in ("rights", "settings", "options", "cannot"):
+    for member in ("rights", "settings", "options", "cannot", "spend"):
         told = issuing.pop(member, {})
         if told:
             output.out.print(f"\n[bold]{member}[/bold]")

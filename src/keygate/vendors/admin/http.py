@@ -188,7 +188,7 @@ class AdminHttp:
                 if fault is not None and fault(answer) is not None:
                     return answer  # a ceiling or a spent budget that a vendor tells as 429
                 told = _retry_after(answer, self._clock)
-                pause = _backoff(attempt) if told is None else told
+                pause = max(told or 0.0, _backoff(attempt))  # a vendor that says to wait for nothing is not asked at once again
             if attempt == ATTEMPTS or waited + pause > PATIENCE_SECONDS:
                 if answer is None:
                     raise Unavailable(f"{what}: the vendor can't be reached", uncertain=False)
