@@ -272,3 +272,42 @@ async def test_aws_limits_calls_and_is_left_alone_for_a_while(desk: Bureau) -> N
     state = await desk.bills.importer.run(desk.owner, account.id)
     assert (state.error_code, calls(desk, BEDROCK, "GetCostAndUsage")) == ("vendor_rate_limited", 1)
     assert state.next_at_ns >= desk.clock.now_ns() + 290 * 10**9
+
+
+@pytest.mark.parametrize(
+    ("vendor", "model", "container"), [(BEDROCK, HAIKU, "arn:aws:iam::123456789012:user/gateway"), (GOOGLE, FLASH, "other")]
+)
+async def test_reconciliation_waits_for_late_bills_and_then_shows_what_bypassed(
+    desk: Bureau, vendor: str, model: str, container: str
+) -> None:
+    desk.behave(vendor, costs_late_s=30 * 3_600, costs_first_share=0.5, costs_restated_s=20 * 3_600)
+    account = await desk.configure(vendor, **({"cost_explorer": "on"} if vendor == BEDROCK else {}))
+    key = await desk.issue(vendor)
+    if vendor == BEDROCK:
+        activate(desk)
+    await desk.credential("cred_1", account=account.id, vendor=vendor)
+    ours = desk.spend(None, vendor=vendor, model=model, vendor_key="gateway", container=container, tokens=400_000)
+    desk.ledger(str(ours), vendor=vendor, model=model)
+    issued = desk.spend(key, vendor=vendor, model=model)
+    past = desk.spend(None, vendor=vendor, model=model, vendor_key="by hand", container=container, tokens=300_000)
+    reconciliation = desk.bills.services[BillReconciliation]
+
+    async def day() -> Any:
+        await imported(desk, account)
+        [(found, keys)] = (await reconciliation.balance(desk.owner)).days
+        return found, keys
+
+    young, _ = await day()
+    assert (young.verdict, young.bill_nano, young.final) == ("agrees", 0, False)
+    assert Decimal(young.pending_nano) / 10**9 == ours
+    desk.clock.advance(31 * 3_600)
+    half, _ = await day()
+    assert Decimal(half.bill_nano) / 10**9 == (ours + issued + past) / 2
+    desk.clock.advance(50 * 3_600)
+    whole, unknown = await day()
+    assert (whole.verdict, Decimal(whole.bypassed_nano) / 10**9, Decimal(whole.issued_nano) / 10**9) == ("bypassed", past, issued)
+    assert [each.vendor_key for each in unknown] == [None]
+    assert whole.restated_nano == (ours + issued + past) / 2 * 10**9
+    assert not whole.final
+    desk.clock.advance(20 * DAY_S)
+    assert (await day())[0].bill_nano == whole.bill_nano

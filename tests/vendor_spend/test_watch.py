@@ -454,3 +454,22 @@ def test_periods_are_of_the_utc_calendar(period: Period, begin: str, end: str) -
 
 def test_a_lifetime_has_no_reset() -> None:
     assert window_of(Period.LIFETIME, to_ns(datetime(2026, 12, 31, tzinfo=UTC))) == (0, None)
+
+
+async def test_at_xai_a_spent_budget_disables_the_key_and_no_other(desk: Bureau) -> None:
+    account = await desk.configure("xai")
+    spent, other = await desk.issue("xai", budget_nano=10**9), await desk.issue("xai", budget_nano=10**9)
+
+    async def works(key: IssuedKey) -> bool:
+        body = {"model": "grok-3", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 3}
+        headers = {"authorization": f"Bearer {desk.secrets[key.id].open()}"}
+        async with httpx.AsyncClient(base_url=desk.sandbox.xai_base_url, headers=headers, timeout=10) as client:
+            return (await client.post("/chat/completions", json=body)).status_code == 200
+
+    assert await works(spent)
+    desk.spend(spent, vendor="xai", model="grok-3")
+    await desk.bills.importer.run(desk.owner, account.id)
+    await desk.bills.watch.tick()
+    assert (await desk.bills.watch.standing(desk.owner, spent.id)).watch.stage is Stage.DISABLED
+    assert (await desk.bills.watch.standing(desk.owner, other.id)).watch.stage is Stage.NONE
+    assert (await works(spent), await works(other)) == (False, True)

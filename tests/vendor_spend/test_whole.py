@@ -187,6 +187,9 @@ def test_what_each_vendors_bill_tells_is_among_its_capabilities(scene: Scene) ->
     assert "cost_explorer" in found["bedrock"]["why_not"]
     assert "virtual key" in found["groq"]["why_not"]
     assert all(found[name]["why_not"] is None and found[name]["means"] for name in ("openai", "anthropic", "openrouter", "xai", "azure"))
+    shown = scene.shell.ok("vendors", "show", "bedrock").out
+    assert "IAM user" in shown
+    assert "0.01 USD" in shown
 
 
 def test_nobody_but_the_whole_organisations_readers_sees_bills(scene: Scene) -> None:

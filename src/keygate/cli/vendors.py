@@ -64,7 +64,7 @@ def show(vendor: str, *, as_json: output.JsonOption = False) -> None:
     output.card({name: row[name] for name in ("name", "title", "mount")})
     if issuing:
         issuing["settings"] = {**issuing["settings"], **_SHARED}
-    for member in ("rights", "settings", "options", "needs", "cannot", "sources"):
+    for member in ("rights", "settings", "options", "needs", "cannot", "spend", "sources"):
         told = issuing.pop(member, {})
         if told:
             output.out.print(f"\n[bold]{member}[/bold]")

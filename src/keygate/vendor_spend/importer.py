@@ -255,8 +255,10 @@ def _is_due(state: ImportState, now_ns: int) -> bool:
     return not 0 < state.next_at_ns - now_ns <= _LONGEST_WAIT_SECONDS * NANOSECONDS
 
 
-def _backoff_ns(state: ImportState) -> int:
-    return min(_LONGEST_PAUSE_SECONDS, 60 << min(state.attempts, 10)) * NANOSECONDS
+def _backoff_ns(state: ImportState, facts: SpendFacts | None = None) -> int:
+    """Longer each time; longest where asking costs money."""
+    longest = _LONGEST_PAUSE_SECONDS if facts is None else max(_LONGEST_PAUSE_SECONDS, (facts.every_seconds or 0) // 2)
+    return min(longest, 60 << min(state.attempts, 10)) * NANOSECONDS
 
 
 class _Turn:
@@ -350,7 +352,7 @@ class _Turn:
             attempts=state.attempts + 1,
             error_code=error.code,
             error=error.detail,
-            next_at_ns=now + max(_backoff_ns(state), int(asked * NANOSECONDS)),
+            next_at_ns=now + max(_backoff_ns(state, self._importer.facts(self._account)), int(asked * NANOSECONDS)),
         )
         _log.warning("vendor account %s: its bill can't be read: %s", state.account_id, error.detail)
         await self._save(failed)

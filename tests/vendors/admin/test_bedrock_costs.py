@@ -114,6 +114,18 @@ async def test_boto3_reads_the_same_costs_by_the_tag_that_it_activated(at: Admin
     assert sum(row.amount_nano for row in ours.values()) == int(account.books.total_usd() * NS)
 
 
+async def test_calls_that_boto3_makes_with_the_key_are_its_users_costs(at: AdminDesk, account: Account, boto: Boto) -> None:
+    status = [{"TagKey": TAG, "Status": "Active"}]
+    boto.call("ce", "update_cost_allocation_tags_status", options={"CostAllocationTagsStatus": status})
+    mark = Mark(new_id("ik"))
+    made = await BEDROCK.create(at, Order(mark, 1, "ada", Terms(models=(MODEL,))))
+    for _ in range(2):
+        boto.converse(made.secret.open())
+    [row] = await pages(at, account)
+    assert row.place == made.footprint.place
+    assert row.amount_nano == int(account.books.total_usd() * NS) > 0
+
+
 async def test_pages_are_the_whole_bill_once(at: AdminDesk, account: Account, boto: Boto, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ce, "PAGE", 2)
     for days in range(3):

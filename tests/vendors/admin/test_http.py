@@ -98,6 +98,14 @@ async def test_exact_numbers_are_decimals(clock: ManualClock) -> None:
     assert found == {"amount": Decimal("0.1234567890123456789")}
 
 
+async def test_a_vendor_that_says_to_wait_for_nothing_is_not_asked_at_once_again(clock: ManualClock) -> None:
+    vendor = Script([answer(429, retry_after="0")] * 9)
+    with pytest.raises(RateLimited):
+        await admin_http(vendor, clock=clock).json("GET", URL, what="read", right="r")
+    assert len(vendor.asked) == 6
+    assert clock.monotonic_ns() > 10_000_000_000
+
+
 async def test_a_post_that_timed_out_is_not_repeated_and_is_uncertain(clock: ManualClock) -> None:
     vendor = Script([Unreached("did not answer", sent=True), answer(200, {})])
     with pytest.raises(Unavailable) as failed:

@@ -189,7 +189,8 @@ class AdminHttp:
                 limited = answer.status == 429 if told is None else isinstance(told, RateLimited)  # AWS tells it as 400, Google as 403
                 if not limited and (told is not None or answer.status < 500 or not again):
                     return answer  # also a ceiling or a spent budget that a vendor tells as 429
-                pause = _asked_wait(answer, told, self._clock) or _backoff(attempt)
+                # A vendor that says to wait for nothing is not asked at once again.
+                pause = max(_asked_wait(answer, told, self._clock), _backoff(attempt))
             if attempt == ATTEMPTS or waited + pause > PATIENCE_SECONDS:
                 if answer is None:
                     raise Unavailable(f"{what}: the vendor can't be reached", uncertain=False)

@@ -387,5 +387,5 @@ def spend_of(provisioner: object, settings: Mapping[str, str]) -> SpendFacts | N
 def why_no_spend(provisioner: object, settings: Mapping[str, str]) -> str | None:
     """None: the bill is read."""
     if not isinstance(provisioner, ReportsSpend):
-        return "The vendor tells no costs by API; a virtual key's are counted by KeyGate"
+        return "KeyGate reads no costs of this vendor; those of a virtual key are counted by KeyGate itself"
     return provisioner.spend_off(settings) if isinstance(provisioner, ReportsSpendByChoice) else None

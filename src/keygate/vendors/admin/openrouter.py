@@ -12,7 +12,7 @@ from typing import Any
 
 from keygate.kit.clock import NANOSECONDS, from_ns, to_ns
 from keygate.kit.secret import Secret
-from keygate.vendors.admin.errors import NotFound, Rejected
+from keygate.vendors.admin.errors import NotFound, Rejected, Unavailable
 from keygate.vendors.admin.interface import (
     Desk,
     Footprint,
@@ -163,18 +163,23 @@ class OpenRouterProvisioner:
         return tuple(_found(desk, key, None) for key in page), str(offset + len(page)) if page else None
 
     async def spend_page(self, desk: Desk, from_ns: int, until_ns: int, cursor: str | None) -> tuple[tuple[SpendRow, ...], str | None]:
-        """A page of keys. Complete days come from the activity report, the running one from the key itself."""
-        offset = int(cursor or 0)
+        """A page of keys. Complete days come from the activity report, the running one from the key itself. `cursor`: how many keys were
+        told, and the last of them. The report is asked for keys alone that can be in it: a call for each is many."""
+        told, _, last = (cursor or "0|").partition("|")
+        offset = int(told)
         page = await _page(desk, offset, what="read what keys have spent")
+        if page and page[-1]["hash"] == last:
+            raise Unavailable("read what keys have spent: the list has no end")
         today_ns = desk.clock.now_ns() // _DAY_NS * _DAY_NS
         rows: list[SpendRow] = []
         for key in page:
-            if from_ns < today_ns and key.get("usage"):
+            used_ns = _moment(key.get("last_used_at"))
+            if from_ns < today_ns and key.get("usage") and (used_ns is None or used_ns >= from_ns - _DAY_NS):
                 rows += await self._days(desk, str(key["hash"]), from_ns, until_ns)
             if until_ns > today_ns:
                 amount = _nano(key.get("usage_daily"))
                 rows.append(SpendRow({}, str(key["hash"]), today_ns, today_ns + _DAY_NS, _ITEM, amount))
-        return tuple(rows), str(offset + len(page)) if page else None
+        return tuple(rows), f"{offset + len(page)}|{page[-1]['hash']}" if page else None
 
     async def _days(self, desk: Desk, key: str, from_ns: int, until_ns: int) -> list[SpendRow]:
         params = {"api_key_hash": key}

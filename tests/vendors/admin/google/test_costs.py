@@ -12,12 +12,13 @@ from tests.sdks.bridge import SdkError
 from tests.vendors.admin.desks import answer, desk
 
 from keygate.kit.clock import SystemClock
+from keygate.kit.ids import new_id
 from keygate.kit.outbound import Outbound
 from keygate.sandbox import SandboxServer, Vendor
 from keygate.sandbox.admin import Account, AdminFault
 from keygate.sandbox.admin.prices import UNLISTED
 from keygate.sandbox.model import Usage
-from keygate.vendors.admin import AdminDesk, MissingRight, NotFound, RateLimited, Rejected, Unavailable
+from keygate.vendors.admin import AdminDesk, Mark, MissingRight, NotFound, Order, RateLimited, Rejected, Terms, Unavailable
 from keygate.vendors.admin.google import GoogleProvisioner, costs
 
 NS, DAY_NS = 10**9, 86_400 * 10**9
@@ -77,8 +78,8 @@ async def test_googles_client_reads_the_same_costs(
         spend(account, project, 100_001 * number)
         spend(account, project, 7 * number, days_ago=1)
     query = (
-        f"SELECT project.id AS project, SUM(CAST(cost AS NUMERIC)) AS cost FROM `{table}` WHERE usage_start_time >= @begin "
-        "AND usage_start_time < @end AND service.description IN UNNEST(@services) GROUP BY project"
+        f"SELECT project.id AS project_id, SUM(CAST(cost AS NUMERIC)) AS amount FROM `{table}` WHERE usage_start_time >= @begin "
+        "AND usage_start_time < @end AND service.description IN UNNEST(@services) GROUP BY project_id"
     )
     body = {"query": query, "useLegacySql": False, "parameterMode": "NAMED", "queryParameters": parameters()}
     told = google("bigquery", "v2", "jobs.query", projectId="sandbox-project", body=body)
@@ -92,6 +93,17 @@ async def test_googles_client_reads_the_same_costs(
     assert ours == theirs
 
 
+async def test_calls_that_googles_sdk_makes_with_the_key_are_its_projects_costs(
+    open_desk: Callable[..., AdminDesk], account: Account, genai: Callable[..., Any]
+) -> None:
+    at = open_desk(parent="folders/100", billing_account="01A2B3-C4D5E6-F7A8B9")
+    made = await provisioner.create(at, Order(Mark(new_id("ik")), 1, "ada", Terms()))
+    genai(key=made.secret.open(), prompt="Hello")
+    [row] = await bill(at, account)
+    assert row.place == {"project": made.footprint.place["project"]}
+    assert row.amount_nano == int(account.books.total_usd() * NS) > 0
+
+
 async def test_pages_are_the_whole_bill_once(open_desk: Callable[..., AdminDesk], account: Account, monkeypatch: Any) -> None:
     monkeypatch.setattr(costs, "_ROWS", 2)
     for days in range(3):
@@ -103,7 +115,12 @@ async def test_pages_are_the_whole_bill_once(open_desk: Callable[..., AdminDesk]
 
 
 async def test_the_sandbox_answers_nothing_that_it_did_not_understand(google: Callable[..., Any], table: str) -> None:
-    for query in (f"SELECT 1 AS one FROM `{table}` WHERE usage_start_time >= @begin", f"DELETE FROM `{table}` WHERE true", "SELECT 1"):
+    for query in (
+        f"SELECT 1 AS one FROM `{table}` WHERE usage_start_time >= @begin",
+        f"DELETE FROM `{table}` WHERE true",
+        "SELECT 1",
+        f"SELECT project.id AS project FROM `{table}` WHERE usage_start_time >= @begin GROUP BY project",
+    ):
         body = {"query": query, "useLegacySql": False, "queryParameters": parameters()}
         with pytest.raises(SdkError) as refused:
             google("bigquery", "v2", "jobs.query", projectId="sandbox-project", body=body)

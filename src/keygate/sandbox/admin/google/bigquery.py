@@ -33,6 +33,7 @@ _COLUMNS: Mapping[str, Callable[[Cell], str]] = {
     "sku.description": lambda cell: f"Generate content {cell.model}",
     "currency": lambda _: "USD",
 }
+_OWN = frozenset({"project", "sku", "service", "cost", "usage", "labels", "credits", "location", "invoice", "tags", "usage_start_time"})
 _CONDITIONS: Mapping[str, Callable[[Cell, Mapping[str, Any]], bool]] = {
     "(_PARTITIONTIME >= @begin OR _PARTITIONTIME IS NULL)": lambda cell, given: cell.last_at_ns >= given["begin"] * 10**9,
     "usage_start_time >= @begin": lambda cell, given: cell.minute_s // 3600 * 3600 >= given["begin"],
@@ -97,6 +98,9 @@ def _answer(cloud: GoogleCloud, request: Request, query: str, given: Mapping[str
     ]
     if strange:
         raise _wrong(f"Unrecognized name: {strange[0][:80]}")
+    taken = [name for expression, name in chosen if name in _OWN and name != expression]
+    if taken:  # records can't be grouped by, and which one is meant can't be told
+        raise _wrong(f"Column name {taken[0]} is ambiguous")
     plain = [(expression, name) for expression, name in chosen if expression in _COLUMNS]
     if len(plain) < len(chosen) and [name for _, name in plain] != _split(parts[4] or "", ", "):
         raise _wrong("SELECT list expression references a column which is neither grouped nor aggregated")

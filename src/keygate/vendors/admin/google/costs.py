@@ -33,7 +33,7 @@ _MOST_BYTES = 20 * 1024**3  # of a query, some cents; one that would read more f
 _WAIT_MS = 15_000
 _WAITS = 12
 _WHAT = "query the billing export"
-_COLUMNS = ("day", "project", "sku", "currency", "cost")
+_COLUMNS = ("usage_day", "project_id", "sku_name", "currency", "amount")  # no names of the table's own: those would be ambiguous
 
 
 def table_of(settings: Mapping[str, str]) -> str | None:
@@ -73,11 +73,11 @@ def _question(desk: Desk, from_ns: int, until_ns: int) -> dict[str, Any]:
         raise Rejected(f"The setting `{EXPORT_SETTING}` names no table of Google's billing export: project.dataset.gcp_billing_export_v1_…")
     # The table's name is one by its pattern: no quote can be in it. Everything else is a parameter.
     query = (
-        "SELECT FORMAT_TIMESTAMP('%F', usage_start_time) AS day, project.id AS project, sku.description AS sku, currency, "  # noqa: S608
-        f"CAST(SUM(CAST(cost AS NUMERIC)) AS STRING) AS cost FROM `{table}` "
+        "SELECT FORMAT_TIMESTAMP('%F', usage_start_time) AS usage_day, project.id AS project_id, sku.description AS sku_name, currency, "  # noqa: S608
+        f"CAST(SUM(CAST(cost AS NUMERIC)) AS STRING) AS amount FROM `{table}` "
         "WHERE (_PARTITIONTIME >= @begin OR _PARTITIONTIME IS NULL) AND usage_start_time >= @begin AND usage_start_time < @end "
         "AND (service.description IN UNNEST(@services) OR service.id = @service) AND cost_type != 'tax' "
-        "GROUP BY day, project, sku, currency ORDER BY day, project, sku, currency"
+        "GROUP BY usage_day, project_id, sku_name, currency ORDER BY usage_day, project_id, sku_name, currency"
     )
     names = [{"value": name} for name in _SERVICES.get(service_of(desk), (CATALOGUE_NAME,))]
     id_ = "" if service_of(desk) == VERTEX else desk.settings.get("billing_service", "").removeprefix("services/")
@@ -122,7 +122,7 @@ async def _call(desk: Desk, method: str, path: str, **options: Any) -> dict[str,
 def _row(values: list[Any]) -> SpendRow:
     told = dict(zip(_COLUMNS, values, strict=True))
     dollars_only(told["currency"], what=_WHAT)
-    start = to_ns(datetime.strptime(str(told["day"]), "%Y-%m-%d").replace(tzinfo=UTC))
-    project = told["project"]
+    start = to_ns(datetime.strptime(str(told["usage_day"]), "%Y-%m-%d").replace(tzinfo=UTC))
+    project = told["project_id"]
     place = {} if project is None else {"project" if str(project).startswith("kg-") else "billing_project": str(project)}
-    return SpendRow(place, None, start, start + 86_400 * NANOSECONDS, str(told["sku"] or ""), nano_of(told["cost"], what=_WHAT))
+    return SpendRow(place, None, start, start + 86_400 * NANOSECONDS, str(told["sku_name"] or ""), nano_of(told["amount"], what=_WHAT))
