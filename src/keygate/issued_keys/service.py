@@ -8,20 +8,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from keygate.audit import AuditLog, digest_secret
-from keygate.errors import Conflict, InvalidInput, KeyGateError, NotFound, UpstreamFailed
+from keygate.audit import AuditLog
+from keygate.errors import Conflict, InvalidInput, KeyGateError, UpstreamFailed
 from keygate.identities import Actor
 from keygate.issued_keys.accounts import VendorAccountService
 from keygate.issued_keys.bench import is_gone
 from keygate.issued_keys.desks import Desks
 from keygate.issued_keys.ending import told_to_end
-from keygate.issued_keys.handover import Gone, Handover, Told, finder, never
-from keygate.issued_keys.life import ENDED, Event, State, may, step
+from keygate.issued_keys.handover import Gone, Handover, Told, never
+from keygate.issued_keys.life import ENDED, Event, State, may
 from keygate.issued_keys.making import next_due
 from keygate.issued_keys.model import (
     MAX_OVERLAP_SECONDS,
     AccountStatus,
-    Delivery,
     Ending,
     Enforcement,
     Former,
@@ -37,10 +36,10 @@ from keygate.issued_keys.ownership import own_key
 from keygate.issued_keys.ports import OwnerDirectory
 from keygate.issued_keys.receipts import Receipt
 from keygate.issued_keys.records import key_record
-from keygate.issued_keys.terms import check_terms, unfit
+from keygate.issued_keys.rotating import told_to_rotate
+from keygate.issued_keys.terms import check_schedule, check_terms, unfit
 from keygate.kit.clock import NANOSECONDS, Clock
 from keygate.kit.ids import new_id
-from keygate.kit.secret import Secret
 from keygate.policies import Place, change
 from keygate.vendors.admin import AddsKey, Checks, Footprint, Provisioner, ProvisionerError, SetsExpiry, Term, TermsRefused, Unfit, Wanted
 
@@ -80,7 +79,6 @@ class IssuedKeyService:
         owners: OwnerDirectory,
         handover: Handover,
         audit: AuditLog,
-        digest_key: bytes,
         provisioners: Mapping[str, Provisioner],
         clock: Clock,
     ) -> None:
@@ -93,7 +91,6 @@ class IssuedKeyService:
         self._owners = owners
         self._handover = handover
         self._audit = audit
-        self._digest_key = digest_key
         self._provisioners = provisioners
         self._clock = clock
 
@@ -114,11 +111,13 @@ class IssuedKeyService:
             missing = ", ".join(right.name for right in account.rights if right.held is False)
             why = f"lacks these rights: {missing}" if missing else "is not known to the vendor"
             raise Conflict(
-                f"The admin credential of {account.vendor} {why}; mend that there, then POST /vendors/accounts/{account.id}/verify"
+                f"The admin credential of {account.vendor} {why}; mend that there, then have it looked at again: "
+                f"`keygate vendors verify {account.id}`, or POST /vendors/accounts/{account.id}/verify"
             )
         provisioner = self._provisioners[account.vendor]
         now = self._clock.now_ns()
         check_terms(provisioner, draft, settings=account.settings, now=now)
+        check_schedule(provisioner, draft.rotate_every_days, draft.rotate_overlap_seconds)
         alive, ceiling = await self._accounts.room(actor, account)
         if ceiling is not None and alive >= ceiling and await self._known(actor, draft) is None:
             raise Conflict(
@@ -155,6 +154,8 @@ class IssuedKeyService:
             created_by=actor.id,
             due_at_ns=now,
             request_id=draft.request_id,
+            rotate_every_days=draft.rotate_every_days,
+            rotate_overlap_seconds=draft.rotate_overlap_seconds,
         )
         await self._audit.record(work, actor, "issued_key.provision", key.id, after=key_record(key))
         await self._repository.add(work.connection, key)
@@ -185,8 +186,16 @@ class IssuedKeyService:
             if known:
                 after = key
             else:
-                former = self._former(key, overlap_seconds, quiet_seconds, insist=insist)
-                after = await self._turned(work, actor, key, former, request_id)
+                now = self._clock.now_ns()
+                after = self._turned(key, overlap_seconds, quiet_seconds, insist=insist, request_id=request_id, now=now)
+                detail = {
+                    "generation": after.generation,
+                    "overlap_seconds": overlap_seconds,
+                    "quiet_seconds": quiet_seconds,
+                    "insist": insist,
+                }
+                await self._audit.record(work, actor, "issued_key.rotate", key_id, before={"state": key.state}, after=detail)
+                await self._repository.save(work.connection, after)
         if known:
             return await self._replayed(hearer, after, patience)
         key = await self._worked(after, patience)
@@ -201,10 +210,7 @@ class IssuedKeyService:
             key = await own_key(self._repository, work.connection, actor, key_id, lock=True)
             if key.state is not State.ROTATING or key.former is None or key.former.cut_at_ns is None:
                 raise Conflict("There is no former key that waits to be cut")
-            former = replace(key.former, insist=True, cut_at_ns=min(now, key.former.cut_at_ns))
-            after = replace(key, former=former, due_at_ns=now, version=key.version + 1)
-            await self._audit.record(work, actor, "issued_key.cut", key_id, after={"last_used_at_ns": former.last_used_at_ns})
-            await self._repository.save(work.connection, after)
+            after = await self.tell_to_cut(work, actor, key, key.former, now)
         return await self._worked(after, patience)
 
     async def revoke(self, actor: Actor, key_id: str, *, reason: str = "", patience: float = PATIENCE_SECONDS) -> IssuedKey:
@@ -213,7 +219,7 @@ class IssuedKeyService:
         now = self._clock.now_ns()
         async with change(self._database, self._audit, actor, "issued_key.revoke", key_id) as work:
             key = await own_key(self._repository, work.connection, actor, key_id, lock=True)
-            after = await self._tell_to_end(work, actor, key, reason, now)
+            after = await self.tell_to_end(work, actor, key, reason, now)
         return key if after is None else await self._worked(after, patience)
 
     async def extend(self, actor: Actor, key_id: str, *, expires_at_ns: int | None) -> IssuedKey:
@@ -259,16 +265,6 @@ class IssuedKeyService:
         async with self._database.read() as connection:
             return await self._repository.page(connection, actor.organization_id, wanted, after=after, limit=limit)
 
-    async def report_leak(self, secret: Secret, *, address: str | None) -> None:
-        """Whoever finds a key may end it. Raises `NotFound` for one that is not of ours."""
-        digest = digest_secret(secret, self._digest_key)
-        async with self._database.read() as connection:
-            found = await self._repository.any_with_secret(connection, digest)
-        if found is None:
-            raise NotFound("This is not a key that KeyGate issued")
-        actor = replace(finder(found.organization_id), address=address)
-        await self.revoke(actor, found.id, reason="reported as leaked", patience=0)
-
     async def holder_ended(
         self,
         work: UnitOfWork,
@@ -285,7 +281,7 @@ class IssuedKeyService:
         now = self._clock.now_ns()
         held = await self._repository.held_by(work.connection, actor.organization_id, subject)
         for key in held:
-            await self._tell_to_end(work, actor, key, reason, now)
+            await self.tell_to_end(work, actor, key, reason, now)
         if not held and not virtual_keys:
             return None
         receipt = Receipt(
@@ -308,10 +304,8 @@ class IssuedKeyService:
         work.after_commit(begin)
         return receipt.id
 
-    # Parts
-
-    async def _tell_to_end(self, work: UnitOfWork, actor: Actor, key: IssuedKey, reason: str, now: int) -> IssuedKey | None:
-        """None: it is ended already."""
+    async def tell_to_end(self, work: UnitOfWork, actor: Actor, key: IssuedKey, reason: str, now: int) -> IssuedKey | None:
+        """In a transaction of the caller's, who starts the work at the vendor after it. None: it is ended already."""
         if key.state in ENDED:
             if not key.owed:
                 return None
@@ -325,6 +319,28 @@ class IssuedKeyService:
         await self._audit.record(work, actor, "issued_key.revoke", key.id, before={"state": key.state}, after=said)
         await self._repository.save(work.connection, after)
         return after
+
+    async def tell_to_cut(self, work: UnitOfWork, actor: Actor, key: IssuedKey, former: Former, now: int) -> IssuedKey:
+        """As `tell_to_end`, for the former key of a rotation whose next one works."""
+        cut = replace(former, insist=True, cut_at_ns=now if former.cut_at_ns is None else min(now, former.cut_at_ns))
+        after = replace(key, former=cut, due_at_ns=now, version=key.version + 1)
+        await self._audit.record(work, actor, "issued_key.cut", key.id, after={"last_used_at_ns": former.last_used_at_ns})
+        await self._repository.save(work.connection, after)
+        return after
+
+    async def raise_budget(self, work: UnitOfWork, actor: Actor, key_id: str, budget_nano: int) -> IssuedKey:
+        """In a transaction of the caller's. Of a key whose budget KeyGate watches: no vendor has to be told."""
+        key = await own_key(self._repository, work.connection, actor, key_id, lock=True)
+        if key.enforcement.get(str(Term.BUDGET)) is not Enforcement.NOT_ENFORCED:
+            raise Conflict("The vendor enforces this key's budget itself")
+        if budget_nano <= (key.terms.budget_nano or 0):
+            raise InvalidInput("budget_usd: must be more than the present budget", field="budget_usd")
+        after = replace(key, terms=replace(key.terms, budget_nano=budget_nano), version=key.version + 1)
+        await self._audit.record(work, actor, "issued_key.budget", key_id, before=key_record(key), after=key_record(after))
+        await self._repository.save(work.connection, after)
+        return after
+
+    # Parts
 
     async def _worked(self, key: IssuedKey, patience: float) -> IssuedKey:
         """The key once the work on it has come to something, or to a wait that is longer than the patience; the work goes on."""
@@ -342,48 +358,18 @@ class IssuedKeyService:
                 return key
             await asyncio.sleep(max(pause, 0.05))
 
-    def _former(self, key: IssuedKey, overlap_seconds: int, quiet_seconds: int, *, insist: bool) -> Former:
-        """The key as the one that a rotation replaces. Raises `Conflict` where it can't be rotated now."""
+    def _turned(
+        self, key: IssuedKey, overlap_seconds: int, quiet_seconds: int, *, insist: bool, request_id: str | None, now: int
+    ) -> IssuedKey:
+        """The key as it is told to rotate. Raises `Conflict` where it can't be."""
         if key.adopted:
             raise Conflict("This key was made by hand: make its successor at the vendor, adopt that one, then revoke this one")
         if not isinstance(self._provisioners.get(key.vendor), AddsKey):
             raise Conflict("This vendor can't hold a second key beside the first; make a new key and revoke this one")
-        step(key.state, Event.ROTATE)
-        if key.delivery(self._clock.now_ns()) is Delivery.WAITING:
-            raise Conflict("The secret of this key was not fetched yet; fetch it first, or revoke the key")
-        if key.footprint is None:
-            raise Conflict("The key is not at the vendor yet")
-        return Former(
-            footprint=key.footprint,
-            generation=key.generation,
-            overlap_seconds=overlap_seconds,
-            quiet_seconds=quiet_seconds,
-            insist=insist,
-            hint=key.hint,
-            secret_digest=key.secret_digest,
+        after = told_to_rotate(
+            key, overlap_seconds=overlap_seconds, quiet_seconds=quiet_seconds, insist=insist, request_id=request_id, now=now
         )
-
-    async def _turned(self, work: UnitOfWork, actor: Actor, key: IssuedKey, former: Former, request_id: str | None) -> IssuedKey:
-        """The rotation, written down."""
-        after = replace(
-            key,
-            state=step(key.state, Event.ROTATE),
-            generation=key.generation + 1,
-            former=former,
-            attempts=0,
-            due_at_ns=self._clock.now_ns(),
-            rotation_id=request_id,
-            version=key.version + 1,
-        )
-        detail = {
-            "generation": after.generation,
-            "overlap_seconds": former.overlap_seconds,
-            "quiet_seconds": former.quiet_seconds,
-            "insist": former.insist,
-        }
-        await self._audit.record(work, actor, "issued_key.rotate", key.id, before={"state": key.state}, after=detail)
-        await self._repository.save(work.connection, after)
-        return after
+        return replace(after, version=key.version + 1)
 
     async def _known(self, actor: Actor, draft: IssueDraft) -> IssuedKey | None:
         async with self._database.read() as connection:
@@ -446,6 +432,7 @@ class IssuedKeyService:
         if provisioner is None:
             raise InvalidInput("vendor: KeyGate makes no keys there", field="vendor")
         check_terms(provisioner, draft, settings=account.settings, now=self._clock.now_ns())
+        check_schedule(provisioner, draft.rotate_every_days, draft.rotate_overlap_seconds)
 
     async def _owner(self, connection: AsyncConnection, actor: Actor, draft: IssueDraft) -> tuple[Place | None, str]:
         owner = draft.owner
@@ -469,8 +456,8 @@ def _same(key: IssuedKey, draft: IssueDraft, now: int) -> bool:
     wanted, stood, terms = draft.terms.expires_at_ns, key.terms.expires_at_ns, key.terms
     if wanted is not None and stood is not None and -_REPEATED_NS <= wanted - stood <= now - key.created_at_ns + _REPEATED_NS:
         terms = replace(terms, expires_at_ns=wanted)
-    made = (key.vendor, key.owner, terms, dict(key.options))
-    return made == (draft.vendor, draft.owner, draft.terms, dict(draft.options))
+    made = (key.vendor, key.owner, terms, dict(key.options), key.rotate_every_days, key.rotate_overlap_seconds)
+    return made == (draft.vendor, draft.owner, draft.terms, dict(draft.options), draft.rotate_every_days, draft.rotate_overlap_seconds)
 
 
 def _require_made(key: IssuedKey) -> None:

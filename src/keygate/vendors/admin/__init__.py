@@ -35,6 +35,7 @@ from keygate.vendors.admin.interface import (
     Reading,
     Renames,
     ReportsSpend,
+    ReportsSpendByChoice,
     Retires,
     Right,
     SetsBudget,
@@ -48,6 +49,8 @@ from keygate.vendors.admin.interface import (
     Verification,
     Wanted,
     generation_of,
+    spend_of,
+    why_no_spend,
 )
 from keygate.vendors.admin.registry import PROVISIONERS
 
@@ -83,6 +86,7 @@ __all__ = [
     "Rejected",
     "Renames",
     "ReportsSpend",
+    "ReportsSpendByChoice",
     "Retires",
     "Right",
     "Sender",
@@ -102,4 +106,6 @@ __all__ = [
     "Wanted",
     "Watcher",
     "generation_of",
+    "spend_of",
+    "why_no_spend",
 ]
