@@ -33,5 +33,6 @@ class ReceiptService:
             found = await self._repository.receipt(connection, actor.organization_id, receipt_id)
             if found is None:
                 raise NotFound("There is no receipt with this id")
-            keys = await self._repository.by_ids(connection, actor.organization_id, found.issued_keys)
+            ids = [each.partition("#")[0] for each in found.issued_keys]
+            keys = await self._repository.by_ids(connection, actor.organization_id, ids)
         return receipts.document(found, keys, at_ns=self._clock.now_ns(), signer=self._signer)
