@@ -107,11 +107,9 @@ class IssuedKeyService:
         provisioner = self._provisioners[account.vendor]
         now = self._clock.now_ns()
         check_terms(provisioner.facts, draft, now)
-        alive, ceiling = await self._accounts.room(actor, account)
-        if ceiling is not None and alive >= ceiling:
-            raise Conflict(
-                f"The account holds {alive} {provisioner.facts.container or 'key'}s and the vendor allows {ceiling}; end some first"
-            )
+        room = await self._accounts.room(account, draft.options)
+        if room.full:
+            raise Conflict(f"No key was made: {room.told}")
         async with change(self._database, self._audit, actor, "issued_key.provision", "issued_key") as work:
             owner, name = await self._owner(work.connection, actor, draft)
             if known is not None:  # an order that failed gives its id to the next

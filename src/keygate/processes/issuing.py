@@ -25,6 +25,7 @@ from keygate.issued_keys.inspection import InspectionService
 from keygate.issued_keys.inspection_repository import InspectionRepository
 from keygate.issued_keys.issuer import TokenIssuer
 from keygate.issued_keys.jobs import jobs
+from keygate.issued_keys.refusals import Refusals
 from keygate.issued_keys.repository import IssuedKeyRepository
 from keygate.kit.database import UnitOfWork
 from keygate.kit.outbound import Outbound
@@ -55,7 +56,7 @@ class Issuing:
     provisioners: Mapping[str, Provisioner]
 
     def schedule(self, worker: Worker) -> None:
-        for job in jobs(self.operations, self.inspection):
+        for job in jobs(self.operations, self.inspection, self.accounts):
             worker.every(job.every_seconds, job.name, job.tick, first=min(job.every_seconds, 0.5 if job.every_seconds < 60 else 30.0))
 
     async def close(self) -> None:
@@ -109,8 +110,18 @@ async def issuing(
         audit=base.audit,
         desks=desks,
         provisioners=provisioners,
+        operations=operations,
         clock=base.clock,
     )
+    desks.refused = Refusals(
+        database=base.database,
+        repository=account_rows,
+        desks=desks,
+        audit=base.audit,
+        outbox=outbox,
+        provisioners=provisioners,
+        clock=base.clock,
+    ).seen
     handover = Handover(
         database=base.database, repository=rows, operations=operations, vault=base.vault, audit=base.audit, clock=base.clock
     )

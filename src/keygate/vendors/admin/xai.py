@@ -84,7 +84,7 @@ class XaiProvisioner:
         else:
             reads = True
         rights = (Right(_READ, reads, _FACTS.rights[_READ]), Right(_WRITE, None, _FACTS.rights[_WRITE]))
-        return Verification(rights, account=f"team {team}")
+        return Verification(rights, account=f"team {team}", identity=team)
 
     async def _team(self, desk: Desk) -> str:
         if team := desk.settings.get("team"):

@@ -8,6 +8,8 @@ stands there is nobody's.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from keygate.vendors.admin.azure.arm import Arm
 from keygate.vendors.admin.azure.facts import DEFAULT_CAPACITY, FACTS, PREFIX, RIGHTS, SPEND_FACTS
 from keygate.vendors.admin.azure.model import (
@@ -28,8 +30,9 @@ from keygate.vendors.admin.azure.model import (
     terms_of,
     wanted_of,
 )
-from keygate.vendors.admin.errors import CeilingReached
+from keygate.vendors.admin.errors import CeilingReached, Unavailable
 from keygate.vendors.admin.interface import (
+    Census,
     Desk,
     Footprint,
     Found,
@@ -61,7 +64,7 @@ class AzureProvisioner:
             left, limit = await call.accounts_left(call.region)
             notes = (f"{left} of {limit} accounts are left in {call.region}",) if limit is not None else ()
         account = f"subscription {call.setting('subscription')}, resource group {call.setting('resource_group')}"
-        return Verification(rights, account, notes)
+        return Verification(rights, account, notes, identity=f"{call.setting('subscription')}/{call.setting('resource_group')}".lower())
 
     async def create(self, desk: Desk, order: Order) -> Made:
         call = Arm(desk)
@@ -87,6 +90,16 @@ class AzureProvisioner:
             "AZURE_OPENAI_API_KEY",
             {"AZURE_OPENAI_ENDPOINT": str(properties_of(account).get("endpoint", "")), "OPENAI_API_VERSION": _INFERENCE_VERSION},
         )
+
+    async def count(self, desk: Desk, options: Mapping[str, str]) -> Census:
+        """The region's quota; accounts of other resource groups count, and deleted ones that were not purged."""
+        call = Arm(desk)
+        region = options.get("region", call.region)
+        left, limit = await call.accounts_left(region)
+        remedy = "order in another region (option `region`), purge deleted accounts, or have Microsoft raise the quota"
+        if limit is None:
+            raise Unavailable(f"Azure tells no quota of accounts in {region}")
+        return Census(limit - left, limit, told=True, place=region, remedy=remedy)
 
     async def find(self, desk: Desk, mark: Mark) -> tuple[Found, ...]:
         call = Arm(desk)

@@ -7,11 +7,14 @@ known by its generation.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from keygate.vendors.admin.bedrock.facts import FACTS, RIGHTS
 from keygate.vendors.admin.bedrock.iam import Credential, Iam, User
 from keygate.vendors.admin.bedrock.policy import document, terms_of, whole_second
 from keygate.vendors.admin.errors import CeilingReached, MissingRight, NotFound, Rejected
 from keygate.vendors.admin.interface import (
+    Census,
     Desk,
     Footprint,
     Found,
@@ -46,13 +49,13 @@ class BedrockProvisioner:
             held = await iam.simulate(arn, account, list(RIGHTS))
         except MissingRight:
             rights = tuple(Right(name, False if name == simulated else None, why) for name, why in RIGHTS.items())
-            return Verification(rights, f"AWS account {account}")
+            return Verification(rights, f"AWS account {account}", identity=account)
         rights = tuple(Right(name, held.get(name), why) for name, why in RIGHTS.items())
         notes: tuple[str, ...] = ()
         if held.get("iam:GetAccountSummary"):
             left, quota = await iam.users_left()
             notes = (f"{left} of {quota} IAM users are left",)
-        return Verification(rights, f"AWS account {account}", notes)
+        return Verification(rights, f"AWS account {account}", notes, identity=account)
 
     async def create(self, desk: Desk, order: Order) -> Made:
         iam = Iam(desk)
@@ -85,6 +88,12 @@ class BedrockProvisioner:
             {"AWS_REGION": region, "AWS_DEFAULT_REGION": region},
             made.expires_at_ns,
         )
+
+    async def count(self, desk: Desk, options: Mapping[str, str]) -> Census:  # noqa: ARG002  (as the protocol has it)
+        left, quota = await Iam(desk).users_left()
+        if quota == 0:
+            raise Rejected("The account's summary tells no quota of users")
+        return Census(quota - left, quota, told=True, remedy="delete users that nobody needs, or have AWS raise the quota")
 
     async def find(self, desk: Desk, mark: Mark) -> tuple[Found, ...]:
         iam = Iam(desk)
