@@ -51,6 +51,7 @@ class Counting:
         self._clock = clock
         self._kept: dict[tuple[str, str], _Kept] = {}
         self._turns: dict[str, asyncio.Lock] = {}
+        self._unanswered: dict[str, int] = {}  # by account: when it could not be counted
 
     async def room(self, account: VendorAccount, options: Mapping[str, str], *, others: int = 0) -> Room:
         """`others`: containers of others that KeyGate knows of, for where the vendor can't be asked."""
@@ -76,12 +77,16 @@ class Counting:
                 plenty = most is None or most - standing > _PLENTY
                 if now < kept.at_ns + (_KEPT_LONG_NS if plenty else _KEPT_NS) and (most is None or standing < most):
                     return kept
+            if now < self._unanswered.get(account.id, 0) + _KEPT_NS:
+                return None  # a vendor in trouble does not hold up every order anew
             try:
                 async with asyncio.timeout(_PATIENCE_SECONDS):
                     census = await provisioner.count(await self._desks.open(account), options)
             except (ProvisionerError, EnvelopeBroken, TimeoutError) as error:
                 _log.info("vendor account %s can't be counted: %s", account.id, getattr(error, "detail", "no answer in time"))
+                self._unanswered[account.id] = self._clock.now_ns()
                 return None
+            self._unanswered.pop(account.id, None)
             async with self._database.read() as connection:
                 alive = await self._keys.count_alive(connection, account.organization_id, account.id)
                 unmade = await self._keys.unmade(connection, account.organization_id, account.id)

@@ -100,9 +100,11 @@ class IssuedKeyService:
         account = await self._accounts.choose(actor, vendor=draft.vendor, account=draft.account)
         if account.status is not AccountStatus.READY:
             missing = ", ".join(right.name for right in account.rights if right.held is False)
-            why = f"lacks these rights: {missing}" if missing else "is not known to the vendor"
+            if account.status is AccountStatus.REFUSED:
+                raise Conflict(f"The admin credential of {account.vendor} is not known to the vendor; enter another one with configure")
             raise Conflict(
-                f"The admin credential of {account.vendor} {why}; mend that there, then POST /vendors/accounts/{account.id}/verify"
+                f"The admin credential of {account.vendor} lacks these rights: {missing}; add them there, then POST "
+                f"/vendors/accounts/{account.id}/verify"
             )
         provisioner = self._provisioners[account.vendor]
         now = self._clock.now_ns()
