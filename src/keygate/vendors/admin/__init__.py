@@ -34,6 +34,7 @@ from keygate.vendors.admin.interface import (
     Reading,
     Renames,
     ReportsSpend,
+    ReportsSpendByChoice,
     Retires,
     Right,
     SetsBudget,
@@ -46,6 +47,8 @@ from keygate.vendors.admin.interface import (
     Terms,
     Verification,
     generation_of,
+    spend_of,
+    why_no_spend,
 )
 from keygate.vendors.admin.registry import PROVISIONERS
 
@@ -82,6 +85,7 @@ __all__ = [
     "Rejected",
     "Renames",
     "ReportsSpend",
+    "ReportsSpendByChoice",
     "Retires",
     "Right",
     "Sender",
@@ -98,4 +102,6 @@ __all__ = [
     "Verification",
     "Watcher",
     "generation_of",
+    "spend_of",
+    "why_no_spend",
 ]
