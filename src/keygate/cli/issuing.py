@@ -153,8 +153,7 @@ def _asked(client: Api, path: str, body: dict[str, Any], request_id: str | None)
     with _resumable(request_id):
         while True:
             made: dict[str, Any] = client.request("POST", path, body=wanted)
-            unready = made["state"] in {"requested", "creating"} or (made["state"] == "rotating" and made["former"]["works_until"] is None)
-            if not unready:
+            if made["state"] not in {"requested", "creating"} and not _next_is_made(made):
                 return made
             if time.monotonic() > ends:
                 fail(f"{made['id']}: the vendor is not done yet", Exit.TRY_LATER)
@@ -173,6 +172,11 @@ def _resumable(request_id: str) -> Iterator[None]:
         if isinstance(end, KeyboardInterrupt) or end.exit_code in {Exit.FAILED, Exit.UNREACHABLE, Exit.TRY_LATER}:
             output.note(f"The order may go on. To take it up again and have the key: the same command with --request-id {request_id}")
         raise
+
+
+def _next_is_made(made: dict[str, Any]) -> bool:
+    """A rotation whose next key the vendor has not made, or does not take yet."""
+    return made["state"] == "rotating" and made["former"] is not None and made["former"]["works_until"] is None
 
 
 def show_new(made: dict[str, Any], *, env: bool, as_json: bool) -> None:
@@ -197,7 +201,9 @@ def show_new(made: dict[str, Any], *, env: bool, as_json: bool) -> None:
 def rotate(
     key_id: str,
     overlap: Annotated[str, typer.Option(help="How long both keys work: 90m, 24h, 2d.")] = "24h",
-    quiet: Annotated[str, typer.Option(help="The former key is cut once the vendor shows it unused for so long.")] = "1h",
+    quiet: Annotated[
+        str | None, typer.Option(help="The former key is cut once the vendor shows it unused for so long: 1h where it tells.")
+    ] = None,
     *,
     insist: Annotated[bool, typer.Option("--insist", help="Cut it at the end of the overlap, used or not.")] = False,
     request_id: Annotated[str | None, typer.Option(help="Take a rotation up again whose answer got lost: the id that it named.")] = None,
@@ -205,10 +211,16 @@ def rotate(
     as_json: output.JsonOption = False,
 ) -> None:
     """A second key beside the first; the first is cut once nobody uses it."""
-    body = {"overlap_seconds": seconds(overlap), "quiet_seconds": seconds(quiet), "insist": insist}
+    body: dict[str, Any] = {
+        "overlap_seconds": seconds(overlap),
+        "quiet_seconds": None if quiet is None else seconds(quiet),
+        "insist": insist,
+    }
     with api() as client:
         made = _asked(client, f"{one('keys', key_id)}/rotate", body, request_id)
     show_new(made, env=env, as_json=as_json)
+    if made["state"] == "rotating" and not insist and made["former"]["quiet_seconds"] is None and not env and not as_json:
+        output.note(f"\nThe vendor never tells when a key was used: once nothing uses the former one, `keygate issued-keys cut {key_id}`.")
 
 
 def revoke(
