@@ -316,6 +316,7 @@ async def test_new_secret_is_for_its_owner_once_and_for_nobody_else(workshop: Wo
 
 
 async def test_key_ends_in_the_middle_of_a_rotation_that_nobody_finishes(workshop: Workshop) -> None:
+    await workshop.start(provisioners=with_openai(Silent()))
     ann = await person(workshop, "ann", expires_at_ns=workshop.clock.now_ns() + 60 * DAY * 10**9)
     await turn(workshop, 30 * DAY)
     assert (await ann.key()).state is State.ROTATING
