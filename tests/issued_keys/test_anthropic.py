@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import time
 from collections.abc import Iterator
 from datetime import datetime
@@ -171,6 +172,24 @@ def test_leaked_token_ends_what_mints_it_and_is_traced_to_whoever_fetched_it(hou
     for secret in (fresh["key"], made["key"]):
         again = house.call("POST", "/keys/report-leak", {"key": secret})
         assert (again["state"], again["ended_at"] is None) == ("ended", False)
+
+
+def test_key_that_was_rotated_by_itself_is_handed_over_by_a_fresh_token(house: House) -> None:
+    made = house.provision(rotate_every_days=30, rotate_overlap_seconds=1)
+    with sqlite3.connect(house.keygate.data_dir / "keygate.db", timeout=10) as database:
+        database.execute("UPDATE issued_keys SET made_at_ns = made_at_ns - ? WHERE id = ?", (31 * 86_400 * 10**9, made["id"]))
+    turned = house.until(made["id"], lambda key: key["state"] == "rotating" and key["former"]["works_until"] is not None)
+    assert (turned["secret"], turned["former"]["waits_for"]) == ("waiting", "handover")
+    time.sleep(3)
+    assert house.answers(made["env"]), "the overlap is over, and nobody has taken over the next key"
+    with pytest.raises(ApiError, match="fetch a fresh token"):
+        house.call("POST", f"/keys/{made['id']}/collect")
+    fresh = house.call("POST", f"/keys/{made['id']}/token")
+    assert house.answers(fresh["env"])
+    done = house.until(made["id"], lambda key: key["state"] == "active")
+    assert (done["generation"], done["secret"]) == (2, "told")
+    assert not house.answers(made["env"])
+    assert house.answers(fresh["env"])
 
 
 def test_budget_needs_the_vendors_early_access_and_says_so(house: House) -> None:
