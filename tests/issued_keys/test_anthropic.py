@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
@@ -74,7 +75,7 @@ def house(tmp_path_factory: pytest.TempPathFactory, anthropic_bridge: Bridge) ->
 def test_anthropic_key_from_provision_to_revocation(house: House) -> None:
     made = house.provision(rate_limit_rpm=600, expires_in_days=90)
     assert made["state"] == "active"
-    assert made["enforcement"] == {"expiry": "taken", "requests_per_minute": "confirmed"}
+    assert made["enforcement"] == {"expiry": "not_enforced", "requests_per_minute": "confirmed"}
     assert made["env"]["ANTHROPIC_IDENTITY_TOKEN"] == made["key"]
     assert house.answers(made["env"]), "with no KeyGate in the path"
 
@@ -118,6 +119,20 @@ def test_fresh_token_works_until_the_key_is_revoked(house: House) -> None:
     entries = house.call("GET", f"/audit?target={made['id']}")["items"]
     assert any(entry["action"] == "issued_key.mint" for entry in entries)
     assert fresh["key"] not in json.dumps(entries)
+
+
+def test_no_token_of_a_key_outlives_its_lease(house: House) -> None:
+    ends = datetime.now(UTC) + timedelta(hours=1)
+    made = house.provision(expires_at=ends.isoformat())
+    assert made["enforcement"]["expiry"] == "not_enforced", "Anthropic knows no end: KeyGate keeps it"
+    fresh = house.call("POST", f"/keys/{made['id']}/token")
+    assert datetime.fromisoformat(fresh["expires_at"]) <= ends - timedelta(minutes=5), "an access token may live so much longer"
+    assert house.answers(fresh["env"])
+    house.call("POST", f"/keys/{made['id']}/extend", {"expires_at": (datetime.now(UTC) + timedelta(seconds=50)).isoformat()})
+    with pytest.raises(ApiError, match="too soon") as refused:
+        house.call("POST", f"/keys/{made['id']}/token")
+    assert refused.value.status == 409
+    house.call("POST", f"/keys/{made['id']}/revoke")
 
 
 def test_budget_needs_the_vendors_early_access_and_says_so(house: House) -> None:

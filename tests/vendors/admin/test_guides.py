@@ -78,9 +78,10 @@ def test_every_vendor_that_makes_keys_has_its_least_privilege_in_a_guide() -> No
 def test_least_privilege_names_each_right_that_the_provisioner_needs_and_no_other(vendor: str) -> None:
     facts, text = MAKERS[vendor], section(*LEAST_PRIVILEGE[vendor])
     assert facts.rights, "a provisioner says which rights it needs"
-    wanted = set(facts.rights)
-    assert wanted - set(re.findall(r"`([^`\n]+)`", text)) - named(text) == set(), "rights that the guide does not name"
-    assert named(text) - wanted == set(), "rights that nobody needs"
+    listed = named(text)
+    told = listed | set(re.findall(r"`([^`\n]+)`", text)) if vendor == "google" else listed  # some of Google's stand in prose
+    assert set(facts.rights) - told == set(), "rights that the guide does not name"
+    assert listed - set(facts.rights) == set(), "rights that nobody needs"
 
 
 @pytest.mark.parametrize("vendor", MAKERS)

@@ -319,8 +319,9 @@ class Renames(Protocol):
 
 @runtime_checkable
 class Mints(Protocol):
-    async def mint(self, desk: Desk, footprint: Footprint) -> Made:
-        """A fresh short-lived token of a key that exists, where the vendor has no lasting secrets."""
+    async def mint(self, desk: Desk, footprint: Footprint, *, expires_at_ns: int | None) -> Made:
+        """A fresh short-lived token of a key that exists, where the vendor has no lasting secrets. Neither it nor what it is traded for
+        outlives the key's end `expires_at_ns`; raises `Rejected` where that is too near for any."""
 
 
 @runtime_checkable
