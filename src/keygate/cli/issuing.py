@@ -154,6 +154,8 @@ def show_new(made: dict[str, Any], *, env: bool, as_json: bool) -> None:
         output.plain(exports(made["env"], Shell.SH))
         return
     output.card({name: made.get(name) for name in ("id", "vendor", "name", "state", "enforcement", "at_vendor", "expires_at")})
+    if "per_key" in made.get("enforcement", {}).values():
+        output.note("\nThis vendor counts a budget for each key by itself: the new one began with a whole budget. KeyGate watches the sum.")
     if made.get("key"):
         output.note("\nThe key is shown this once. To use it, straight at the vendor:\n")
         output.plain(exports(made["env"], Shell.SH))

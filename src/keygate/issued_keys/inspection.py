@@ -102,12 +102,12 @@ class InspectionService:
         desk = await self._desks.open(account)
         try:
             reading = await provisioner.read(desk, key.footprint)
-            told = _as_meant(key, compare(key.terms, reading.terms, provisioner.facts, own_end=key.adopted), restrained)
+            told = _as_meant(key, _compared(key, reading, provisioner), restrained)
             differing = {term for term, standing in told.items() if standing is Enforcement.DIFFERS}
             if repair and differing and not is_gone(reading):
                 await self._repair(provisioner, desk, key, differing)
                 reading = await provisioner.read(desk, key.footprint)
-                told = _as_meant(key, compare(key.terms, reading.terms, provisioner.facts, own_end=key.adopted), restrained)
+                told = _as_meant(key, _compared(key, reading, provisioner), restrained)
         except ProvisionerError as error:
             raise UpstreamFailed(f"The vendor did not do its part: {error.detail}") from None
         return await self._noted(actor, key, reading, told, repaired=differing if repair else set())
@@ -157,6 +157,10 @@ class InspectionService:
                 await self._outbox.raise_event(work, key.organization_id, EventType.ISSUED_KEY_DRIFTED, key.id, payload)
             await self._keys.save(work.connection, after)
         return after
+
+
+def _compared(key: IssuedKey, reading: Reading, provisioner: Provisioner) -> dict[str, Enforcement]:
+    return compare(key.terms, reading.terms, provisioner.facts, own_end=key.adopted, rotated=key.generation > 1)
 
 
 def _as_meant(key: IssuedKey, told: Mapping[str, Enforcement], restrained: Collection[str]) -> dict[str, Enforcement]:

@@ -81,7 +81,7 @@ async def confirm(bench: Bench) -> dict[str, Enforcement]:
     footprint = bench.key.footprint or Footprint()
     for pause in (*_POLL_SECONDS, None):
         reading = await provisioner.read(desk, footprint)
-        told = compare(bench.key.terms, reading.terms, provisioner.facts)
+        told = compare(bench.key.terms, reading.terms, provisioner.facts, rotated=bench.key.generation > 1)
         differing = sorted(term for term, standing in told.items() if standing is Enforcement.DIFFERS)
         if not differing and not is_gone(reading):
             return told

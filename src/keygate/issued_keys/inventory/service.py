@@ -31,7 +31,7 @@ from keygate.issued_keys.inventory.model import (
 from keygate.issued_keys.inventory.scanning import Scanner
 from keygate.issued_keys.life import ENDED, LIVE, State
 from keygate.issued_keys.making import next_due
-from keygate.issued_keys.model import Enforcement, IssuedKey, asked
+from keygate.issued_keys.model import IssuedKey, asked, compare
 from keygate.issued_keys.operations import Operations
 from keygate.issued_keys.records import footprint_to_json, key_record
 from keygate.issued_keys.service import IssuedKeyService
@@ -226,7 +226,9 @@ class InventoryService(Hands):
             raise Conflict("The key is not active any more; look again")
         terms = with_terms_of(key.terms, item.terms, item.drift)
         left = {str(term) for term in asked(terms)}
-        confirmed = {each.term: Enforcement.CONFIRMED for each in item.drift if each.term in left}
+        facts = eyes.provisioners[item.vendor].facts
+        told = compare(terms, item.terms, facts, own_end=key.adopted, rotated=key.generation > 1)
+        confirmed = {each.term: told[each.term] for each in item.drift if each.term in left}
         kept = {term: standing for term, standing in key.enforcement.items() if term in left}
         after = replace(key, terms=terms, enforcement={**kept, **confirmed}, version=key.version + 1)
         if after.error_code == DRIFTED:

@@ -195,6 +195,7 @@ class ProvisionerFacts:
     cannot: Mapping[str, str] = field(default_factory=dict)  # what → what KeyGate does instead
     rights: Mapping[str, str] = field(default_factory=dict)  # least privilege: right → what it is needed for
     takes: frozenset[Term] = frozenset()  # terms that the vendor takes and enforces, but no API of its shows again
+    budget_per_key: bool = False  # a budget counts what the key itself has spent: the next generation begins with a whole one
     adopts: bool = False  # keys made by hand can be entered: `revoke` ends such a key, given its container alone, and nothing else
     names_container: bool = False  # `rename` renames what holds the key, with everything in it
     adopt_only: bool = False  # the vendor's API makes no keys: keys made by hand are entered

@@ -45,7 +45,8 @@ ANTHROPIC_FACTS = ProvisionerFacts(
         "models": "a workspace has no list of permitted models; a virtual key has one",
         "tokens_per_minute": "Anthropic limits input and output tokens apart; a virtual key limits them together",
         "scopes": "a federation rule grants inference and nothing else",
-        "a secret that lasts": "an identity token lives 49 hours at most, and ends five minutes before its key; fetch a fresh one before that",
+        "a secret that lasts": "an identity token lives 49 hours at most, and ends five minutes before its key; fetch a fresh one "
+        "before that",
         "expiry": "Anthropic knows no end of a rule: KeyGate signs no token that outlives the key, and archives everything when it ends",
         "last use": "the API does not tell when a key was used last",
     },
