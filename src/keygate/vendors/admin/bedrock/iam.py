@@ -246,6 +246,8 @@ def _fault(answer: Answer, *, what: str, right: str) -> ProvisionerError | None:
             return MissingRight(missing, f"{what}: the access key lacks the right {missing}; allow it in its policy and try again")
         case "NoSuchEntity":
             return NotFound(f"{what}: not found at AWS: {message}")
+        case "DeleteConflict":
+            return Unavailable(f"{what}: AWS holds something of it yet that its lists don't show: {message}")
         case "Throttling" | "ThrottlingException":
             return RateLimited(f"{what}: AWS limits calls now", retry_after=5.0)
         case "LimitExceeded":

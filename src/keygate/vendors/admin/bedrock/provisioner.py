@@ -1,16 +1,18 @@
 """AWS Bedrock: one IAM user for each owner, with one inline policy (models, end) and up to two API keys.
 
 An API key is an IAM service-specific credential: it has an id and no name. The user's tag `keygate-generation` says which generation is
-being made; before it moves on, keys that are there are tagged with theirs (`keygate-key-<id>`). So a key that a crash left behind is
-known by its generation.
+being made; a key is tagged with its own (`keygate-key-<id>`) as soon as it is made, and keys without such a tag before the next one is.
+So a key that a crash left behind is known by its generation, and one in use is never taken for it, however late IAM lists it.
 """
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from keygate.vendors.admin.bedrock.facts import FACTS, RIGHTS
 from keygate.vendors.admin.bedrock.iam import Credential, Iam, User
 from keygate.vendors.admin.bedrock.policy import document, terms_of, whole_second
-from keygate.vendors.admin.errors import CeilingReached, MissingRight, NotFound, Rejected
+from keygate.vendors.admin.errors import CeilingReached, MissingRight, NotFound, ProvisionerError, Rejected
 from keygate.vendors.admin.interface import (
     Desk,
     Footprint,
@@ -77,6 +79,8 @@ class BedrockProvisioner:
         if unmarked or user.tags.get(_GENERATION) != generation:
             await iam.tag(name, {**unmarked, _GENERATION: generation})
         made, secret = await iam.create_credential(name, age)
+        with suppress(ProvisionerError):  # the next generation does it, where IAM lists the key by then
+            await iam.tag(name, {f"{_KEY}{made.id}": generation})
         region = iam.setting("region")
         return Made(
             Footprint({"user": name}, made.id),
@@ -138,7 +142,8 @@ class BedrockProvisioner:
         if await iam.user(name) is None:
             return
         for each in await iam.credentials(name):
-            await iam.delete_credential(name, each.id)
+            with suppress(NotFound):  # deleted, and listed still
+                await iam.delete_credential(name, each.id)
         await iam.delete_policies(name)
         await iam.delete_user(name)
 
