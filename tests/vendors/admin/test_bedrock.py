@@ -184,7 +184,7 @@ async def test_a_process_that_dies_after_any_call_leaves_nothing_unknown(
         with pytest.raises(KeyboardInterrupt):
             await BEDROCK.create(seat(sandbox, outbound, admin, watcher=Dies(step)), order(mark, wanted))
         lost = [each for each in await BEDROCK.find(at, mark) if each.footprint.key]
-        assert [each.generation for each in lost] == ([1] if step == steps else [])
+        assert [each.generation for each in lost] == ([1] if step >= 3 else [])
         for each in lost:  # its secret was never told: as the caller does
             await BEDROCK.revoke(at, each.footprint)
         made = await BEDROCK.create(at, order(mark, wanted))

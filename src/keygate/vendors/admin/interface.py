@@ -308,6 +308,12 @@ class SetsExpiry(Protocol):
 
 
 @runtime_checkable
+class SetsTerms(Protocol):
+    async def set_terms(self, desk: Desk, footprint: Footprint, terms: Terms) -> None:
+        """All terms at once, whatever stands there now: for vendors where they are one document, which somebody may have rewritten."""
+
+
+@runtime_checkable
 class Disables(Protocol):
     async def set_enabled(self, desk: Desk, footprint: Footprint, *, enabled: bool) -> None:
         """The kill switch that can be taken back."""

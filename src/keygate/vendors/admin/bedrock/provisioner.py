@@ -147,6 +147,11 @@ class BedrockProvisioner:
         await iam.delete_policies(name)
         await iam.delete_user(name)
 
+    async def set_terms(self, desk: Desk, footprint: Footprint, terms: Terms) -> None:
+        iam = Iam(desk)
+        policy = document(terms.models, whole_second(terms.expires_at_ns), partition=iam.partition)
+        await iam.put_policy(_name(footprint), policy)
+
     async def set_models(self, desk: Desk, footprint: Footprint, models: tuple[str, ...] | None) -> None:
         iam = Iam(desk)
         standing = await self._standing(iam, _name(footprint))
