@@ -197,6 +197,9 @@ class _Crossings:
         self.announced: list[object] = []
         self.fail = True
 
+    def has_crossed(self):
+        return bool(self.waiting)
+
     def drain(self):
         taken, self.waiting = self.waiting, []
         return taken
@@ -220,6 +223,18 @@ async def test_crossings_are_announced_in_the_same_transaction_and_kept_until_it
     assert crossings.announced == ["80 % of bud_key"]
     await fold.tick()
     assert crossings.announced == ["80 % of bud_key"]
+
+
+async def test_an_alarm_does_not_wait_for_the_next_fold_and_without_one_nothing_is_done(database, tmp_path):
+    crossings = _Crossings()
+    crossings.fail = False
+    write(tmp_path, [settle()])
+    fold = fold_of(database, tmp_path, crossings=crossings)
+    assert await fold.announce() == 1
+    assert crossings.announced == ["80 % of bud_key"]
+    write(tmp_path, [settle()])
+    assert await fold.announce() == 0
+    assert await count(database) == 1
 
 
 async def test_a_fold_gives_the_event_loop_its_turns(database, tmp_path):

@@ -387,6 +387,10 @@ class LedgerAccounts:
             meter.correct(window_start_ns, nano, in_doubt_nano)
             self._serve(meter)
 
+    def has_crossed(self) -> bool:
+        """True where `drain` has something."""
+        return bool(self._crossed)
+
     def drain(self) -> Sequence[Crossed]:
         """Thresholds crossed since the last call, oldest first; each once per window."""
         crossed, self._crossed = self._crossed, []

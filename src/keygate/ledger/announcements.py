@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 
 class ThresholdSource(Protocol):
+    def has_crossed(self) -> bool:
+        """True where `drain` has something."""
+
     def drain(self) -> Sequence[Crossed]:
         """Thresholds crossed since the last call, oldest first."""
 
@@ -27,6 +30,9 @@ class ThresholdEvents:
         self._source = source
         self._outbox = outbox
         self._repository = repository
+
+    def has_crossed(self) -> bool:
+        return self._source.has_crossed()
 
     def drain(self) -> Sequence[Crossed]:
         return self._source.drain()

@@ -40,6 +40,9 @@ class _OutOfStepError(Exception):
 class Crossings(Protocol):
     """Budget thresholds that were crossed, waiting to become events."""
 
+    def has_crossed(self) -> bool:
+        """True where `drain` has something."""
+
     def drain(self) -> Sequence[Crossed]:
         """Takes all that wait, oldest first."""
 
@@ -102,6 +105,10 @@ class Fold:
             added = await self._fold_pending()
             await self._roll_up(force=False)
             return added
+
+    async def announce(self) -> int:
+        """`tick`, where somebody waits to hear of a threshold: an alarm doesn't wait for the next fold."""
+        return await self.tick() if self._crossings is not None and self._crossings.has_crossed() else 0
 
     async def flush(self, timeout: float = 2.0) -> bool:
         """Folds what is pending now. False where the time did not suffice; what was folded by then stays folded."""

@@ -10,6 +10,7 @@ from keygate.ledger.fold import INTERVAL, Fold
 from keygate.ledger.retention import Retention
 from keygate.ledger.spend import WholeGrant
 
+THRESHOLDS_SECONDS = 0.5
 RENEW_SECONDS = 20.0
 RETENTION_SECONDS = 3_600.0
 CONTENT_SECONDS = 1.0
@@ -24,6 +25,7 @@ class Job(NamedTuple):
 def jobs(*, fold: Fold, grant: WholeGrant, retention: Retention, recorder: ContentRecorder) -> tuple[Job, ...]:
     return (
         Job("ledger.fold", INTERVAL, fold.tick),
+        Job("ledger.thresholds", THRESHOLDS_SECONDS, fold.announce),
         Job("ledger.grant", RENEW_SECONDS, grant.renew),
         Job("ledger.retention", RETENTION_SECONDS, retention.tick),
         Job("ledger.content", CONTENT_SECONDS, recorder.tick),
