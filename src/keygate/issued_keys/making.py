@@ -8,6 +8,8 @@ from keygate.events import EventType
 from keygate.issued_keys.bench import Bench, is_gone, is_lasting, pause_ns
 from keygate.issued_keys.life import Event, State, step
 from keygate.issued_keys.model import PICKUP_NS, Enforcement, IssuedKey, compare
+from keygate.issued_keys.proving import known
+from keygate.issued_keys.whose import NOT_CONFIRMED, absence_counts
 from keygate.kit.clock import NANOSECONDS
 from keygate.vendors.admin import Footprint, ProvisionerError, RateLimited, Rejected, Retires
 
@@ -24,10 +26,12 @@ async def begin(bench: Bench) -> None:
 
 
 async def make(bench: Bench) -> None:
-    """creating → active, or failed."""
+    """creating → active once the vendor takes the key, or failed."""
     try:
         again = await acquire(bench)
         enforcement = await confirm(bench)
+        if not await known(bench):
+            return
     except ProvisionerError as error:
         await _failed(bench, error)
         return
@@ -109,6 +113,8 @@ async def _failed(bench: Bench, error: ProvisionerError) -> None:
         owed=owed is not None,
         error=error.detail if owed is None else f"{error.detail} · still at the vendor: {owed}",
         secret=None,
+        probe=None,
+        former_probe=None,
         ended_at_ns=now if owed is None else None,
         attempts=0,
         check_at_ns=now + CHECK_NS,
@@ -144,7 +150,10 @@ async def undo(bench: Bench) -> str | None:
 async def clean(bench: Bench) -> None:
     """failed, revoked or expired: looks once more whether anything is left at the vendor, and removes it."""
     key = bench.key
+    began = bench.now
     owed = await undo(bench)
+    if owed is None and key.owed:
+        owed = await _unconfirmed(bench, began)
     now = bench.now
     if owed is None:
         after = replace(key, owed=False, attempts=0, check_at_ns=None, due_at_ns=None, ended_at_ns=key.ended_at_ns or now)
@@ -154,15 +163,23 @@ async def clean(bench: Bench) -> None:
     await bench.save(replace(key, owed=True, attempts=key.attempts + 1, error=f"Still at the vendor: {owed}", due_at_ns=now + pause))
 
 
+async def _unconfirmed(bench: Bench, since_ns: int) -> str | None:
+    """Of something that is owed and that the vendor does not show: why that is no proof. None: it is."""
+    try:
+        return None if await absence_counts(bench, since_ns=since_ns) else NOT_CONFIRMED
+    except ProvisionerError as error:
+        return error.detail
+
+
 async def check(bench: Bench) -> None:
     """active: an attempt that was cut off may have left a key that the vendor showed late. Such a key, with a secret that nobody has, is
     ended."""
     provisioner, desk = bench.at_vendor
     key = bench.key
-    known = {None if key.footprint is None else key.footprint.key, None if key.former is None else key.former.footprint.key}
+    ours = {None if key.footprint is None else key.footprint.key, None if key.former is None else key.former.footprint.key}
     try:
         for found in await provisioner.find(desk, key.mark):
-            if found.footprint.key is not None and found.footprint.key not in known:
+            if found.footprint.key is not None and found.footprint.key not in ours:
                 await provisioner.revoke(desk, found.footprint)
     except ProvisionerError as error:
         await bench.save(replace(key, error_code=error.code, error=error.detail, due_at_ns=bench.now + 60 * NANOSECONDS))

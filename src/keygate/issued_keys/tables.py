@@ -20,6 +20,8 @@ vendor_accounts = sa.Table(
     sa.Column("status", sa.String(20), nullable=False),
     sa.Column("rights", sa.JSON, nullable=False),
     sa.Column("account", sa.String(200)),
+    sa.Column("identity", sa.String(200)),
+    sa.Column("same_since_ns", sa.BigInteger, nullable=False),
     sa.Column("notes", sa.JSON, nullable=False),
     sa.Column("verified_at_ns", sa.BigInteger, nullable=False),
     sa.Column("created_at_ns", sa.BigInteger, nullable=False),
@@ -45,6 +47,8 @@ issued_keys = sa.Table(
     sa.Column("footprint", sa.JSON(none_as_null=True)),
     sa.Column("former", sa.JSON(none_as_null=True)),
     sa.Column("secret", sa.LargeBinary),  # sealed; gone once told
+    sa.Column("probe", sa.LargeBinary),  # sealed; never told, gone with the key
+    sa.Column("former_probe", sa.LargeBinary),  # sealed; of the former key of a rotation
     sa.Column("secret_generation", sa.Integer, nullable=False),
     sa.Column("secret_until_ns", sa.BigInteger),
     sa.Column("delivered_at_ns", sa.BigInteger),
@@ -58,6 +62,7 @@ issued_keys = sa.Table(
     sa.Column("end_asked_at_ns", sa.BigInteger),
     sa.Column("end_asked_by", sa.String(200)),
     sa.Column("ended_at_ns", sa.BigInteger),
+    sa.Column("gone_at_ns", sa.BigInteger),
     sa.Column("evidence", sa.JSON, nullable=False),
     sa.Column("owed", sa.Boolean, nullable=False),
     sa.Column("due_at_ns", sa.BigInteger),
@@ -67,6 +72,7 @@ issued_keys = sa.Table(
     sa.Column("error", sa.Text),
     sa.Column("last_used_at_ns", sa.BigInteger),
     sa.Column("read_at_ns", sa.BigInteger),
+    sa.Column("inspect_at_ns", sa.BigInteger),
     sa.Column("request_id", sa.String(100)),
     sa.Column("rotation_id", sa.String(100)),
     sa.Column("rotate_every_days", sa.Integer),

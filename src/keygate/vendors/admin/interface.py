@@ -168,6 +168,7 @@ class Verification:
     rights: tuple[Right, ...]
     account: str | None = None
     notes: tuple[str, ...] = ()  # `3 of 100 workspaces are left`
+    identity: str | None = None  # the organisation's id at the vendor: two credentials with the same one see the same things
 
     @property
     def missing(self) -> tuple[Right, ...]:
@@ -199,6 +200,7 @@ class ProvisionerFacts:
     names_container: bool = False  # `rename` renames what holds the key, with everything in it
     adopt_only: bool = False  # the vendor's API makes no keys: keys made by hand are entered
     max_keys_per_container: int | None = None
+    last_use_delay_seconds: int | None = None  # how late `last_used_at_ns` is told; None: the vendor does not say
     needs: Mapping[Term, str] = field(default_factory=dict)  # terms that every order must name → what to name
     sources: Mapping[str, str] = field(default_factory=dict)  # fact → source and date
 
@@ -322,6 +324,40 @@ class Renames(Protocol):
 class Mints(Protocol):
     async def mint(self, desk: Desk, footprint: Footprint) -> Made:
         """A fresh short-lived token of a key that exists, where the vendor has no lasting secrets."""
+
+
+@dataclass(frozen=True, slots=True)
+class Census:
+    """How many containers stand at the vendor now, ours or not, and how many it allows: `told` by its API just now, else as documented, if
+    it is. `place`: where the ceiling counts (a region, a project); empty: in the whole account. `remedy`: what helps where it is
+    reached."""
+
+    standing: int
+    ceiling: int | None
+    told: bool = False
+    place: str = ""
+    remedy: str = "end some there, or have the vendor raise the ceiling"
+
+
+@runtime_checkable
+class Counts(Protocol):
+    async def count(self, desk: Desk, options: Mapping[str, str]) -> Census:
+        """By reads only, and few of them: asked before an order changes anything. `options` are the order's."""
+
+
+@runtime_checkable
+class Probes(Protocol):
+    async def answers(self, desk: Desk, footprint: Footprint, secret: Secret, env: Mapping[str, str]) -> bool | None:
+        """Whether the vendor takes the key now: asked with the key itself, by a call that costs nothing (`desk.http.ask`).
+        False only for a key that the vendor does not know (yet, or any more); a key that lacks a right or is limited is known. None: the
+        answer tells neither. `env` is what was handed out beside the secret (`Made.env`)."""
+
+
+@runtime_checkable
+class Witnesses(Protocol):
+    async def witness(self, desk: Desk, footprint: Footprint) -> Secret:
+        """Where keys are traded for tokens that outlive them: a fresh one of those, got just before the key is ended. `answers` asks with
+        it, so that the key is not called dead before what a holder may have got for it is."""
 
 
 @runtime_checkable

@@ -73,6 +73,7 @@ _FACTS = ProvisionerFacts(
         "docs.x.ai/docs/management-api/auth, as public copies have them, read 2026-11-26",
         "a key is updated at /auth/api-keys/{id}": "docs.x.ai/docs/management-api/auth; the guide says the team's path: not "
         "verified with xAI",
+        "an unknown key is a 401, or a 400 that says so": "users' reports of xAI's answers: unverified",
         "usage report": "POST /v1/billing/teams/{team}/usage: docs.x.ai/developers/rest-api-reference/management/billing; its body and "
         "answer: xai-org/xai-proto, xai/management_api/v1/billing.proto and xai/shared/analytics/analytics.proto; read 2026-11-26",
         "usage by key": "that `api_key_id` can be grouped by: a public client that was run against xAI does so; that the group's value is "
@@ -102,7 +103,8 @@ class XaiProvisioner:
             reads = True
         billed, notes = await self._reads_costs(desk, team)
         held = {_READ: reads, _WRITE: None, _BILLING: billed}
-        return Verification(tuple(Right(name, held[name], why) for name, why in _FACTS.rights.items()), f"team {team}", notes)
+        rights = tuple(Right(name, held[name], why) for name, why in _FACTS.rights.items())
+        return Verification(rights, f"team {team}", notes, identity=team)
 
     async def _reads_costs(self, desk: Desk, team: str) -> tuple[bool | None, tuple[str, ...]]:
         """Keys can be made without it: where costs can't be read, that is noted and no right called missing."""
@@ -200,6 +202,14 @@ class XaiProvisioner:
             await _call(desk, "DELETE", f"/auth/api-keys/{footprint.key}", "delete the key", right=_WRITE)
         except NotFound:
             return
+
+    async def answers(self, desk: Desk, footprint: Footprint, secret: Secret, env: Mapping[str, str]) -> bool | None:  # noqa: ARG002  (as the protocol has it)
+        """By the list of models, which a key may lack the endpoint for (403): it is known all the same."""
+        what, headers = "see whether the key works", {"authorization": f"Bearer {secret.open()}"}
+        answer = await desk.http.ask("GET", f"{desk.base()}/v1/models", what=what, headers=headers)
+        if answer.status == 401 or (answer.status == 400 and b"incorrect api key" in answer.body.lower()):
+            return False
+        return True if answer.status in {200, 403} else None
 
     async def _update(self, desk: Desk, footprint: Footprint, what: str, **members: Any) -> None:
         body = {"apiKey": {"apiKeyId": footprint.key, **members}, "fieldMask": ",".join(members)}

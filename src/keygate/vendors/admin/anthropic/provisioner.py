@@ -15,8 +15,21 @@ from typing import Any
 
 from keygate.kit.clock import NANOSECONDS, rfc3339
 from keygate.kit.outbound import Answer
+from keygate.kit.secret import Secret
 from keygate.vendors.admin.anthropic import limits, spend
-from keygate.vendors.admin.anthropic.calls import archived, by_cursor, by_id, call, federated, full, identity, moment, probe
+from keygate.vendors.admin.anthropic.calls import (
+    OAUTH_BETA,
+    archived,
+    by_cursor,
+    by_id,
+    call,
+    federated,
+    full,
+    identity,
+    moment,
+    probe,
+    trade,
+)
 from keygate.vendors.admin.anthropic.facts import (
     ACCESS_SECONDS,
     ADMIN,
@@ -28,11 +41,13 @@ from keygate.vendors.admin.anthropic.facts import (
     LONGEST_IDENTITY_SECONDS,
     ORGANIZATION_SETTING,
     USAGE,
+    VERSION,
     WORKSPACES_READ,
     WORKSPACES_WRITE,
 )
 from keygate.vendors.admin.errors import MissingRight, NotFound, ProvisionerError, Rejected, Unavailable
 from keygate.vendors.admin.interface import (
+    Census,
     Desk,
     Footprint,
     Found,
@@ -53,13 +68,15 @@ _ROLE = "workspace_developer"
 _SCOPE = "workspace:inference"
 _OURS = re.compile(r"kg-[a-z2-7]{26}\b")
 _RULE, _KEY = "fdrl_", "apikey_"
+_JWT = "eyJ"  # how every JWT begins: `{"` in base64url
 _AGAIN = re.compile(r"-again\d$")
 _MAX_NAMES = 5
 _PRESENCES = {"active": Presence.LIVE, "inactive": Presence.DISABLED, "expired": Presence.EXPIRED, "archived": Presence.GONE}
 
 
 class AnthropicProvisioner:
-    """Also `AddsKey`, `Retires`, `Mints`, `SetsBudget`, `SetsLimits`, `Disables`, `Renames`, `Lists`, `ReportsSpend`."""
+    """Also `AddsKey`, `Retires`, `Mints`, `SetsBudget`, `SetsLimits`, `Disables`, `Renames`, `Counts`, `Lists`, `Probes`, `Witnesses`,
+    `ReportsSpend`."""
 
     facts = ANTHROPIC_FACTS
     spend_facts = ANTHROPIC_SPEND
@@ -92,7 +109,8 @@ class AnthropicProvisioner:
         if all(right.held for right in rights if right.name == WORKSPACES_READ):
             standing = [each async for each in by_id(desk, "/workspaces", what="count workspaces", right=WORKSPACES_READ)]
             notes.append(f"{len(standing)} workspaces stand; {self.facts.ceiling} are allowed by default")
-        return Verification(tuple(rights), organization.get("name"), tuple(notes))
+        identity = organization.get("id")
+        return Verification(tuple(rights), organization.get("name"), tuple(notes), identity=None if identity is None else str(identity))
 
     async def create(self, desk: Desk, order: Order) -> Made:
         terms = order.terms
@@ -113,6 +131,15 @@ class AnthropicProvisioner:
             raise NotFound("The federation rule is archived: the key was revoked")
         issuer = await call(desk, "GET", f"/federation_issuers/{rule['issuer_id']}", what="read the issuer", right=ADMIN)
         return self._made(desk, footprint, issuer, str((rule.get("match") or {}).get("subject_prefix")), None)
+
+    async def count(self, desk: Desk, options: Mapping[str, str]) -> Census:  # noqa: ARG002  (as the protocol has it)
+        """Workspaces that are not archived. Anthropic tells no ceiling."""
+        standing = [each async for each in by_id(desk, "/workspaces", what="count the workspaces", right=WORKSPACES_READ)]
+        return Census(
+            sum(not archived(each) for each in standing),
+            self.facts.ceiling,
+            remedy="archive some there, or have Anthropic raise the ceiling and enter it as the setting `ceiling`",
+        )
 
     async def find(self, desk: Desk, mark: Mark) -> tuple[Found, ...]:
         """Rules of an archived workspace too: what is left of a retirement that was cut off."""
@@ -172,6 +199,24 @@ class AnthropicProvisioner:
                 await self._set_status(desk, footprint, "archived", "archive the key")
         except NotFound:
             return
+
+    async def answers(self, desk: Desk, footprint: Footprint, secret: Secret, env: Mapping[str, str]) -> bool | None:  # noqa: ARG002  (as the protocol has it)
+        """An identity token by trading it, an access token (of `witness`) by the list of models."""
+        if secret.open().startswith(_JWT):
+            return await trade(desk, footprint, secret) is not None
+        what = "see whether access tokens still work"
+        headers = {"authorization": f"Bearer {secret.open()}", "anthropic-version": VERSION, "anthropic-beta": OAUTH_BETA}
+        answer = await desk.http.ask("GET", f"{desk.base()}/v1/models", what=what, headers=headers)
+        return {200: True, 403: True, 401: False}.get(answer.status)
+
+    async def witness(self, desk: Desk, footprint: Footprint) -> Secret:
+        """The access token that somebody may have got a moment before the rule's end."""
+        if footprint.key is None or not footprint.key.startswith(_RULE):
+            raise NotFound("A key made by hand is traded for nothing")
+        token = await trade(desk, footprint, (await self.mint(desk, footprint)).secret)
+        if token is None:
+            raise NotFound("The federation rule gives no token any more")
+        return token
 
     async def retire(self, desk: Desk, footprint: Footprint) -> None:
         """Only what KeyGate made: a workspace that carries no mark, in which an adopted key stands, is left alone. The workspace goes

@@ -8,6 +8,9 @@ stands there is nobody's.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+from keygate.kit.secret import Secret
 from keygate.vendors.admin.azure.arm import Arm
 from keygate.vendors.admin.azure.facts import DEFAULT_CAPACITY, FACTS, PREFIX, RIGHTS, SPEND_FACTS
 from keygate.vendors.admin.azure.model import (
@@ -28,8 +31,9 @@ from keygate.vendors.admin.azure.model import (
     terms_of,
     wanted_of,
 )
-from keygate.vendors.admin.errors import CeilingReached
+from keygate.vendors.admin.errors import CeilingReached, Unavailable
 from keygate.vendors.admin.interface import (
+    Census,
     Desk,
     Footprint,
     Found,
@@ -61,7 +65,7 @@ class AzureProvisioner:
             left, limit = await call.accounts_left(call.region)
             notes = (f"{left} of {limit} accounts are left in {call.region}",) if limit is not None else ()
         account = f"subscription {call.setting('subscription')}, resource group {call.setting('resource_group')}"
-        return Verification(rights, account, notes)
+        return Verification(rights, account, notes, identity=f"{call.setting('subscription')}/{call.setting('resource_group')}".lower())
 
     async def create(self, desk: Desk, order: Order) -> Made:
         call = Arm(desk)
@@ -87,6 +91,16 @@ class AzureProvisioner:
             "AZURE_OPENAI_API_KEY",
             {"AZURE_OPENAI_ENDPOINT": str(properties_of(account).get("endpoint", "")), "OPENAI_API_VERSION": _INFERENCE_VERSION},
         )
+
+    async def count(self, desk: Desk, options: Mapping[str, str]) -> Census:
+        """The region's quota; accounts of other resource groups count, and deleted ones that were not purged."""
+        call = Arm(desk)
+        region = options.get("region", call.region)
+        left, limit = await call.accounts_left(region)
+        remedy = "order in another region (option `region`), purge deleted accounts, or have Microsoft raise the quota"
+        if limit is None:
+            raise Unavailable(f"Azure tells no quota of accounts in {region}")
+        return Census(limit - left, limit, told=True, place=region, remedy=remedy)
 
     async def find(self, desk: Desk, mark: Mark) -> tuple[Found, ...]:
         call = Arm(desk)
@@ -134,6 +148,22 @@ class AzureProvisioner:
         tags = tags_of(account)
         if tags.get(tag_of(slot)) == str(generation):
             await call.tag(name, {**tags, tag_of(slot): ""})
+
+    async def answers(self, desk: Desk, footprint: Footprint, secret: Secret, env: Mapping[str, str]) -> bool | None:
+        """By the account's list of models. An account that was deleted takes its address with it."""
+        endpoint = env.get("AZURE_OPENAI_ENDPOINT", "").rstrip("/")
+        if not endpoint:
+            return None
+        url, what = f"{endpoint}/openai/models?api-version={_INFERENCE_VERSION}", "see whether the key works"
+        try:
+            answer = await desk.http.ask("GET", url, what=what, headers={"api-key": secret.open()})
+        except Unavailable:
+            if await Arm(desk).account(name_of(footprint)) is None:
+                return False
+            raise
+        if answer.status == 404:
+            return False if await Arm(desk).account(name_of(footprint)) is None else None
+        return {200: True, 401: False}.get(answer.status)
 
     async def retire(self, desk: Desk, footprint: Footprint) -> None:
         """Deletes the account and purges it: until then it counts against the ceiling, and its name is taken."""

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from keygate.kit.secret import Secret
 from keygate.vendors.admin.bedrock import costs
 from keygate.vendors.admin.bedrock.facts import COST_SETTING, FACTS, RIGHTS, SPEND_FACTS, SPEND_OFF, SPEND_RIGHTS
 from keygate.vendors.admin.bedrock.iam import Credential, Iam, User
 from keygate.vendors.admin.bedrock.policy import document, terms_of, whole_second
 from keygate.vendors.admin.errors import AdminKeyRefused, CeilingReached, MissingRight, NotFound, ProvisionerError, Rejected
 from keygate.vendors.admin.interface import (
+    Census,
     Desk,
     Footprint,
     Found,
@@ -53,7 +55,7 @@ class BedrockProvisioner:
             held = await iam.simulate(arn, account, list(RIGHTS))
         except MissingRight:
             untold = tuple(Right(name, False if name == simulated else None, why) for name, why in RIGHTS.items())
-            return Verification(untold, f"AWS account {account}")
+            return Verification(untold, f"AWS account {account}", identity=account)
         rights = [Right(name, held.get(name), why) for name, why in RIGHTS.items()]
         notes = []
         if held.get("iam:GetAccountSummary"):
@@ -63,7 +65,7 @@ class BedrockProvisioner:
             bills = await iam.simulate(arn, account, list(SPEND_RIGHTS), anywhere=True)
             rights += [Right(name, bills.get(name), why) for name, why in SPEND_RIGHTS.items()]
             notes += await self._of_costs(desk) if all(bills.values()) else []
-        return Verification(tuple(rights), f"AWS account {account}", tuple(notes))
+        return Verification(tuple(rights), f"AWS account {account}", tuple(notes), identity=account)
 
     async def _of_costs(self, desk: Desk) -> list[str]:
         """What stands in the way of telling costs by key. Keys can be made all the same."""
@@ -106,6 +108,12 @@ class BedrockProvisioner:
             {"AWS_REGION": region, "AWS_DEFAULT_REGION": region},
             made.expires_at_ns,
         )
+
+    async def count(self, desk: Desk, options: Mapping[str, str]) -> Census:  # noqa: ARG002  (as the protocol has it)
+        left, quota = await Iam(desk).users_left()
+        if quota == 0:
+            raise Rejected("The account's summary tells no quota of users")
+        return Census(quota - left, quota, told=True, remedy="delete users that nobody needs, or have AWS raise the quota")
 
     async def find(self, desk: Desk, mark: Mark) -> tuple[Found, ...]:
         iam = Iam(desk)
@@ -152,6 +160,18 @@ class BedrockProvisioner:
         user = await iam.user(name)
         if user is not None and f"{_KEY}{key}" in user.tags:
             await iam.untag(name, f"{_KEY}{key}")
+
+    async def answers(self, desk: Desk, footprint: Footprint, secret: Secret, env: Mapping[str, str]) -> bool | None:  # noqa: ARG002  (as the protocol has it)
+        """By a call without a message, of a model that does not exist: who the key is of is judged first, and nothing is run."""
+        if "base_url" in desk.settings and "runtime_url" not in desk.settings:
+            return None  # IAM is asked elsewhere than at AWS, and where Bedrock is then is not told
+        base = desk.base("runtime").replace("{region}", Iam(desk).setting("region"))
+        suffix = ".cn" if desk.settings.get("partition") == "aws-cn" and "runtime_url" not in desk.settings else ""
+        url, what = f"{base}{suffix}/model/keygate.nothing-v1:0/converse", "see whether the key works"
+        answer = await desk.http.ask("POST", url, what=what, headers={"authorization": f"Bearer {secret.open()}"}, body=b"{}")
+        if answer.status in {401, 403}:
+            return b"not authorized to perform" in answer.body  # by its user's policy: the key is known
+        return True if answer.status in {200, 400, 404} else None
 
     async def retire(self, desk: Desk, footprint: Footprint) -> None:
         iam = Iam(desk)
