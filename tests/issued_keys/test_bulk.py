@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from tests.drills.figures import length, write
 from tests.issued_keys.workshop import Workshop, most_in_a_minute, stranger
@@ -9,9 +11,9 @@ from tests.issued_keys.workshop import Workshop, most_in_a_minute, stranger
 from keygate.errors import Conflict, Forbidden, InvalidInput, NotFound
 from keygate.identities import Actor, ActorKind, Role
 from keygate.issued_keys import IssuedFilter, State
-from keygate.issued_keys.bulk.model import BulkDraft, Line, OrderState, RowState
+from keygate.issued_keys.bulk.model import WINDOW, BulkDraft, Line, OrderState, RowState
 from keygate.kit.money import NANO
-from keygate.vendors.admin import Terms
+from keygate.vendors.admin import Period, Terms
 
 MANY = length(30, 1_000)
 
@@ -209,3 +211,29 @@ async def test_another_organisation_sees_no_order_and_whoever_may_not_make_devel
     )
     with pytest.raises(Forbidden, match=r"developers\.write"):
         await workshop.stock.bulk.order(token, order_of(2))
+
+
+async def test_terms_that_the_vendor_cannot_keep_are_problems_of_their_lines(workshop: Workshop) -> None:
+    await workshop.configure()
+    calls = len(workshop.account.calls)
+    rows = lines(3)
+    rows[1] = replace(rows[1], terms=Terms(budget_nano=5 * NANO + 5_000_000))
+    rows[2] = replace(rows[2], terms=Terms(budget_nano=5 * NANO, budget_period=Period.DAY))
+    order = replace(order_of(3), lines=rows)
+    plan = await workshop.stock.bulk.check(workshop.owner, order)
+    assert [(problem.line, problem.detail.partition(":")[0]) for problem in plan.problems] == [(3, "budget_usd"), (4, "budget_period")]
+    with pytest.raises(InvalidInput, match="Nothing was made"):
+        await workshop.order(order)
+    changing = [call for call in list(workshop.account.calls)[calls:] if call.method != "GET"]
+    assert changing == []
+
+
+async def test_an_order_whose_terms_only_the_vendor_finds_wrong_is_halted_before_all_of_it_has_failed(workshop: Workshop) -> None:
+    await workshop.configure()
+    ordered = await workshop.order(order_of(3 * WINDOW, terms=Terms(requests_per_minute=2**40)))
+    await workshop.turns()
+    standing = await workshop.stock.bulk.get(workshop.owner, ordered.order.id)
+    assert standing.order.state is OrderState.HALTED
+    assert "the vendor refused (400)" in (standing.order.note or "")
+    assert standing.counts[RowState.WAITING] >= WINDOW
+    assert workshop.standing() == (0, 0)
