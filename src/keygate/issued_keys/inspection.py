@@ -30,6 +30,7 @@ from keygate.vendors.admin import (
     SetsExpiry,
     SetsLimits,
     SetsModels,
+    SetsTerms,
     Term,
 )
 
@@ -115,6 +116,9 @@ class InspectionService:
     async def _repair(self, provisioner: Provisioner, desk: AdminDesk, key: IssuedKey, differing: set[str]) -> None:
         terms, footprint = key.terms, key.footprint or Footprint()
         power: object = provisioner
+        if isinstance(power, SetsTerms):
+            await power.set_terms(desk, footprint, terms)
+            return
         if Term.BUDGET in differing and isinstance(power, SetsBudget):
             await power.set_budget(desk, footprint, terms.budget_nano, terms.budget_period)
         if Term.MODELS in differing and isinstance(power, SetsModels):

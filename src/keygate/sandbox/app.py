@@ -78,7 +78,7 @@ class Sandbox:
         except CallerGoneError:
             return
         except VendorError as error:
-            await _refuse(connection, call, error)
+            await _refuse(self.state, connection, call, error)
         finally:
             call.ended_at_ns = time.time_ns()
 
@@ -141,8 +141,9 @@ class Sandbox:
         call.finished = True
 
 
-async def _refuse(connection: Connection, call: Call, error: VendorError) -> None:
+async def _refuse(state: SandboxState, connection: Connection, call: Call, error: VendorError) -> None:
     call.status = error.status
+    state.used(call)
     headers = [JSON, *identity(call)]
     if error.retry_after is not None:
         headers.append((b"retry-after", error.retry_after.encode("latin-1")))

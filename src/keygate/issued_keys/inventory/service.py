@@ -48,6 +48,7 @@ from keygate.vendors.admin import (
     SetsExpiry,
     SetsLimits,
     SetsModels,
+    SetsTerms,
     Term,
 )
 
@@ -256,7 +257,9 @@ def _require_powers(provisioner: Provisioner, item: Item) -> None:
 
 async def _set(provisioner: Provisioner, desk: AdminDesk, key: IssuedKey, footprint: Footprint, term: Term) -> None:
     terms = key.terms
-    if term is Term.BUDGET and isinstance(provisioner, SetsBudget):
+    if isinstance(provisioner, SetsTerms):
+        await provisioner.set_terms(desk, footprint, terms)
+    elif term is Term.BUDGET and isinstance(provisioner, SetsBudget):
         await provisioner.set_budget(desk, footprint, terms.budget_nano, terms.budget_period)
     elif term is Term.MODELS and isinstance(provisioner, SetsModels):
         await provisioner.set_models(desk, footprint, terms.models)

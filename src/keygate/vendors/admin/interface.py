@@ -307,6 +307,14 @@ class SetsExpiry(Protocol):
 
 
 @runtime_checkable
+class SetsTerms(Protocol):
+    """For vendors that keep all terms in one thing, a policy: to set one of them would mean to trust what stands there of the others."""
+
+    async def set_terms(self, desk: Desk, footprint: Footprint, terms: Terms) -> None:
+        """All of them as agreed, in place of whatever stands there."""
+
+
+@runtime_checkable
 class Disables(Protocol):
     async def set_enabled(self, desk: Desk, footprint: Footprint, *, enabled: bool) -> None:
         """The kill switch that can be taken back."""

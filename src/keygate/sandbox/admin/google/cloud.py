@@ -73,6 +73,18 @@ class GoogleCloud:
         self.billing_accounts: dict[str, Json] = {}
         self.tokens: dict[str, AccessToken] = {}
 
+    def things(self) -> dict[str, tuple[type, dict[str, Any]]]:
+        """All of it, by kind."""
+        return {
+            "projects": (Project, self.projects),
+            "accounts": (ServiceAccount, self.accounts),
+            "keys": (ApiKey, self.keys),
+            "operations": (Operation, self.operations),
+            "budgets": (Budget, self.budgets),
+            "billing_accounts": (dict, self.billing_accounts),
+            "tokens": (AccessToken, self.tokens),
+        }
+
     def now(self) -> float:
         return self.book.now_ns() / NANOSECONDS
 
@@ -126,15 +138,14 @@ class GoogleCloud:
     def issue_key(self, key: ApiKey) -> None:
         """Makes the key work at the inference side, for as long as every rule here lets it."""
         self.keys[key.value] = key
+        self.book.issue(key.value, id_=key.name, container=key.project)
 
-        def rule(_: IssuedSecret, __: str) -> VendorError | None:
-            try:
-                self.authorise(key, SERVICE.get())
-            except GoogleError as error:
-                return error
-            return None
-
-        self.book.issue(key.value, id_=key.name, container=key.project, rule=rule)
+    def refuses(self, secret: IssuedSecret) -> VendorError | None:
+        try:
+            self.authorise(self.keys[secret.value], SERVICE.get())
+        except GoogleError as error:
+            return error
+        return None
 
     # ---- who asks, and what they may
 

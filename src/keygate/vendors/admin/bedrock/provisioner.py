@@ -142,6 +142,11 @@ class BedrockProvisioner:
         await iam.delete_policies(name)
         await iam.delete_user(name)
 
+    async def set_terms(self, desk: Desk, footprint: Footprint, terms: Terms) -> None:
+        iam = Iam(desk)
+        policy = document(terms.models, whole_second(terms.expires_at_ns), partition=iam.partition)
+        await iam.put_policy(_name(footprint), policy)
+
     async def set_models(self, desk: Desk, footprint: Footprint, models: tuple[str, ...] | None) -> None:
         iam = Iam(desk)
         standing = await self._standing(iam, _name(footprint))
@@ -185,7 +190,8 @@ class BedrockProvisioner:
         terms = None if policy is None else terms_of(policy)
         if terms is None:
             raise Rejected(
-                f"The policy of {name} is not as KeyGate wrote it: look at it in AWS's console, then set models and end together"
+                f"The policy of {name} is not as KeyGate wrote it: somebody changed it in AWS. Repair the key first, which sets models and "
+                "end as agreed"
             )
         return terms
 
