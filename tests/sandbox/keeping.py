@@ -51,7 +51,7 @@ def _parts(state: SandboxState, account: Account) -> dict[str, Any]:
         "credentials": account.credentials,
         "shelves": {name: shelf for name, shelf in sorted(account.shelves.items()) if list(shelf.everything())},
         "cells": sorted(books.cells(), key=str),
-        "months": {month: pico for month, pico in books._months.items() if pico},
+        "months": {month: pico for month, pico in sorted(books._months.items(), key=str) if pico},
         **{name: things for name, (_, things) in state.admin.api(account.vendor).behind(account).items()},
     }
 

@@ -64,7 +64,7 @@ class AnthropicAdmin(AdminApi):
         if not isinstance(issuer, dict) or not isinstance(issuer.get("jwks"), dict):
             raise TypeError("issuer: give what KeyGate answers to GET /api/v1/vendors/issuer")
         rule: dict[str, Any] = {"jwks": {"type": "inline", **issuer["jwks"]}, "subject": _SUBJECT, "audience": federation.AUDIENCE}
-        rule |= {"issuer_url": issuer.get("issuer"), "name": f"keygate-{secrets.token_hex(3)}"}
+        rule |= {"issuer_url": issuer.get("issuer"), "max_jwt_lifetime_seconds": 176_400, "name": f"keygate-{secrets.token_hex(3)}"}
         made = federation.add_admin_rule(account, rule)
         return {name: made[name] for name in ("organization_id", "federation_rule_id", "service_account_id")}
 

@@ -41,6 +41,8 @@ OPERATIONS = (
     "orgpolicy.policies.getEffectivePolicy",
     *(f"serviceusage.services.{verb}" for verb in ("get", "enable", "disable")),
     "serviceusage.operations.get",
+    "serviceusage.consumerQuotaMetrics.list",
+    "serviceusage.consumerQuotaMetrics.get",
     *(f"serviceusage.consumerOverrides.{verb}" for verb in ("create", "list", "patch", "delete")),
     "cloudbilling.projects.billingInfo",
     "cloudbilling.billingAccounts.get",
@@ -154,6 +156,9 @@ class GoogleAdmin(AdminApi):
 
 def operation_of(method: str, service: str, path: str) -> str:
     """`iam`, `v1/projects/p/serviceAccounts/x:disable` → `iam.serviceAccounts.disable`."""
+    if "/consumerOverrides" in path:  # below names that hold slashes
+        whole = path.endswith("/consumerOverrides")
+        return f"{service}.consumerOverrides.{'list' if whole and method == 'GET' else _VERBS.get(method, method)}"
     *parts, last = path.split("/")[1:] or [""]
     name, _, verb = last.partition(":")
     if len(parts) % 2:  # a thing in a collection
