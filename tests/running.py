@@ -82,7 +82,7 @@ class RunningKeyGate:
             if self.process.poll() is not None:
                 raise AssertionError(f"keygate ended with {self.process.returncode}:\n{self.log.read_text()[-4000:]}")
             try:
-                if httpx.get(f"{self.url}/ready", timeout=1).status_code == 200:
+                if self._http.get(f"{self.url}/ready", timeout=1).status_code == 200:
                     return time.monotonic() - began
             except httpx.HTTPError:
                 pass

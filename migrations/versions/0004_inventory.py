@@ -24,6 +24,8 @@ def upgrade() -> None:
         sa.Column("total", sa.Integer(), nullable=False),
         sa.Column("options", sa.JSON(), nullable=False),
         sa.Column("allow_unenforced", sa.Boolean(), nullable=False),
+        sa.Column("rotate_every_days", sa.Integer(), nullable=True),
+        sa.Column("rotate_overlap_seconds", sa.Integer(), nullable=True),
         sa.Column("note", sa.Text(), nullable=True),
         sa.Column("request_id", sa.String(length=100), nullable=True),
         sa.Column("batch", sa.String(length=100), nullable=True),

@@ -19,6 +19,7 @@ from keygate.sandbox import SandboxServer
 
 __all__ = ["anthropic_bridge"]
 
+pytestmark = pytest.mark.timeout(length(120, 1_800))
 STRIDE = length(6, 1)
 _MOST = 60
 TERMS = {"rate_limit_rpm": 60}

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from tests.cli.desk import Desk
-from tests.drills.figures import length, write
+from tests.drills.figures import FULL, length, write
 from tests.issued_keys.office import Office
 from tests.running import RunningKeyGate
 
@@ -54,8 +54,9 @@ def killed_half_way(keygate: RunningKeyGate, office: Office, gone: threading.Eve
 
 
 @pytest.mark.timeout(PATIENCE + 60)
-def test_a_csv_is_made_whole_across_a_crash_within_the_vendors_limits(tmp_path: Path) -> None:
-    with SandboxServer() as sandbox, RunningKeyGate(tmp_path / "server") as keygate:
+@pytest.mark.parametrize("store", ["sqlite", "postgresql"] if FULL else ["sqlite"], indirect=True)
+def test_a_csv_is_made_whole_across_a_crash_within_the_vendors_limits(tmp_path: Path, store: dict[str, str]) -> None:
+    with SandboxServer() as sandbox, RunningKeyGate(tmp_path / "server", environment=store) as keygate:
         office = Office(keygate, sandbox)
         with sandbox.state.admin.lock:
             limits = {"requests_per_minute": A_MINUTE, "ceilings": {"projects": PEOPLE + 1}}
@@ -107,4 +108,5 @@ def test_a_csv_is_made_whole_across_a_crash_within_the_vendors_limits(tmp_path: 
         line = (
             f"{PEOPLE} keys from a CSV, killed once, {A_MINUTE} calls a minute of the vendor's: {len(calls)} calls, {limited} told to wait"
         )
-        write("bulk", f"{line}, whole after {seconds:.0f} s", seconds=seconds, calls=len(calls), limited=limited)
+        kind = "postgresql" if store else "sqlite"
+        write(f"bulk_limited-{kind}", f"{line} ({kind}), whole after {seconds:.0f} s", seconds=seconds, calls=len(calls), limited=limited)

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests.drills.figures import length, write
+from tests.drills.figures import FULL, length, write
 from tests.running import KEYGATE, RunningKeyGate
 
 from keygate.sandbox import SandboxServer, Vendor
@@ -27,14 +27,14 @@ def made(keygate: RunningKeyGate) -> int:
     return int(orders[0]["counts"]["made"]) if orders else 0
 
 
-def until(holds: Callable[[], bool], *, seconds: float = 120) -> None:
-    ends = time.monotonic() + seconds
+def until(holds: Callable[[], bool]) -> None:
+    ends = time.monotonic() + length(120, 900)
     while not holds():
         assert time.monotonic() < ends
-        time.sleep(0.05)
+        time.sleep(0.25 if FULL else 0.05)
 
 
-@pytest.mark.timeout(1_800)
+@pytest.mark.timeout(3_600)
 def test_a_csv_is_made_once_though_command_and_server_are_killed(tmp_path: Path, store: dict[str, str]) -> None:
     home, report = tmp_path / "home", tmp_path / "report.csv"
     home.mkdir()

@@ -32,6 +32,7 @@ class MortalKeyGate(RunningKeyGate):
         self.file = folder / "die"
         super().__init__(folder, environment={"DRILL_FILE": str(self.file), "PYTHONPATH": str(Path.cwd()), **environment})
         self.command = [sys.executable, _PROGRAM]
+        self.kind = "postgresql" if "KEYGATE_DATABASE_URL" in environment else "sqlite"
         self.deaths = 0
 
     def die_at(self, step: int) -> None:
@@ -58,7 +59,10 @@ class MortalKeyGate(RunningKeyGate):
         return self.file.with_suffix(".steps").read_text().splitlines()[-1]
 
 
-pytestmark = pytest.mark.parametrize("store", ["sqlite", "postgresql"] if FULL else ["sqlite"], indirect=True)
+pytestmark = [
+    pytest.mark.parametrize("store", ["sqlite", "postgresql"] if FULL else ["sqlite"], indirect=True),
+    pytest.mark.timeout(length(120, 1_800)),
+]
 
 
 @pytest.fixture
@@ -80,6 +84,13 @@ def attempt(act: Callable[[], Any]) -> Any:
 def mortal(office: Office) -> MortalKeyGate:
     assert isinstance(office.keygate, MortalKeyGate)
     return office.keygate
+
+
+def note(office: Office, action: str, deaths: list[str]) -> None:
+    """The drill's line; one for each database."""
+    kind = mortal(office).kind
+    line = f"{action} on {kind}: killed at {len(deaths)} steps, converged from each"
+    write(f"issued_{action}_crash-{kind}", line, deaths=deaths)
 
 
 def settle(office: Office, key_id: str, states: set[str]) -> dict[str, Any]:
@@ -124,7 +135,7 @@ def test_provision_converges_from_a_death_at_every_step(office: Office) -> None:
     assert not FULL or any(step.startswith("after: create the key") for step in deaths)
     known = office.call("GET", "/keys", state="active")["items"]
     assert known == []
-    write("issued_provision_crash", f"provision: killed at {len(deaths)} steps, converged from each", deaths=deaths)
+    note(office, "provision", deaths)
 
 
 def test_rotate_converges_from_a_death_at_every_step(office: Office) -> None:
@@ -149,7 +160,7 @@ def test_rotate_converges_from_a_death_at_every_step(office: Office) -> None:
 
     deaths = at_every_step(office, rotate)
     assert len(deaths) >= 6 // STRIDE
-    write("issued_rotate_crash", f"rotate: killed at {len(deaths)} steps, converged from each", deaths=deaths)
+    note(office, "rotate", deaths)
 
 
 def test_revoke_converges_from_a_death_at_every_step(office: Office) -> None:
@@ -171,7 +182,7 @@ def test_revoke_converges_from_a_death_at_every_step(office: Office) -> None:
 
     deaths = at_every_step(office, revoke)
     assert len(deaths) >= 5 // STRIDE
-    write("issued_revoke_crash", f"revoke: killed at {len(deaths)} steps, converged from each", deaths=deaths)
+    note(office, "revoke", deaths)
 
 
 def test_a_death_beside_many_others_loses_none(office: Office) -> None:

@@ -104,11 +104,13 @@ def _furnish(keygate: RunningKeyGate, sandbox: SandboxServer) -> tuple[dict[str,
     while not (items := keygate.call("GET", "/inventory", kind="key", standing="unknown")["items"]):
         assert time.monotonic() < ends
         time.sleep(0.2)
+    rotation = keygate.call("POST", "/rotation-policies", {"max_age_days": 90})
     token = keygate.call("POST", "/api-tokens", {"name": "fuzzed", "scopes": ["teams.read"]})
     ids = {
         "team_id": team, "developer_id": developer, "app_id": app, "user_id": user, "key_id": key, "policy_id": policy, "budget_id": budget,
         "limit_id": limit, "alias_id": alias, "credential_id": credential, "token_id": token,
         "account_id": account, "issued_key_id": issued, "receipt_id": receipt, "order_id": order, "item_id": items[0],
+        "rotation_policy_id": rotation,
     }  # fmt: skip
     found = {name: [thing["id"]] for name, thing in ids.items()} | {"request_id": [served.headers["x-request-id"]]}
     return found, user

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
+from datetime import datetime
 from typing import Any
 
 import httpx
@@ -118,6 +119,23 @@ def test_fresh_token_works_until_the_key_is_revoked(house: House) -> None:
     entries = house.call("GET", f"/audit?target={made['id']}")["items"]
     assert any(entry["action"] == "issued_key.mint" for entry in entries)
     assert fresh["key"] not in json.dumps(entries)
+
+
+def test_leaked_token_ends_what_mints_it_and_is_traced_to_whoever_fetched_it(house: House) -> None:
+    made = house.provision()
+    fresh = house.call("POST", f"/keys/{made['id']}/token")
+    told = house.call("POST", "/keys/report-leak", {"key": fresh["key"]})
+    assert (told["vendor"], told["state"], told["ended_at"]) == ("anthropic", "ending", None)
+    lives = datetime.fromisoformat(told["works_until"]) - datetime.fromisoformat(fresh["expires_at"])
+    assert lives.total_seconds() == 600  # what was traded for it in its last moment
+    house.until(made["id"], lambda key: key["state"] == "revoked")
+    assert not house.answers(fresh["env"])
+    assert not house.answers(made["env"])
+    [event] = [each for each in house.call("GET", "/events", type="issued_key.leak_reported")["items"] if each["subject"] == made["id"]]
+    assert (event["payload"]["found"], event["payload"]["token_of"]) == ("key", house.call("GET", "/auth/me")["id"])
+    for secret in (fresh["key"], made["key"]):
+        again = house.call("POST", "/keys/report-leak", {"key": secret})
+        assert (again["state"], again["ended_at"] is None) == ("ended", False)
 
 
 def test_budget_needs_the_vendors_early_access_and_says_so(house: House) -> None:

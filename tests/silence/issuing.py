@@ -34,6 +34,9 @@ def issue_keys(run: Run) -> None:
     link = run.issued("opened link", "POST", f"/keys/{waiting['id']}/link", {"expires_in_seconds": 600}, "token", PUBLIC_OF_TOKEN)
     run.issued("delivered key", "POST", "/keys/deliveries", {"token": link["token"]}, "key", PUBLIC_OF_VENDOR_KEY)
     run.send("POST", "/api/v1/keys/deliveries", json={"token": link["token"]})
+    collected = run.api("POST", "/keys/provision", order | {"deliver": "later", "rotate_every_days": 30})
+    run.issued("collected key", "POST", f"/keys/{collected['id']}/collect", {}, "key", PUBLIC_OF_VENDOR_KEY)
+    run.made["rotation_policy_id"] = run.api("POST", "/rotation-policies", {"max_age_days": 90})["id"]
     leaver = run.api("POST", "/developers", {"name": "Leaver", "email": "leaver@example.com"})["id"]
     run.issued("leaver's key", "POST", "/keys/provision", order | {"developer_id": leaver}, "key", PUBLIC_OF_VENDOR_KEY)
     run.api("DELETE", f"/developers/{leaver}")

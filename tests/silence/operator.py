@@ -7,12 +7,14 @@ import json
 import os
 import sqlite3
 import subprocess
+from typing import Any
 
 import asyncpg
 import psutil
 from tests.running import KEYGATE
 from tests.silence.calls import ask
 from tests.silence.canaries import marked
+from tests.silence.issuing import PUBLIC_OF_VENDOR_KEY
 from tests.silence.observed import CHAT, PUBLIC_OF_KEY, PUBLIC_OF_TOKEN, Run
 
 
@@ -45,6 +47,7 @@ def operate(run: Run) -> None:
     assert code == 0, said
     run.mark("key of the command line", json.loads(said)["key"], public=PUBLIC_OF_KEY)
     run.command("env", text=run.made["key"] + "\n", allowed=("key",))
+    _issue(run)
     run.command("audit", "export", str(run.folder / "audit.jsonl"))
     run.evidence.add("audit export", (run.folder / "audit.jsonl").read_bytes())
     code, said = run.command(
@@ -65,6 +68,37 @@ def operate(run: Run) -> None:
     code, said = run.command("vault", "rotate", "--new-key-file", str(new))
     assert code == 0, said
     assert (ask(run, CHAT)).status_code == 200
+
+
+def _issue(run: Run) -> None:
+    """Issued keys from the shell: nothing secret among the arguments, which every user of the machine can list."""
+    base = ("--base-url", run.sandbox.openai_base_url)
+    code, said = run.command("vendors", "configure", "openai", "--name", "shell", *base, text=run.made["openai admin key"] + "\n")
+    assert code == 0, said
+    run.command("vendors", "configure", "openai", "--name", "shell", *base, text=run.made["another credential"] + "\n")
+    run.command("inventory", "enter", "groq", *base, text=run.made["another credential"] + "\n")
+    order = ("provision", "--vendor", "openai", "--account", "shell", "--dev", run.made["developer_id"], "--json")
+    code, said = run.command(*order, allowed=("issued key of the command line",))
+    assert code == 0, said
+    made = _first(said)
+    run.mark("issued key of the command line", made["key"], public=PUBLIC_OF_VENDOR_KEY)
+    code, said = run.command(*order, "--link", allowed=("link of the command line",))
+    assert code == 0, said
+    token = run.mark("link of the command line", _first(said)["link"]["token"], public=PUBLIC_OF_TOKEN)
+    code, said = run.command("receive", "--json", text=token + "\n", allowed=("received key",))
+    assert code == 0, said
+    run.mark("received key", _first(said)["key"], public=PUBLIC_OF_VENDOR_KEY)
+    run.command("receive", text=token + "\n")
+    for words in (("vendors", "accounts"), ("issued-keys", "list", "--json"), ("issued-keys", "show", made["id"]), ("watch", made["id"])):
+        run.command(*words)
+    run.command("revoke", made["key"], "--yes")
+    run.command("revoke", made["id"], "--yes")
+
+
+def _first(said: str) -> dict[str, Any]:
+    """The JSON that a command printed; notes for people may follow it."""
+    value: dict[str, Any] = json.JSONDecoder().raw_decode(said)[0]
+    return value
 
 
 def collect(run: Run) -> None:

@@ -63,6 +63,10 @@ BODIES: dict[str, Body] = {
     "rotate_issued_key": lambda made: {"overlap_seconds": 0, "deliver": "later"},
     "revoke_issued_key": lambda made: {"reason": "silent"},
     "extend_issued_key": lambda made: {"expires_in_days": 30},
+    "update_issued_key": lambda made: {"rotate_every_days": 30},
+    "check_rotation_policy": lambda made: {"max_age_days": 90},
+    "create_rotation_policy": lambda made: {"max_age_days": 90, "team_id": made["team_id"]},
+    "update_rotation_policy": lambda made: {"max_age_days": 180},
     "link_issued_key": lambda made: {"expires_in_seconds": 600},
     "check_bulk_order": lambda made: {"vendor": "openai", "account": "default", "rows": [{"developer_id": made["developer_id"]}]},
     "create_bulk_order": lambda made: {
@@ -83,6 +87,7 @@ BODIES: dict[str, Body] = {
     "accept_inventory_item": lambda made: {"reason": "silent"},
     "open_delivery": lambda made: {"token": made["opened link"]},
     "report_leaked_vendor_key": lambda made: {"key": made["another credential"]},
+    "resume_issued_key": lambda made: {"extra_usd": "5.00"},
     "update_credential": lambda made: {"secret": made["another credential"], "status": "disabled"},
 }
 """By operation id."""

@@ -80,7 +80,7 @@ def run(request, mode: Mode, tmp_path: Path) -> Iterator[Run]:
                 yield run
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1_200)
 @pytest.mark.parametrize("mode", MODES, ids=lambda mode: mode.name)
 def test_no_marked_secret_comes_out_anywhere(run: Run) -> None:
     for step in (furnish, call_vendors, suffer_faults, be_refused, read_recorded, issue_keys):

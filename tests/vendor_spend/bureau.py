@@ -83,6 +83,21 @@ class Bureau:
             "openai": {"base_url": self.sandbox.openai_base_url},
             "openrouter": {"base_url": f"{self.sandbox.address}/openrouter/api/v1"},
         }
+        known["xai"] = {"base_url": f"{self.sandbox.address}/xai"}
+        known["bedrock"] = {"base_url": f"{self.sandbox.address}/aws/iam", "access_key_id": credential.name, "region": "us-east-1"}
+        secret = credential.value
+        if vendor == "google":
+            from keygate.sandbox.admin.google.api import BILLING_ACCOUNT, PARENT, PROJECT, GoogleAdmin
+
+            console, token_uri = GoogleAdmin(), f"{self.sandbox.address}/google/oauth2/token"
+            secret = console.console(account, "admin_key", {"token_uri": token_uri})["credentials"]
+            known["google"] = {
+                "base_url": f"{self.sandbox.address}/google",
+                "project": PROJECT,
+                "parent": PARENT,
+                "billing_account": BILLING_ACCOUNT,
+                "billing_export_table": console.console(account, "billing_export", {})["table"],
+            }
         if vendor == "azure":
             from tests.sdks.azure_clients import GROUP, SUBSCRIPTION, TENANT
 
@@ -104,9 +119,7 @@ class Bureau:
             federation = {name: made[name] for name in ("organization_id", "federation_rule_id", "service_account_id")}
             known["anthropic"] = {"base_url": self.sandbox.anthropic_base_url, **federation}
         wanted = {**known[vendor], "calls_per_minute": "100000", **settings}
-        return await self.orders.accounts.configure(
-            self.owner, vendor=vendor, name="default", admin_key=Secret(credential.value), settings=wanted
-        )
+        return await self.orders.accounts.configure(self.owner, vendor=vendor, name="default", admin_key=Secret(secret), settings=wanted)
 
     async def issue(self, vendor: str = "openai", *, developer: str | None = None, **terms: Any) -> IssuedKey:
         owner = None if developer is None else Place(Scope.DEVELOPER, developer)
@@ -139,6 +152,7 @@ class Bureau:
             assert key.footprint is not None
             place = key.footprint.place
             container = place.get("project") or place.get("workspace") or self._container(place.get("account"))
+            container = f"arn:aws:iam::123456789012:user/keygate/{place['user']}" if "user" in place else container
             vendor_key = vendor_key or place.get("service_account" if vendor == "anthropic" else "") or key.footprint.key
         usage = Usage(input=0, output=tokens)
         with self.sandbox.state.admin.lock:

@@ -314,11 +314,11 @@ async def test_other_organisations_accounts_are_not_there(desk: Bureau) -> None:
         await desk.bills.importer.run(replace(desk.owner, organization_id="org_other"), account.id)
 
 
-@pytest.mark.parametrize("vendor", ["anthropic", "openrouter", "azure"])
+@pytest.mark.parametrize("vendor", ["anthropic", "openrouter", "azure", "xai", "google"])
 async def test_other_vendors_bills_equal_their_books(desk: Bureau, vendor: str) -> None:
     account = await desk.configure(vendor)
     key = await desk.issue(vendor, models=("gpt-4.1-mini",)) if vendor == "azure" else await desk.issue(vendor)
-    model = "claude-sonnet-4-5" if vendor == "anthropic" else "gpt-4.1-mini"
+    model = {"anthropic": "claude-sonnet-4-5", "xai": "grok-3", "google": "gemini-2.5-flash"}.get(vendor, "gpt-4.1-mini")
     for days in (0, 1, 3):
         desk.spend(key, vendor=vendor, model=model, days_ago=days)
     desk.clock.advance(2 * DAY_S)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 from decimal import Decimal
+from typing import Any
 
 import httpx
 import pytest
@@ -18,11 +20,14 @@ from keygate.identities import Actor, ActorKind, Role
 from keygate.issued_keys import IssuedKey, VendorAccount
 from keygate.kit.clock import from_ns, to_ns
 from keygate.sandbox.admin import AdminFault
-from keygate.vendor_spend.watch import AtEnd, Stage, WatchRule, announced_at, percent_of, wanted_stage, window_of
+from keygate.vendor_spend.watch import AtEnd, Resumption, Stage, WatchRule, announced_at, percent_of, wanted_stage, window_of
+from keygate.vendor_spend.watching import Standing
 from keygate.vendors.admin import Period
 
 MODEL = "gpt-4.1-mini"
 PER_DOLLAR = 625_000  # output tokens of the model: 1.60 dollars a million
+NANO = 10**9
+REACHED, SPENT = EventType.ISSUED_KEY_BUDGET_THRESHOLD_REACHED, EventType.ISSUED_KEY_BUDGET_SPENT
 ORDER = [Stage.NONE, Stage.LOWERED, Stage.DISABLED, Stage.REVOKED]
 
 
@@ -52,6 +57,9 @@ class Watched:
 
     async def standing(self):
         return await self.desk.bills.watch.standing(self.desk.owner, self.key.id)
+
+    async def resume(self, **how: Any) -> Standing:
+        return await self.desk.bills.watch.resume(self.desk.owner, self.key.id, Resumption(**how))
 
     async def rule(self, **rule: object) -> None:
         await self.desk.bills.watch.set_rule(self.desk.owner, self.key.id, WatchRule(**rule))
@@ -196,20 +204,74 @@ async def test_a_restraint_that_somebody_takes_back_at_the_vendor_holds_again_wi
     assert [event.type for event in await desk.events()].count(EventType.ISSUED_KEY_RESTRICTED) == 1
 
 
-async def test_a_disabled_key_may_go_on_until_the_next_period(desk: Bureau) -> None:
+async def test_a_disabled_key_goes_on_by_so_much_more_and_is_disabled_again_in_the_same_period(desk: Bureau) -> None:
     azure = await Watched.open(desk, budget_period=Period.DAY)
     with pytest.raises(Conflict, match="not disabled"):
-        await desk.bills.watch.resume(desk.owner, azure.key.id)
+        await azure.resume(extra_nano=5 * NANO)
     await azure.spend("10.50")
     assert await azure.look() is Stage.DISABLED
-    resumed = await desk.bills.watch.resume(desk.owner, azure.key.id)
-    assert resumed.watch.stage is Stage.NONE
+    with pytest.raises(InvalidInput, match=r"10\.5.* are spent already"):
+        await azure.resume(extra_nano=NANO // 2)
+    assert not await azure.works()
+
+    resumed = await azure.resume(extra_nano=10 * NANO)
+    assert (resumed.watch.stage, resumed.allowed_nano, resumed.percent) == (Stage.NONE, 20 * NANO, 52)
     assert await azure.works()
+    await azure.spend("6.00")  # 82 percent of what is allowed now
+    assert await azure.look() is Stage.NONE
+    await azure.spend("4.00")
+    assert await azure.look() is Stage.DISABLED
+    assert not await azure.works()
+    assert await azure.told() == [SPENT, REACHED, SPENT]
+
+    more = await azure.resume(extra_nano=10 * NANO)  # beyond what was allowed before
+    assert (more.allowed_nano, await azure.works()) == (30 * NANO, True)
+    desk.clock.advance(DAY_S)  # the next period has the budget alone
+    await azure.spend("10.50")
+    assert await azure.look() is Stage.DISABLED
+
+
+async def test_a_disabled_key_goes_on_with_a_raised_budget_from_now_on(desk: Bureau) -> None:
+    azure = await Watched.open(desk, budget_period=Period.DAY)
+    await azure.spend("10.50")
+    assert await azure.look() is Stage.DISABLED
+    for too_little in (10 * NANO, 10_500_000_000):
+        with pytest.raises(InvalidInput):
+            await azure.resume(budget_nano=too_little)
+    assert (await desk.orders.keys.get(desk.owner, azure.key.id)).terms.budget_nano == 10 * NANO
+    resumed = await azure.resume(budget_nano=15 * NANO)
+    assert (resumed.watch.stage, resumed.key.terms.budget_nano, await azure.works()) == (Stage.NONE, 15 * NANO, True)
+    await azure.spend("4.60")
+    assert await azure.look() is Stage.DISABLED
+    desk.clock.advance(DAY_S)
+    await azure.spend("14.00")
+    assert await azure.look() is Stage.NONE
+
+
+async def test_a_key_whose_budget_is_ignored_is_announced_again_and_ends_with_the_next_periods_budget(desk: Bureau) -> None:
+    azure = await Watched.open(desk, budget_period=Period.DAY)
+    await azure.spend("10.50")
+    assert await azure.look() is Stage.DISABLED
+    resumed = await azure.resume(ignore=True)
+    assert (resumed.watch.stage, resumed.allowed_nano, await azure.works()) == (Stage.NONE, None, True)
+    await azure.spend("9.00")
+    assert await azure.look() is Stage.NONE
     await azure.spend("1.00")
     assert await azure.look() is Stage.NONE
+    spent = [json.loads(event.payload)["percent"] for event in await desk.events() if event.type == SPENT]
+    assert spent == [100, 200]  # nobody forgets that it goes on
     desk.clock.advance(DAY_S)
     await azure.spend("10.50")
     assert await azure.look() is Stage.DISABLED
+
+
+async def test_a_budget_without_periods_can_be_raised_and_not_ignored(desk: Bureau) -> None:
+    azure = await Watched.open(desk, budget_period=Period.LIFETIME)
+    await azure.spend("10.50")
+    assert await azure.look() is Stage.DISABLED
+    with pytest.raises(InvalidInput, match="no periods"):
+        await azure.resume(ignore=True)
+    assert (await azure.resume(extra_nano=5 * NANO)).watch.stage is Stage.NONE
 
 
 async def test_a_budget_that_the_vendor_enforces_is_announced_and_left_to_it(desk: Bureau) -> None:
@@ -319,7 +381,7 @@ async def test_a_key_at_anthropic_is_disabled_let_go_on_and_revoked_where_that_i
     desk.spend(key, vendor="anthropic", model="claude-sonnet-4-5")  # 15 dollars
     anthropic = Watched(desk, account, key)
     assert await anthropic.look() is Stage.DISABLED
-    assert (await desk.bills.watch.resume(desk.owner, key.id)).watch.stage is Stage.NONE
+    assert (await anthropic.resume(ignore=True)).watch.stage is Stage.NONE
     assert await anthropic.look() is Stage.NONE
     assert [event.type for event in await desk.events()][-3:] == [
         EventType.ISSUED_KEY_BUDGET_SPENT,
@@ -392,3 +454,22 @@ def test_periods_are_of_the_utc_calendar(period: Period, begin: str, end: str) -
 
 def test_a_lifetime_has_no_reset() -> None:
     assert window_of(Period.LIFETIME, to_ns(datetime(2026, 12, 31, tzinfo=UTC))) == (0, None)
+
+
+async def test_at_xai_a_spent_budget_disables_the_key_and_no_other(desk: Bureau) -> None:
+    account = await desk.configure("xai")
+    spent, other = await desk.issue("xai", budget_nano=10**9), await desk.issue("xai", budget_nano=10**9)
+
+    async def works(key: IssuedKey) -> bool:
+        body = {"model": "grok-3", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 3}
+        headers = {"authorization": f"Bearer {desk.secrets[key.id].open()}"}
+        async with httpx.AsyncClient(base_url=desk.sandbox.xai_base_url, headers=headers, timeout=10) as client:
+            return (await client.post("/chat/completions", json=body)).status_code == 200
+
+    assert await works(spent)
+    desk.spend(spent, vendor="xai", model="grok-3")
+    await desk.bills.importer.run(desk.owner, account.id)
+    await desk.bills.watch.tick()
+    assert (await desk.bills.watch.standing(desk.owner, spent.id)).watch.stage is Stage.DISABLED
+    assert (await desk.bills.watch.standing(desk.owner, other.id)).watch.stage is Stage.NONE
+    assert (await works(spent), await works(other)) == (False, True)

@@ -16,6 +16,7 @@ from tests.cli.desk import Desk
 from tests.issued_keys.office import Office
 from tests.running import ApiError, RunningKeyGate
 
+from keygate.cli.client import Exit
 from keygate.sandbox import SandboxServer, Vendor
 
 MODEL = "gpt-4.1"
@@ -131,6 +132,21 @@ def test_a_budget_that_the_vendor_enforces_is_told_as_its_own_and_not_watched(sc
     assert scene.shell.ok("watch", scene.issued["id"], "--json").json()["budget_usd"] == "50.00"
 
 
+@pytest.mark.parametrize("body", [{}, {"ignore_until_period_end": False}, {"extra_usd": "5", "budget_usd": "80"}, {"extra_usd": "-5"}])
+def test_a_key_does_not_go_on_unless_one_says_by_how_much(scene: Scene, body: dict[str, object]) -> None:
+    with pytest.raises(ApiError) as refused:
+        scene.office.call("POST", f"/keys/{scene.issued['id']}/resume", body)
+    assert refused.value.status == 422
+
+
+def test_a_key_goes_on_at_a_shell_only_where_its_budget_has_ended_it(scene: Scene) -> None:
+    said = scene.shell.run("resume", scene.issued["id"])
+    assert (said.code, "--extra 20" in said.err) == (Exit.USAGE, True)
+    for how in (("--extra", "5"), ("--budget", "80"), ("--ignore",)):
+        said = scene.shell.run("resume", scene.issued["id"], *how)
+        assert (said.code, "not disabled" in said.err) == (Exit.NOT_VALID, True)
+
+
 @pytest.mark.parametrize(
     "query",
     [{"source": "vendor", "group_by": "endpoint"}, {"source": "all", "tag": "a=b"}, {"source": "elsewhere"}, {"group_by": "source"}],
@@ -141,15 +157,39 @@ def test_what_bills_do_not_know_is_refused(scene: Scene, query: dict[str, str]) 
     assert refused.value.status == 422
 
 
-def test_a_vendor_that_tells_no_bill_says_so(scene: Scene) -> None:
+def test_a_bill_that_is_not_read_says_why_and_what_to_do(scene: Scene) -> None:
     sandbox = scene.office.sandbox
-    admin = sandbox.state.admin[Vendor.XAI].create_credential().value
-    settings = {"base_url": f"{sandbox.address}/xai", "team": "team-1"}
-    account = scene.office.call("POST", "/vendors/configure", {"vendor": "xai", "admin_key": admin, "settings": settings})
-    with pytest.raises(ApiError, match="reports no spend"):
+    admin = sandbox.state.admin[Vendor.BEDROCK].create_credential(name="AKIASANDBOX00000009").value
+    settings = {"base_url": f"{sandbox.address}/aws/iam", "access_key_id": "AKIASANDBOX00000009", "region": "us-east-1"}
+    account = scene.office.call("POST", "/vendors/configure", {"vendor": "bedrock", "admin_key": admin, "settings": settings})
+    with pytest.raises(ApiError, match="cost_explorer"):
         scene.office.call("POST", f"/vendors/accounts/{account['id']}/import-spend")
-    bills = {bill["vendor"]: bill["reported"] for bill in scene.office.call("GET", "/reconciliation")["bills"]}
-    assert bills == {"openai": True, "xai": False}
+    bills = {bill["vendor"]: bill for bill in scene.office.call("GET", "/reconciliation")["bills"]}
+    assert {name: bill["reported"] for name, bill in bills.items()} == {"openai": True, "bedrock": False}
+    assert "0.01 USD" in bills["bedrock"]["why_not"]
+    assert (bills["openai"]["why_not"], bills["bedrock"]["means"]) == (None, None)
+    assert "cost_explorer" in scene.shell.ok("reconciliation").err
+
+
+def test_what_each_vendors_bill_tells_is_among_its_capabilities(scene: Scene) -> None:
+    found = {each["name"]: each["issuing"]["spend"] for each in scene.office.call("GET", "/vendors")["items"] if each["issuing"]}
+    told = {name: spend["told_by"] for name, spend in found.items()}
+    assert {name: told[name] for name in ("openai", "anthropic", "openrouter", "xai")} == dict.fromkeys(
+        ("openai", "anthropic", "openrouter", "xai"), "key"
+    )
+    assert {name: told[name] for name in ("azure", "google", "bedrock", "groq")} == {
+        "azure": "container",
+        "google": "container",
+        "bedrock": "container",
+        "groq": "none",
+    }
+    assert "billing_export_table" in found["google"]["why_not"]
+    assert "cost_explorer" in found["bedrock"]["why_not"]
+    assert "virtual key" in found["groq"]["why_not"]
+    assert all(found[name]["why_not"] is None and found[name]["means"] for name in ("openai", "anthropic", "openrouter", "xai", "azure"))
+    shown = scene.shell.ok("vendors", "show", "bedrock").out
+    assert "IAM user" in shown
+    assert "0.01 USD" in shown
 
 
 def test_nobody_but_the_whole_organisations_readers_sees_bills(scene: Scene) -> None:

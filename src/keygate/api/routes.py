@@ -8,6 +8,7 @@ import keygate.identities.api
 import keygate.issued_keys.api
 import keygate.issued_keys.bulk.api
 import keygate.issued_keys.inventory.api
+import keygate.issued_keys.rotation.api
 import keygate.ledger.api
 import keygate.policies.api
 import keygate.vault.api
@@ -25,6 +26,7 @@ ALL: tuple[Routes, ...] = (
     *keygate.issued_keys.api.ALL,
     keygate.issued_keys.bulk.api.routes,
     keygate.issued_keys.inventory.api.routes,
+    keygate.issued_keys.rotation.api.routes,
     *keygate.ledger.api.ALL,
     *keygate.vendor_spend.api.ALL,
     keygate.vault.api.routes,

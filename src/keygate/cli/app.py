@@ -20,6 +20,7 @@ from keygate.cli import (
     people,
     receipts,
     reports,
+    rotation,
     rules,
     shell,
     vendors,
@@ -41,6 +42,7 @@ app.command()(shell.env)
 app.command()(reports.usage)
 app.command()(bills.reconciliation)
 app.command()(bills.watch)
+app.command()(bills.resume)
 app.command()(issuing.provision)
 app.command()(issuing.rotate)
 app.command()(issuing.revoke)
@@ -55,6 +57,7 @@ app.add_typer(issuing.commands, name="issued-keys")
 app.add_typer(bulk.commands, name="bulk")
 app.add_typer(inventory.commands, name="inventory")
 app.add_typer(receipts.commands, name="receipts")
+app.add_typer(rotation.commands, name="rotation-policies")
 app.add_typer(rules.policies, name="policies")
 app.add_typer(rules.budgets, name="budgets")
 app.add_typer(rules.limits, name="limits")

@@ -1,4 +1,4 @@
-"""`keygate reconciliation` and `keygate watch`: what vendors bill, against what KeyGate knows."""
+"""`keygate reconciliation`, `keygate watch` and `keygate resume`: what vendors bill, against what KeyGate knows."""
 
 from __future__ import annotations
 
@@ -68,16 +68,18 @@ def _import(client: Api, account: str | None) -> None:
             state = client.request("POST", f"/api/v1/vendors/accounts/{each['id']}/import-spend", body={})
             if state["error"]:
                 output.error(f"{each['vendor']} ({each['name']}): {state['error']}")
+            elif not state["complete"]:
+                output.note(f"{each['vendor']} ({each['name']}): a long bill; the rest of it is being read.")
 
 
 def _told(bill: dict[str, Any]) -> str:
     name = f"{bill['vendor']} ({bill['account']})"
     if not bill["reported"]:
-        return f"{name}: the vendor tells no bill by API."
+        return f"{name}: no bill is read. {bill['why_not']}."
     late = "how late its numbers come it does not say" if bill["delay_seconds"] is None else f"up to {bill['delay_seconds']} s late"
     read = f"read at {bill['as_of']}" if bill["as_of"] else "not read yet"
     trouble = f" Trouble: {bill['error']}" if bill["error"] else ""
-    return f"{name}: {read}, {late}, may change for {bill['restated_days']} days.{trouble}"
+    return f"{name}: {read}, {late}, may change for {bill['restated_days']} days. A number is {bill['means']}.{trouble}"
 
 
 def watch(
@@ -109,6 +111,26 @@ def watch(
     output.card(standing)
     if standing["enforced_by"] == "keygate":
         output.note("This budget is watched, not hard: what the vendor tells late may be spent above it.")
+
+
+def resume(
+    key: Annotated[str, typer.Argument(help="Issued key (ik_…).")],
+    budget: Annotated[str | None, typer.Option(help="Another budget from now on, in USD.")] = None,
+    extra: Annotated[str | None, typer.Option(help="So much more in this period, in USD.")] = None,
+    *,
+    ignore: Annotated[bool, typer.Option("--ignore", help="Whatever comes until the period ends.")] = False,
+    as_json: output.JsonOption = False,
+) -> None:
+    """Lets a key go on that was disabled because its watched budget was spent. Once what you allow is spent too, it is disabled again."""
+    if (budget is not None) + (extra is not None) + ignore != 1:
+        fail("say how it may go on: --budget 80, --extra 20, or --ignore until the period ends", Exit.USAGE)
+    body = {"budget_usd": budget, "extra_usd": extra, "ignore_until_period_end": ignore}
+    with api() as client:
+        standing = client.request("POST", f"/api/v1/keys/{key}/resume", body=body)
+    if as_json:
+        output.as_json(standing)
+        return
+    output.card(standing)
 
 
 def _percent(text: str) -> int:

@@ -47,7 +47,7 @@ def inventory(
     account: Annotated[str | None, typer.Option(help="Only this vendor account (id).")] = None,
     vendor: Annotated[str | None, typer.Option(help="Only this vendor.")] = None,
     standing: Annotated[str | None, typer.Option(help="ours, adopted, orphaned or unknown.")] = None,
-    finding: Annotated[str | None, typer.Option(help="stale, no_limit, leaver, drift, disabled, missing or foreign.")] = None,
+    finding: Annotated[str | None, typer.Option(help="stale, no_limit, leaver, drift, disabled, missing, overdue or foreign.")] = None,
     kind: Annotated[str | None, typer.Option(help="key or container.")] = None,
     *,
     everything: Annotated[bool, typer.Option("--all", help="Also what nothing is the matter with.")] = False,

@@ -24,7 +24,18 @@ COLUMNS = {
     "budget_usd": "BUDGET $",
     "rate_limit_rpm": "RPM",
     "expires_at": "EXPIRES",
+    "rotates": "ROTATES",
     "error": "TROUBLE",
+}
+_LEFT = {  # what the vendor does not enforce, and who sees to it
+    "expiry": "The vendor keeps no end of it: KeyGate revokes it then.",
+    "budget": "The vendor does not enforce its budget: KeyGate watches what it bills, and acts late. `keygate watch {id}` shows how.",
+}
+_HINDRANCES = {
+    "by_person": "by hand only",
+    "rotation_open": "is open now",
+    "secret_not_fetched": "once its secret is fetched",
+    "ends_first": "ends before",
 }
 _WAIT = 20  # seconds that one call waits for the vendor; then the command asks again
 _PATIENCE = 600
@@ -70,6 +81,8 @@ def provision(
     model: Annotated[list[str] | None, typer.Option(help="Permitted model, in the vendor's words; may be repeated.")] = None,
     scope: Annotated[list[str] | None, typer.Option(help="Scope, in the vendor's words; may be repeated.")] = None,
     expires: Annotated[str | None, typer.Option(help="90d, 12w.")] = None,
+    rotate_every: Annotated[str | None, typer.Option(help="KeyGate makes its next key so often: 30d, 12w.")] = None,
+    rotate_overlap: Annotated[str | None, typer.Option(help="How long both keys work then, once the new one was fetched: 24h, 7d.")] = None,
     option: Annotated[list[str] | None, typer.Option("--set", help="NAME=VALUE that only this vendor has.")] = None,
     csv: Annotated[
         Path | None,
@@ -95,6 +108,8 @@ def provision(
         "models": model,
         "scopes": scope,
         "expires_in_days": None if expires is None else days(expires),
+        "rotate_every_days": None if rotate_every is None else days(rotate_every),
+        "rotate_overlap_seconds": None if rotate_overlap is None else seconds(rotate_overlap),
         "options": dict(_pair(text) for text in option or []) or None,
         "allow_unenforced": allow_unenforced or None,
     }
@@ -154,6 +169,9 @@ def show_new(made: dict[str, Any], *, env: bool, as_json: bool) -> None:
         output.plain(exports(made["env"], Shell.SH))
         return
     output.card({name: made.get(name) for name in ("id", "vendor", "name", "state", "enforcement", "at_vendor", "expires_at")})
+    for term, word in _LEFT.items():
+        if made["enforcement"].get(term) == "not_enforced":
+            output.note(word.format(id=made["id"]))
     if made.get("key"):
         output.note("\nThe key is shown this once. To use it, straight at the vendor:\n")
         output.plain(exports(made["env"], Shell.SH))
@@ -214,6 +232,13 @@ def receive(
     show_new(made, env=env, as_json=as_json)
 
 
+def _row(row: dict[str, Any]) -> dict[str, Any]:
+    """With the time of its next rotation, or why there is none by itself."""
+    ahead = row["rotation"]
+    when = _HINDRANCES.get(ahead["hindrance"] or "", ahead["next_at"])
+    return {**row, "rotates": f"{when or ''} (overdue)".strip() if ahead["overdue"] else when}
+
+
 @commands.command("list")
 def list_issued(
     vendor: Annotated[str | None, typer.Option(help="Only at this vendor.")] = None,
@@ -225,7 +250,9 @@ def list_issued(
     """Issued keys; the keys themselves are never shown."""
     with api() as client:
         rows = client.pages("/api/v1/keys", query={"vendor": vendor, "developer_id": developer, "state": state})
-    output.as_json(rows) if as_json else output.table(rows, COLUMNS, empty="None yet: `keygate provision --vendor openai --dev …`.")
+    output.as_json(rows) if as_json else output.table(
+        map(_row, rows), COLUMNS, empty="None yet: `keygate provision --vendor openai --dev …`."
+    )
 
 
 @commands.command("show")
@@ -249,7 +276,42 @@ def extend(key_id: str, expires: Annotated[str, typer.Option(help="From now: 90d
     """Give a key another end, at the vendor too where it keeps one."""
     with api() as client:
         row = client.request("POST", f"{one('keys', key_id)}/extend", body={"expires_in_days": days(expires)})
-    output.as_json(row) if as_json else output.card(row, COLUMNS)
+    output.as_json(row) if as_json else output.card(_row(row), COLUMNS)
+
+
+@commands.command("schedule")
+def schedule(
+    key_id: str,
+    rotate_every: Annotated[str | None, typer.Option(help="KeyGate makes its next key so often: 30d, 12w.")] = None,
+    overlap: Annotated[str | None, typer.Option(help="How long both keys work then, once the new one was fetched: 24h, 7d.")] = None,
+    *,
+    off: Annotated[bool, typer.Option("--off", help="No schedule; rotation policies still hold.")] = False,
+    as_json: output.JsonOption = False,
+) -> None:
+    """Have a key rotated by itself, or no longer. Counts from when the key was made."""
+    if off == (rotate_every is not None or overlap is not None):
+        fail("say --rotate-every, --overlap or both; or --off alone", Exit.USAGE)
+    body: dict[str, int | None] = {"rotate_every_days": None} if off else {}
+    if rotate_every is not None:
+        body["rotate_every_days"] = days(rotate_every)
+    if overlap is not None:
+        body["rotate_overlap_seconds"] = seconds(overlap)
+    with api() as client:
+        row = client.request("PATCH", one("keys", key_id), body=body)
+    output.as_json(row) if as_json else output.card(_row(row), COLUMNS)
+
+
+@commands.command("collect")
+def collect(
+    key_id: str,
+    *,
+    env: Annotated[bool, typer.Option("--env", help="Print only what to export.")] = False,
+    as_json: output.JsonOption = False,
+) -> None:
+    """Fetch the new secret of a key of yours that was rotated by itself. It is shown this once; the former key works on for the overlap."""
+    with api() as client:
+        made = client.request("POST", f"{one('keys', key_id)}/collect")
+    show_new(made, env=env, as_json=as_json)
 
 
 @commands.command("cut")
@@ -257,7 +319,7 @@ def cut(key_id: str, *, as_json: output.JsonOption = False) -> None:
     """During a rotation: end the former key now, used or not."""
     with api() as client:
         row = client.request("POST", f"{one('keys', key_id)}/cut")
-    output.as_json(row) if as_json else output.card(row, COLUMNS)
+    output.as_json(row) if as_json else output.card(_row(row), COLUMNS)
 
 
 @commands.command("link")

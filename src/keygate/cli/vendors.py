@@ -21,6 +21,11 @@ _ACCOUNTS = {
     "missing_rights": "MISSING RIGHTS",
     "verified_at": "VERIFIED",
 }
+_SHARED = {
+    "base_url": "API root, where it is not the vendor's own (--base-url)",
+    "calls_per_minute": "how many calls KeyGate allows itself, where yours differs",
+    "ceiling": "how many containers your organisation may have, where yours differs",
+}
 _VENDORS = {"name": "VENDOR", "gateway": "GATEWAY", "makes_keys": "MAKES KEYS", "container": "CONTAINER", "enforces": "ENFORCES"}
 
 
@@ -57,11 +62,13 @@ def show(vendor: str, *, as_json: output.JsonOption = False) -> None:
         return
     issuing = row.pop("issuing") or {}
     output.card({name: row[name] for name in ("name", "title", "mount")})
-    for member in ("rights", "settings", "options", "cannot"):
+    if issuing:
+        issuing["settings"] = {**issuing["settings"], **_SHARED}
+    for member in ("rights", "settings", "options", "needs", "cannot", "spend", "sources"):
         told = issuing.pop(member, {})
         if told:
             output.out.print(f"\n[bold]{member}[/bold]")
-            output.card(told)
+            output.card(told, {name: name for name in told})  # as `--set` takes them
     if issuing:
         output.out.print()
         output.card(issuing)

@@ -14,12 +14,17 @@ class EventType(StrEnum):
     ISSUED_KEY_ACTIVE = "issued_key.active"
     ISSUED_KEY_FAILED = "issued_key.failed"
     ISSUED_KEY_ENDED = "issued_key.ended"  # the vendor has confirmed
+    ISSUED_KEY_SECRET_WAITS = "issued_key.secret_waits"  # noqa: S105  (of a rotation that nobody asked for: its owner is to fetch it)
+    ISSUED_KEY_FORMER_IN_USE = "issued_key.former_in_use"  # a rotation can't end: somebody still uses the former key
+    ISSUED_KEY_ROTATED = "issued_key.rotated"  # the former key is gone, the vendor has confirmed
+    ISSUED_KEY_ROTATION_DUE = "issued_key.rotation_due"  # only a person can replace this key, and a policy wants it
     INVENTORY_FOUND = "inventory.found"  # something at a vendor that somebody should look at
     KEY_ENDS_SOON = "issued_key.ends_soon"  # a reminder: only a person can renew it
     BULK_DONE = "bulk_order.done"
     BULK_HALTED = "bulk_order.halted"  # it goes on once somebody has mended what its note says
     ISSUED_KEY_DRIFTED = "issued_key.drifted"  # at the vendor it is not what it was made as
     ISSUED_KEY_IRREVOCABLE = "issued_key.irrevocable"  # the vendor does not end it: somebody must look
+    ISSUED_KEY_LEAKED = "issued_key.leak_reported"  # somebody found a secret of it; what was done is in the payload
     ISSUED_KEY_BUDGET_THRESHOLD_REACHED = "issued_key.budget_threshold_reached"  # as the vendor bills, late
     ISSUED_KEY_BUDGET_SPENT = "issued_key.budget_spent"
     ISSUED_KEY_RESTRICTED = "issued_key.restricted"  # limits lowered, or disabled: the vendor has confirmed

@@ -29,6 +29,7 @@ _READ = frozenset(
         "prices",
         "receipts",
         "reconciliation",
+        "rotation_policies",
         "teams",
         "usage",
         "users",
@@ -48,12 +49,13 @@ _WRITE = frozenset(
         "developers",
         "inventory",
         "issued_keys",
-        "issued_tokens",  # fresh tokens of a key that one holds or administers
+        "issued_tokens",  # fresh tokens, and the new secret after a rotation, of a key that one holds or administers
         "limits",
         "models",
         "organization",
         "policies",
         "prices",
+        "rotation_policies",
         "teams",
         "usage",
         "users",

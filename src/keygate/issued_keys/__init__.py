@@ -4,6 +4,7 @@ from keygate.issued_keys.access import IssuedKeyAccess
 from keygate.issued_keys.accounts import VendorAccountService
 from keygate.issued_keys.bench import worker_actor
 from keygate.issued_keys.handover import Handover, Told
+from keygate.issued_keys.leaks import LeakService
 from keygate.issued_keys.life import ENDED, LIVE, State
 from keygate.issued_keys.minting import MintingService
 from keygate.issued_keys.model import SEALED, Enforcement, IssuedFilter, IssuedKey, IssueDraft, VendorAccount
@@ -25,6 +26,7 @@ __all__ = [
     "IssuedKey",
     "IssuedKeyAccess",
     "IssuedKeyService",
+    "LeakService",
     "MintingService",
     "Operations",
     "ReceiptService",

@@ -133,7 +133,8 @@ class VendorAccountService:
                 raise InvalidInput("account: no account of this vendor has this id or name", field="account")
             return chosen
         if not found:
-            raise Conflict(f"There is no admin credential for {vendor} yet; enter one with POST /vendors/configure", field="vendor")
+            how = f"enter one: `keygate vendors configure {vendor}`, or POST /vendors/configure"
+            raise Conflict(f"There is no admin credential for {vendor} yet; {how}", field="vendor")
         named = [each for each in found if each.name == "default"]
         if len(found) > 1 and not named:
             raise InvalidInput(f"account: {vendor} has several; name one of {', '.join(each.name for each in found)}", field="account")
@@ -193,9 +194,10 @@ class VendorAccountService:
             raise InvalidInput(
                 f"settings: {facts.title} has none called {min(unknown)[:60]!r}; there are {', '.join(sorted(known))}", field="settings"
             )
-        for name, what in facts.settings.items():
-            if what.endswith("(required)") and not settings.get(name):
-                raise InvalidInput(f"settings.{name}: needed: {what}", field=f"settings.{name}")
+        missing = {name: what for name, what in facts.settings.items() if what.endswith("(required)") and not settings.get(name)}
+        if missing:
+            listed = "; ".join(f"{name}: {what.removesuffix(' (required)')}" for name, what in missing.items())
+            raise InvalidInput(f"settings: {facts.title} needs {listed}", field=f"settings.{next(iter(missing))}")
         for name in (CALLS_SETTING, CEILING_SETTING):
             if name in settings and not (settings[name].isascii() and settings[name].isdecimal() and 0 < int(settings[name]) <= 1_000_000):
                 raise InvalidInput(f"settings.{name}: a number from 1 to 1000000", field=f"settings.{name}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 from fastapi import Depends, Path, Query, Request, Response
@@ -10,10 +11,13 @@ from keygate.identities import Actor
 from keygate.issued_keys.accounts import VendorAccountService
 from keygate.issued_keys.handover import Handover, Told
 from keygate.issued_keys.inspection import InspectionService
+from keygate.issued_keys.leaks import LeakService
 from keygate.issued_keys.life import State
 from keygate.issued_keys.minting import MintingService
-from keygate.issued_keys.model import IssuedFilter
+from keygate.issued_keys.model import IssuedFilter, IssuedKey
 from keygate.issued_keys.receipt_service import ReceiptService
+from keygate.issued_keys.rotation.outlooks import Outlooks
+from keygate.issued_keys.rotation.service import RotationService
 from keygate.issued_keys.schemas import (
     AccountList,
     AccountOut,
@@ -24,6 +28,7 @@ from keygate.issued_keys.schemas import (
     IssuedOut,
     IssuerOut,
     LeakedKey,
+    LeakOut,
     LinkIn,
     LinkOut,
     Open,
@@ -33,6 +38,7 @@ from keygate.issued_keys.schemas import (
     RevokeIssued,
     RoomOut,
     RotateIssued,
+    ScheduleIn,
     StepOut,
     TokenOut,
     end_ns,
@@ -52,8 +58,11 @@ _Keys = Annotated[IssuedKeyService, service(IssuedKeyService)]
 _Handover = Annotated[Handover, service(Handover)]
 _Receipts = Annotated[ReceiptService, service(ReceiptService)]
 _Accounts = Annotated[VendorAccountService, service(VendorAccountService)]
+_Leaks = Annotated[LeakService, service(LeakService)]
 _Minting = Annotated[MintingService, service(MintingService)]
 _Inspection = Annotated[InspectionService, service(InspectionService)]
+_Outlooks = Annotated[Outlooks, service(Outlooks)]
+_Rotation = Annotated[RotationService, service(RotationService)]
 _Clock = Annotated[Clock, service(Clock)]
 _Id = Annotated[str, Path(max_length=100)]
 _IdQuery = Annotated[str | None, Query(max_length=40, pattern=r"^[A-Za-z0-9_]+$")]
@@ -120,22 +129,43 @@ async def delete_vendor_account(account_id: _Id, actor: _Actor, accounts: _Accou
     return Response(status_code=204)
 
 
+class Viewer:
+    """Keys as the API shows them, with what lies ahead of each."""
+
+    def __init__(self, outlooks: _Outlooks, clock: _Clock) -> None:
+        self._outlooks = outlooks
+        self._clock = clock
+
+    async def fields(self, key: IssuedKey) -> dict[str, Any]:
+        return IssuedOut.fields(key, self._clock.now_ns(), (await self._outlooks.of([key]))[key.id])
+
+    async def one(self, key: IssuedKey) -> IssuedOut:
+        return IssuedOut(**await self.fields(key))
+
+    async def many(self, keys: Sequence[IssuedKey]) -> list[IssuedOut]:
+        ahead, now = await self._outlooks.of(keys), self._clock.now_ns()
+        return [IssuedOut.of(key, now, ahead[key.id]) for key in keys]
+
+    async def told(self, told: Told, *, link: LinkOut | None = None) -> ProvisionedOut:
+        key = told.key
+        env = dict(key.env)
+        if told.secret is not None and key.secret_env is not None:
+            env[key.secret_env] = told.secret.open()
+        secret = None if told.secret is None else told.secret.open()
+        return ProvisionedOut(**await self.fields(key), key=secret, env=env, link=link)
+
+
+_Viewer = Annotated[Viewer, Depends()]
+
+
 async def _provisioned(
-    request: Request, actor: Actor, handover: Handover, told: Told, now_ns: int, *, deliver: str, link_seconds: int
+    request: Request, actor: Actor, handover: Handover, told: Told, viewer: Viewer, *, deliver: str, link_seconds: int
 ) -> ProvisionedOut:
     link = None
     if deliver == "link":
         token, until = await handover.make_link(actor, told.key.id, expires_in_seconds=link_seconds)
         link = _link(request, token, until)
-    return _shown(told, now_ns, link=link)
-
-
-def _shown(told: Told, now_ns: int, *, link: LinkOut | None = None) -> ProvisionedOut:
-    key = told.key
-    env = dict(key.env)
-    if told.secret is not None and key.secret_env is not None:
-        env[key.secret_env] = told.secret.open()
-    return ProvisionedOut(**IssuedOut.fields(key, now_ns), key=None if told.secret is None else told.secret.open(), env=env, link=link)
+    return await viewer.told(told, link=link)
 
 
 def _link(request: Request, token: Secret, until_ns: int) -> LinkOut:
@@ -145,22 +175,20 @@ def _link(request: Request, token: Secret, until_ns: int) -> LinkOut:
 
 @routes.post("/provision", permission="issued_keys.write", status_code=201, responses=_STATE | _VENDOR)
 async def provision_key(
-    body: Provision, request: Request, actor: _Actor, keys: _Keys, handover: _Handover, clock: _Clock
+    body: Provision, request: Request, actor: _Actor, keys: _Keys, handover: _Handover, clock: _Clock, viewer: _Viewer
 ) -> ProvisionedOut:
     """Makes a key at a vendor: its own container, its limits set and read back, then the key. The secret is in this answer once, or
     behind a one-time link. Where the vendor takes longer than `wait_seconds`, the state says `creating` and the work goes on."""
     tell = body.deliver == "answer"
     told = await keys.provision(actor, body.draft(clock.now_ns()), tell=tell, patience=float(body.wait_seconds))
-    return await _provisioned(
-        request, actor, handover, told, clock.now_ns(), deliver=body.deliver, link_seconds=body.link_expires_in_seconds
-    )
+    return await _provisioned(request, actor, handover, told, viewer, deliver=body.deliver, link_seconds=body.link_expires_in_seconds)
 
 
 @routes.get("", permission="issued_keys.read")
 async def list_issued_keys(
     actor: _Actor,
     keys: _Keys,
-    clock: _Clock,
+    viewer: _Viewer,
     page: Annotated[PageQuery, Depends()],
     vendor: _VendorQuery = None,
     developer_id: _IdQuery = None,
@@ -168,49 +196,56 @@ async def list_issued_keys(
     app_id: _IdQuery = None,
     state: Annotated[State | None, Query()] = None,
 ) -> Page[IssuedOut]:
-    """Issued keys, oldest first. Secrets are never listed."""
+    """Issued keys, oldest first, with the time of each one's next rotation. Secrets are never listed."""
     wanted = IssuedFilter(owner_id=developer_id or team_id or app_id, vendor=vendor, state=state)
     found = await keys.page(actor, wanted, after=page.after, limit=page.limit + 1)
     rows, cursor = page.page(found, key=lambda key: key.id)
-    now = clock.now_ns()
-    return Page(items=[IssuedOut.of(key, now) for key in rows], next_cursor=cursor)
+    return Page(items=await viewer.many(rows), next_cursor=cursor)
 
 
 @routes.post("/deliveries", permission=PUBLIC, responses=_ABSENT | _STATE)
-async def open_delivery(body: Open, request: Request, response: Response, handover: _Handover, clock: _Clock) -> ProvisionedOut:
+async def open_delivery(body: Open, request: Request, response: Response, handover: _Handover, viewer: _Viewer) -> ProvisionedOut:
     """Opens a one-time link: tells the key's secret, and burns the link. The token is the only evidence asked for."""
     response.headers["cache-control"] = "no-store"
     address = request.client.host if request.client else None
     told = await handover.open_link(Secret(body.token), address=address, request_id=request.state.request_id)
-    return _shown(told, clock.now_ns())
+    return await viewer.told(told)
 
 
-@routes.post("/report-leak", permission=PUBLIC, status_code=204, responses={404: {"description": "Not a key that KeyGate issued"}})
-async def report_leaked_vendor_key(body: LeakedKey, request: Request, keys: _Keys) -> None:
-    """Whoever finds a vendor's key that KeyGate issued may end it: it is revoked at the vendor."""
-    await keys.report_leak(Secret(body.key), address=request.client.host if request.client else None)
+@routes.post("/report-leak", permission=PUBLIC, responses={404: {"description": "Not a key that KeyGate issued"}})
+async def report_leaked_vendor_key(body: LeakedKey, request: Request, leaks: _Leaks) -> LeakOut:
+    """Whoever finds a secret that KeyGate issued may end it: the key is revoked at the vendor; during a rotation the former secret is cut
+    and the next one goes on. Former secrets and fetched tokens are known too, and one that is dead is told as dead."""
+    return LeakOut.of(await leaks.report(Secret(body.key), address=request.client.host if request.client else None))
 
 
 @routes.get("/{issued_key_id}", permission="issued_keys.read", responses=_ABSENT)
-async def get_issued_key(issued_key_id: _Id, actor: _Actor, keys: _Keys, clock: _Clock) -> IssuedDetail:
+async def get_issued_key(issued_key_id: _Id, actor: _Actor, keys: _Keys, viewer: _Viewer) -> IssuedDetail:
     """One key, and every call that was made at the vendor for it."""
     key = await keys.get(actor, issued_key_id)
     steps = await keys.steps(actor, issued_key_id)
-    return IssuedDetail(**IssuedOut.fields(key, clock.now_ns()), steps=[StepOut.of(step) for step in steps])
+    return IssuedDetail(**await viewer.fields(key), steps=[StepOut.of(step) for step in steps])
+
+
+@routes.patch("/{issued_key_id}", permission="issued_keys.write", responses=_ABSENT | _STATE)
+async def update_issued_key(issued_key_id: _Id, body: ScheduleIn, actor: _Actor, rotation: _Rotation, viewer: _Viewer) -> IssuedOut:
+    """Changes what is named of a key's rotation schedule; `rotate_every_days` null ends it. Age counts from `made_at`: a key that is older
+    than its new schedule is rotated at once. Its other terms are the vendor's: `extend`, or the inventory."""
+    changes = {name: getattr(body, name) for name in body.model_fields_set}
+    return await viewer.one(await rotation.schedule(actor, issued_key_id, changes))
 
 
 @routes.post("/{issued_key_id}/revoke", permission="issued_keys.write", responses=_ABSENT | _STATE)
-async def revoke_issued_key(issued_key_id: _Id, actor: _Actor, keys: _Keys, clock: _Clock, body: RevokeIssued | None = None) -> IssuedOut:
+async def revoke_issued_key(issued_key_id: _Id, actor: _Actor, keys: _Keys, viewer: _Viewer, body: RevokeIssued | None = None) -> IssuedOut:
     """Ends a key at the vendor. `revoked` in the answer means that the vendor has shown it gone; `revoking` and `irrevocable` are tried
     again by themselves, and at once where this is called again."""
     wanted = body or RevokeIssued()
-    key = await keys.revoke(actor, issued_key_id, reason=wanted.reason, patience=float(wanted.wait_seconds))
-    return IssuedOut.of(key, clock.now_ns())
+    return await viewer.one(await keys.revoke(actor, issued_key_id, reason=wanted.reason, patience=float(wanted.wait_seconds)))
 
 
 @routes.post("/{issued_key_id}/rotate", permission="issued_keys.write", responses=_ABSENT | _STATE | _VENDOR)
 async def rotate_issued_key(
-    issued_key_id: _Id, request: Request, actor: _Actor, keys: _Keys, handover: _Handover, clock: _Clock, body: RotateIssued | None = None
+    issued_key_id: _Id, request: Request, actor: _Actor, keys: _Keys, handover: _Handover, viewer: _Viewer, body: RotateIssued | None = None
 ) -> ProvisionedOut:
     """A second key with the same terms in the same container; the former one is cut after the overlap, once the vendor shows it unused."""
     wanted = body or RotateIssued()
@@ -224,27 +259,34 @@ async def rotate_issued_key(
         tell=wanted.deliver == "answer",
         patience=float(wanted.wait_seconds),
     )
-    return await _provisioned(
-        request, actor, handover, told, clock.now_ns(), deliver=wanted.deliver, link_seconds=wanted.link_expires_in_seconds
-    )
+    return await _provisioned(request, actor, handover, told, viewer, deliver=wanted.deliver, link_seconds=wanted.link_expires_in_seconds)
 
 
 @routes.post("/{issued_key_id}/cut", permission="issued_keys.write", responses=_ABSENT | _STATE)
-async def cut_former_key(issued_key_id: _Id, actor: _Actor, keys: _Keys, clock: _Clock) -> IssuedOut:
+async def cut_former_key(issued_key_id: _Id, actor: _Actor, keys: _Keys, viewer: _Viewer) -> IssuedOut:
     """During a rotation: the former key ends now, used or not."""
-    return IssuedOut.of(await keys.cut(actor, issued_key_id), clock.now_ns())
+    return await viewer.one(await keys.cut(actor, issued_key_id))
 
 
 @routes.post("/{issued_key_id}/extend", permission="issued_keys.write", responses=_ABSENT | _STATE | _VENDOR)
-async def extend_issued_key(issued_key_id: _Id, body: Extend, actor: _Actor, keys: _Keys, clock: _Clock) -> IssuedOut:
+async def extend_issued_key(issued_key_id: _Id, body: Extend, actor: _Actor, keys: _Keys, clock: _Clock, viewer: _Viewer) -> IssuedOut:
     """Another end, at the vendor too where it keeps one."""
     until = end_ns(clock.now_ns(), body.expires_in_days, body.expires_at)
-    return IssuedOut.of(await keys.extend(actor, issued_key_id, expires_at_ns=until), clock.now_ns())
+    return await viewer.one(await keys.extend(actor, issued_key_id, expires_at_ns=until))
+
+
+@routes.post("/{issued_key_id}/collect", permission="issued_tokens.write", responses=_ABSENT | _STATE)
+async def collect_issued_key(issued_key_id: _Id, response: Response, actor: _Actor, handover: _Handover, viewer: _Viewer) -> ProvisionedOut:
+    """The secret that waits, told this once to whoever holds the key: the new one of a rotation that began by itself. The overlap, in which
+    the former key works beside it, counts from here."""
+    response.headers["cache-control"] = "no-store"
+    return await viewer.told(await handover.collect(actor, issued_key_id))
 
 
 @routes.post("/{issued_key_id}/token", permission="issued_tokens.write", responses=_ABSENT | _STATE | _VENDOR)
 async def mint_issued_token(issued_key_id: _Id, actor: _Actor, minting: _Minting) -> TokenOut:
-    """A fresh token for a key of a vendor that has no lasting secrets (Anthropic). It is kept nowhere."""
+    """A fresh token for a key of a vendor that has no lasting secrets (Anthropic). Only its keyed digest is kept, so that a leaked one
+    can be reported."""
     made = await minting.mint(actor, issued_key_id)
     env = {**made.env, made.secret_env: made.secret.open()}
     return TokenOut(key=made.secret.open(), env=env, expires_at=rfc3339(made.expires_at_ns))
@@ -252,10 +294,10 @@ async def mint_issued_token(issued_key_id: _Id, actor: _Actor, minting: _Minting
 
 @routes.post("/{issued_key_id}/check", permission="issued_keys.write", responses=_ABSENT | _STATE | _VENDOR)
 async def check_issued_key(
-    issued_key_id: _Id, actor: _Actor, inspection: _Inspection, clock: _Clock, body: Check | None = None
+    issued_key_id: _Id, actor: _Actor, inspection: _Inspection, viewer: _Viewer, body: Check | None = None
 ) -> IssuedOut:
     """Reads the key at the vendor: is it there, was it used, are its terms still those that were set? `repair` sets them again."""
-    return IssuedOut.of(await inspection.check(actor, issued_key_id, repair=body is not None and body.repair), clock.now_ns())
+    return await viewer.one(await inspection.check(actor, issued_key_id, repair=body is not None and body.repair))
 
 
 @routes.post("/{issued_key_id}/link", permission="issued_keys.write", status_code=201, responses=_ABSENT | _STATE)

@@ -15,7 +15,7 @@ from keygate.audit import AuditLog, digest_secret
 from keygate.errors import KeyGateError
 from keygate.events import EventOutbox
 from keygate.identities import Actor, ActorKind, Role
-from keygate.issued_keys.model import IssuedKey, VendorAccount
+from keygate.issued_keys.model import IssuedKey, KnownSecret, VendorAccount
 from keygate.issued_keys.records import key_record
 from keygate.kit.clock import NANOSECONDS, Clock
 from keygate.kit.secret import Secret
@@ -97,23 +97,32 @@ class Bench:
         event: str | None = None,
         detail: str | None = None,
         secret: Secret | None = None,
+        secret_ends_ns: int | None = None,
     ) -> IssuedKey:
-        """Commits the key as it is now, with its audit entry and its event. Raises `Overtaken` where it was changed meanwhile."""
+        """Commits the key as it is now, with its audit entry and its event; secrets of generations that live no more are noted as ended.
+        Raises `Overtaken` where it was changed meanwhile."""
         tools = self.tools
         after = replace(after, version=self.key.version + 1)
         async with tools.database.unit(after.organization_id) as work:
             if secret is not None:
                 sealed = await tools.vault.seal(work, secret, secret_place(after))
-                after = replace(after, secret=sealed, secret_digest=digest_secret(secret, tools.digest_key), hint=secret.hint())
+                after = replace(after, secret=sealed, hint=secret.hint())
+                known = known_secret(after, digest_secret(secret, tools.digest_key), self.now, expires_at_ns=secret_ends_ns)
+                await tools.repository.note_secret(work.connection, known)
             if action is not None:
                 record = key_record(after)
                 actor = worker_actor(after.organization_id)
                 await tools.audit.record(work, actor, action, after.id, before={"state": self.key.state}, after=record, detail=detail)
             if event is not None:
                 payload = {"vendor": after.vendor, "name": after.name, "state": str(after.state), "detail": detail}
+                payload["owner"] = None if after.owner is None else after.owner.scope_id
+                if after.former is not None:
+                    payload |= {"cause": str(after.former.cause), "policy_id": after.former.policy_id}
                 await tools.outbox.raise_event(work, after.organization_id, event, after.id, payload)
             if not await tools.repository.save(work.connection, after):
                 raise Overtaken
+            if ended := self.key.living - after.living:
+                await tools.repository.end_secrets(work.connection, after.organization_id, after.id, ended, at_ns=self.now)
         self.key = after
         await tools.at_step(f"saved {after.state}")
         return after
@@ -191,6 +200,13 @@ def pause_ns(error: ProvisionerError, attempts: int, *, longest: float) -> int:
     """How long to wait before the next try: what the vendor said, else twice as long each time."""
     seconds = error.retry_after if isinstance(error, RateLimited) else min(longest, 2.0 ** min(attempts, 20))
     return int(max(1.0, seconds) * NANOSECONDS)
+
+
+def known_secret(
+    key: IssuedKey, digest: str, now_ns: int, *, minted_by: str | None = None, expires_at_ns: int | None = None
+) -> KnownSecret:
+    """A secret of the generation that the key's footprint goes with."""
+    return KnownSecret(digest, key.id, key.organization_id, key.secret_generation, now_ns, minted_by, expires_at_ns)
 
 
 def secret_place(key: IssuedKey) -> Place:

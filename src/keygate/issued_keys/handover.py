@@ -3,6 +3,7 @@ request id, since an answer may get lost."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,7 @@ from keygate.kit.ids import new_id
 from keygate.kit.secret import Secret
 from keygate.policies import change
 from keygate.vault import Vault
+from keygate.vendors.admin import Mints, Provisioner
 
 if TYPE_CHECKING:
     from keygate.issued_keys.repository import IssuedKeyRepository
@@ -37,13 +39,22 @@ class Told:
 
 class Handover:
     def __init__(
-        self, *, database: Database, repository: IssuedKeyRepository, operations: Operations, vault: Vault, audit: AuditLog, clock: Clock
+        self,
+        *,
+        database: Database,
+        repository: IssuedKeyRepository,
+        operations: Operations,
+        vault: Vault,
+        audit: AuditLog,
+        provisioners: Mapping[str, Provisioner],
+        clock: Clock,
     ) -> None:
         self._database = database
         self._repository = repository
         self._operations = operations
         self._vault = vault
         self._audit = audit
+        self._provisioners = provisioners
         self._clock = clock
 
     async def make_link(self, actor: Actor, key_id: str, *, expires_in_seconds: int) -> tuple[Secret, int]:
@@ -84,13 +95,41 @@ class Handover:
             if link is None or link.opened_at_ns is not None or now >= link.expires_at_ns:
                 raise _no_link()
             key = await self._repository.get(work.connection, link.organization_id, link.key_id, lock=True)
-            if key is not None and key.state in {State.REQUESTED, State.CREATING}:
+            if key is not None and key.state in {State.REQUESTED, State.CREATING, State.ROTATING} and not key.settled:
                 raise Conflict("The key is still being made; try the link again in a moment")
             if key is None or key.delivery(now) is not Delivery.WAITING:
                 raise _no_link()
             holder = replace(_link_actor(link), address=address, request_id=request_id)
             await self._repository.burn_link(work.connection, link.organization_id, link.id, at_ns=now)
             return await self._deliver(work, holder, key, now, by=f"link {link.id}")
+
+    async def collect(self, actor: Actor, key_id: str) -> Told:
+        """The secret that waits, told once to whoever holds the key or administers it: how an owner gets the new one of a rotation that
+        nobody asked for. Whoever has fetched it gets it again for ten minutes, since an answer may get lost. Raises `Conflict` where none
+        waits."""
+        now, by = self._clock.now_ns(), f"collect:{actor.id}"[:100]
+        async with change(self._database, self._audit, actor, "issued_key.deliver", key_id) as work:
+            key = await own_key(self._repository, work.connection, actor, key_id, lock=True)
+            if isinstance(self._provisioners.get(key.vendor), Mints):
+                raise Conflict("Keys of this vendor have no lasting secret; fetch a fresh token (`token`)")
+            told_lately = key.delivered_at_ns is not None and now < (key.secret_until_ns or 0)
+            if key.secret is not None and told_lately and key.rotation_id == by:
+                return Told(key, await self._vault.open(key.secret, secret_place(key)))
+            if not key.settled:
+                raise Conflict("The key is being worked on; try again in a moment")
+            if key.delivery(now) is not Delivery.WAITING:
+                raise Conflict(
+                    "No secret of this key waits: it was told already, or nobody fetched it in time; rotate the key for a new one"
+                )
+            return await self._deliver(work, actor, replace(key, rotation_id=by), now, by="collected")
+
+    async def taken(self, actor: Actor, key_id: str) -> None:
+        """At a vendor without lasting secrets: whoever has fetched a token of the newest key has taken it over."""
+        now = self._clock.now_ns()
+        async with self._database.unit(actor.organization_id) as work:
+            key = await self._repository.get(work.connection, actor.organization_id, key_id, lock=True)
+            if key is not None and key.former is not None and key.settled and key.delivery(now) is Delivery.WAITING:
+                await self._repository.save(work.connection, replace(_told(key, now), secret=None))
 
     async def tell(self, actor: Actor, key: IssuedKey) -> Told:
         """In the answer, where the work on the key is done and its secret was not told yet."""
@@ -114,11 +153,18 @@ class Handover:
         if key.secret is None:
             raise NotFound("The key has no secret to tell")
         secret = await self._vault.open(key.secret, secret_place(key))
-        after = replace(key, delivered_at_ns=now, secret_until_ns=now + REPLAY_NS, version=key.version + 1)
+        after = _told(key, now)
         await self._audit.record(work, actor, "issued_key.deliver", key.id, after={"by": by, "key": secret, "generation": key.generation})
         await self._repository.save(work.connection, after)
         work.after_commit(self._operations.told)
         return Told(after, secret)
+
+
+def _told(key: IssuedKey, now: int) -> IssuedKey:
+    """Its secret is told; a rotation that waited for that goes on."""
+    waited = key.former is not None and key.former.by_itself and key.former.cut_at_ns is not None
+    due = now if waited else key.due_at_ns
+    return replace(key, delivered_at_ns=now, secret_until_ns=now + REPLAY_NS, due_at_ns=due, version=key.version + 1)
 
 
 def _link_actor(link: KeyLink) -> Actor:

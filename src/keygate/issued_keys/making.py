@@ -60,17 +60,20 @@ async def acquire(bench: Bench) -> bool:
         await bench.clear(key.generation)
     made = await provisioner.create(desk, bench.order(fresh=not again and key.generation == 1))
     now = bench.now
+    unasked = key.former is not None and key.former.by_itself  # its secret waits for as long as the former key works
     await bench.save(
         replace(
             key,
             footprint=made.footprint,
             secret_generation=key.generation,
-            secret_until_ns=now + PICKUP_NS,
+            secret_until_ns=None if unasked else now + PICKUP_NS,
+            made_at_ns=now,
             delivered_at_ns=None,
             secret_env=made.secret_env,
             env=dict(made.env),
         ),
         secret=made.secret,
+        secret_ends_ns=made.expires_at_ns,
     )
     return again
 

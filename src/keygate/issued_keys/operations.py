@@ -13,8 +13,8 @@ from keygate.errors import KeyGateError
 from keygate.issued_keys import ending, making, rotating
 from keygate.issued_keys.bench import LEASE_NS, Bench, Handler, LeaseLost, Overtaken, Tools
 from keygate.issued_keys.desks import Desks
-from keygate.issued_keys.life import ENDED, State
-from keygate.issued_keys.model import Ending, IssuedKey
+from keygate.issued_keys.life import ENDED, LIVE, State
+from keygate.issued_keys.model import TOKEN_MEMORY_NS, Ending, IssuedKey
 from keygate.kit.clock import NANOSECONDS
 from keygate.vault import EnvelopeBroken
 from keygate.vendors.admin import AdminKeyRefused, Provisioner
@@ -89,9 +89,12 @@ class Operations:
         await asyncio.gather(*running, return_exceptions=True)
 
     async def forget(self) -> None:
-        """Erases secrets that were told a while ago, or that nobody fetched in time. For the worker."""
+        """Erases secrets that were told a while ago, or that nobody fetched in time, and what is known of tokens long over. For the
+        worker."""
+        now = self._tools.clock.now_ns()
         async with self._tools.database.unit() as work:
-            await self._tools.repository.forget_secrets(work.connection, now_ns=self._tools.clock.now_ns())
+            await self._tools.repository.forget_secrets(work.connection, now_ns=now)
+            await self._tools.repository.forget_tokens(work.connection, ended_before_ns=now - TOKEN_MEMORY_NS)
 
     async def _run(self, organization_id: str, key_id: str) -> None:
         tools = self._tools
@@ -126,7 +129,7 @@ class Operations:
             return False
         bench = Bench(tools, key, lease)
         try:
-            if key.state is State.ACTIVE and await self._lapsed(bench):
+            if key.state in LIVE and await self._lapsed(bench):
                 return True
             handler = self._handler(key)
             if handler is not making.begin and not await self._open(bench):

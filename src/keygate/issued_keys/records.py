@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from keygate.issued_keys.model import ADOPTED, Former, IssuedKey, VendorAccount
+from keygate.issued_keys.model import ADOPTED, Cause, Former, IssuedKey, VendorAccount, Waits
 from keygate.kit.clock import rfc3339
 from keygate.kit.money import format_usd
 from keygate.vendors.admin import Footprint, Period, Right, Terms
@@ -43,7 +43,13 @@ def former_to_json(former: Former | None) -> dict[str, Any] | None:
 def former_from_json(value: Mapping[str, Any] | None) -> Former | None:
     if value is None:
         return None
-    return Former(**{**value, "footprint": footprint_from_json(value["footprint"]) or Footprint()})
+    waits = value.get("waits_for")
+    read = {
+        "footprint": footprint_from_json(value["footprint"]) or Footprint(),
+        "cause": Cause(value.get("cause", Cause.HAND)),
+        "waits_for": None if waits is None else Waits(waits),
+    }
+    return Former(**{**value, **read})
 
 
 def places_of(key: IssuedKey) -> set[tuple[str, str]]:
@@ -72,7 +78,7 @@ def key_record(key: IssuedKey) -> dict[str, Any]:
         terms["budget_usd"] = format_usd(terms.pop("budget_nano"))
     if key.terms.expires_at_ns is not None:
         terms["expires_at"] = rfc3339(terms.pop("expires_at_ns"))
-    return {
+    record = {
         "vendor": key.vendor,
         "account": key.account_id,
         "name": key.name,
@@ -84,6 +90,9 @@ def key_record(key: IssuedKey) -> dict[str, Any]:
         "at_vendor": footprint_to_json(key.footprint),
         "hint": key.hint,
     }
+    if key.rotate_every_days is not None:
+        record["rotate_every_days"] = key.rotate_every_days
+    return record
 
 
 def account_record(account: VendorAccount) -> dict[str, Any]:

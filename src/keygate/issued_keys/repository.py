@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from keygate.issued_keys.life import ENDED, LIVE, State
 from keygate.issued_keys.links import KeyLink
-from keygate.issued_keys.model import Ending, Enforcement, IssuedFilter, IssuedKey, VendorStep
+from keygate.issued_keys.model import Ending, Enforcement, IssuedFilter, IssuedKey, KnownSecret, VendorStep
 from keygate.issued_keys.receipts import Receipt
 from keygate.issued_keys.records import (
     footprint_from_json,
@@ -22,6 +22,7 @@ from keygate.issued_keys.records import (
     terms_to_json,
 )
 from keygate.issued_keys.tables import issued_key_places as places
+from keygate.issued_keys.tables import issued_key_secrets as secrets
 from keygate.issued_keys.tables import issued_key_steps as steps
 from keygate.issued_keys.tables import issued_keys as t
 from keygate.issued_keys.tables import key_links as links
@@ -29,10 +30,11 @@ from keygate.issued_keys.tables import receipts
 from keygate.kit.database import insert_or_ignore
 from keygate.policies import Place, Scope
 
-_OWN = {"owner", "terms", "footprint", "former", "state", "ending", "enforcement", "evidence"}  # stored in another form
+_OWN = {"owner", "terms", "footprint", "former", "state", "ending", "enforcement", "evidence", "claim"}  # stored in another form
 _FIELDS = tuple(name for name in IssuedKey.__dataclass_fields__ if name not in _OWN)
 _ALIVE = tuple(state for state in State if state not in ENDED)
 _LINK = tuple(links.c[name] for name in KeyLink.__dataclass_fields__)
+_SECRET = tuple(secrets.c[name] for name in KnownSecret.__dataclass_fields__)
 _RECEIPT = tuple(receipts.c[name] for name in Receipt.__dataclass_fields__)
 _STEP = tuple(steps.c[name] for name in VendorStep.__dataclass_fields__)
 
@@ -113,6 +115,51 @@ class IssuedKeyRepository:
         query = sa.select(t).where(t.c.state.in_(list(LIVE)), t.c.enforcement["budget"].as_string().is_not(None))
         return [key_of_row(row) for row in await connection.execute(query.order_by(t.c.id))]
 
+    async def claimed(self, connection: AsyncConnection, organization_id: str, claim: str) -> str | None:
+        """The key that is this one of the vendor's already."""
+        query = sa.select(t.c.id).where(t.c.organization_id == organization_id, t.c.claim == claim)
+        return (await connection.execute(query)).scalar_one_or_none()
+
+    # Secrets that were kept or handed out, by digest
+
+    async def note_secret(self, connection: AsyncConnection, secret: KnownSecret) -> None:
+        await insert_or_ignore(connection, secrets, {name: getattr(secret, name) for name in KnownSecret.__dataclass_fields__})
+
+    async def secrets_with(self, connection: AsyncConnection, digest: str) -> list[KnownSecret]:
+        # Across organisations: whoever found a secret knows nothing else of it.
+        query = sa.select(*_SECRET).where(secrets.c.digest == digest).order_by(secrets.c.known_at_ns, secrets.c.key_id)
+        return [KnownSecret(*row) for row in await connection.execute(query)]
+
+    async def secret(self, connection: AsyncConnection, organization_id: str, key_id: str, digest: str) -> KnownSecret | None:
+        query = sa.select(*_SECRET).where(
+            secrets.c.organization_id == organization_id, secrets.c.key_id == key_id, secrets.c.digest == digest
+        )
+        row = (await connection.execute(query)).first()
+        return None if row is None else KnownSecret(*row)
+
+    async def note_leak(self, connection: AsyncConnection, secret: KnownSecret, *, at_ns: int) -> None:
+        change = sa.update(secrets).where(
+            secrets.c.organization_id == secret.organization_id, secrets.c.key_id == secret.key_id, secrets.c.digest == secret.digest
+        )
+        await connection.execute(change.values(reported_at_ns=at_ns))
+
+    async def end_secrets(
+        self, connection: AsyncConnection, organization_id: str, key_id: str, generations: Collection[int], *, at_ns: int
+    ) -> None:
+        """The vendor has shown that these generations are gone."""
+        change = sa.update(secrets).where(
+            secrets.c.organization_id == organization_id,
+            secrets.c.key_id == key_id,
+            secrets.c.generation.in_(list(generations)),
+            secrets.c.ended_at_ns.is_(None),
+        )
+        await connection.execute(change.values(ended_at_ns=at_ns))
+
+    async def forget_tokens(self, connection: AsyncConnection, *, ended_before_ns: int) -> int:
+        # Across organisations, for the worker: tokens that ended by themselves so long ago that nobody asks any more.
+        over = sa.delete(secrets).where(secrets.c.minted_by.is_not(None), secrets.c.expires_at_ns < ended_before_ns)
+        return (await connection.execute(over)).rowcount
+
     # Steps: what was called at the vendor
 
     async def steps(self, connection: AsyncConnection, organization_id: str, key_id: str) -> list[VendorStep]:
@@ -167,11 +214,6 @@ class IssuedKeyRepository:
             query = query.where(receipts.c.id < before)
         return [Receipt(*row) for row in await connection.execute(query.order_by(receipts.c.id.desc()).limit(limit))]
 
-    async def any_with_secret(self, connection: AsyncConnection, digest: str) -> IssuedKey | None:
-        # Across organisations: whoever found a key knows nothing else of it.
-        row = (await connection.execute(sa.select(t).where(t.c.secret_digest == digest).limit(1))).first()
-        return None if row is None else key_of_row(row)
-
     # For the worker, across organisations
 
     async def due(self, connection: AsyncConnection, *, now_ns: int, limit: int, but: Collection[str] = ()) -> list[tuple[str, str]]:
@@ -221,6 +263,7 @@ def _row(key: IssuedKey) -> dict[str, Any]:
         "owner_scope": None if key.owner is None else str(key.owner.scope),
         "owner_id": None if key.owner is None else key.owner.scope_id,
         "state": str(key.state),
+        "claim": None if key.state in ENDED else key.claim,
         "ending": None if key.ending is None else str(key.ending),
         "terms": terms_to_json(key.terms),
         "footprint": footprint_to_json(key.footprint),
@@ -242,4 +285,5 @@ def key_of_row(row: sa.Row[Any]) -> IssuedKey:
         former=former_from_json(row.former),
         enforcement={term: Enforcement(standing) for term, standing in row.enforcement.items()},
         evidence=tuple(row.evidence),
+        claim=row.claim,
     )

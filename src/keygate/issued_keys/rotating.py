@@ -1,32 +1,84 @@
-"""Rotating a key: the next one beside the former, an overlap, and the former cut once the vendor shows it unused."""
+"""Rotating a key: the next one beside the former, an overlap, and the former cut once the vendor shows it unused.
+
+Where nobody asked for the rotation (a schedule, a policy), nobody may know of it. So the overlap counts from when somebody took over the
+new secret; until then the former key goes on, for as long as it takes, and its owner is reminded. It is cut without that only where the
+vendor shows that nobody has used it for a month."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
+from keygate.errors import Conflict
 from keygate.events import EventType
 from keygate.issued_keys.bench import Bench, is_gone, is_lasting, pause_ns
-from keygate.issued_keys.life import Event, step
+from keygate.issued_keys.life import Event, State, step
 from keygate.issued_keys.making import CHECK_NS, LONGEST_SECONDS, MAX_ATTEMPTS, MAX_LIMITED, acquire, confirm, next_due
-from keygate.issued_keys.model import Former
+from keygate.issued_keys.model import PICKUP_NS, Cause, Delivery, Former, IssuedKey, Waits
+from keygate.issued_keys.rotation.model import IDLE_SECONDS, pause_before_reminder_ns, retry_pause_ns
 from keygate.kit.clock import NANOSECONDS
-from keygate.vendors.admin import ProvisionerError, RateLimited, Rejected
+from keygate.vendors.admin import Mints, ProvisionerError, RateLimited, Rejected
 
 _LOOK_AGAIN_NS = 60 * NANOSECONDS
+_NEWS = "The key was rotated: its owner fetches the new secret with `keygate issued-keys {command}`; the former key works on until then"
+_USED = "The new secret was fetched, and somebody still uses the former key: put the new one in its place wherever it is set"
 
 
 async def rotate(bench: Bench) -> None:
     """rotating → active: makes the next key, waits for the overlap, cuts the former one."""
-    former = bench.key.former
+    key = bench.key
+    former, ends = key.former, key.overlap_ends_ns
     if former is None:
         await _finish(bench)
-    elif former.cut_at_ns is None:
+    elif ends is None:
         await _make_next(bench, former)
-    elif bench.now < former.cut_at_ns:
-        await bench.save(replace(bench.key, due_at_ns=former.cut_at_ns))
-    else:
+    elif bench.now >= ends:
         await _cut(bench, former)
+    elif former.by_itself and key.delivered_at_ns is None:
+        await _hold(bench, former, _Needed(Waits.HANDOVER), ends)
+    else:
+        await bench.save(replace(key, former=replace(former, waits_for=None), due_at_ns=_look_at(key, ends)))
+
+
+def told_to_rotate(
+    key: IssuedKey,
+    *,
+    overlap_seconds: int,
+    quiet_seconds: int,
+    now: int,
+    insist: bool = False,
+    cause: Cause = Cause.HAND,
+    policy_id: str | None = None,
+    request_id: str | None = None,
+) -> IssuedKey:
+    """The key as it stands once it was told to rotate; the version is counted on by whoever saves it. Raises `Conflict` for one whose
+    state does not allow it."""
+    if key.state is State.ROTATING:
+        raise Conflict(
+            "A rotation of this key is open already: fetch its new secret (`link`, or its owner `collect`), or `cut` the former key, first"
+        )
+    state = step(key.state, Event.ROTATE)
+    if key.delivery(now) is Delivery.WAITING:
+        raise Conflict("The secret of this key was not fetched yet; fetch it first, or revoke the key")
+    if key.footprint is None:
+        raise Conflict("The key is not at the vendor yet")
+    former = Former(
+        footprint=key.footprint,
+        generation=key.secret_generation,
+        overlap_seconds=overlap_seconds,
+        quiet_seconds=quiet_seconds,
+        insist=insist,
+        hint=key.hint,
+        made_at_ns=key.made_at_ns,
+        cause=cause,
+        policy_id=policy_id,
+    )
+    return replace(key, state=state, generation=key.generation + 1, former=former, attempts=0, due_at_ns=now, rotation_id=request_id)
+
+
+def _look_at(key: IssuedKey, moment: int) -> int:
+    """When the worker has to look at a key in its overlap: at its end at the latest."""
+    return moment if key.expires_at_ns is None else min(moment, key.expires_at_ns)
 
 
 async def _make_next(bench: Bench, former: Former) -> None:
@@ -38,18 +90,26 @@ async def _make_next(bench: Bench, former: Former) -> None:
         return
     key, now = bench.key, bench.now
     cut_at = now + former.overlap_seconds * NANOSECONDS
+    beside, due = replace(former, cut_at_ns=cut_at), cut_at
+    if former.by_itself:
+        remind_at = now + pause_before_reminder_ns(0)
+        beside, due = replace(beside, waits_for=Waits.HANDOVER, reminders=1, remind_at_ns=remind_at), min(cut_at, remind_at)
     overlap = replace(
         key,
         enforcement=enforcement,
-        former=replace(former, cut_at_ns=cut_at),
+        former=beside,
         read_at_ns=now,
         attempts=0,
         error=None,
         error_code=None,
         check_at_ns=now + CHECK_NS if again else key.check_at_ns,
-        due_at_ns=cut_at,
+        due_at_ns=_look_at(key, due),
+        rotate_after_ns=None,
+        rotate_tries=0,
+        rotate_error=None,
     )
-    await bench.save(overlap, action="issued_key.next_made")
+    event = EventType.ISSUED_KEY_SECRET_WAITS if former.by_itself else None
+    await bench.save(overlap, action="issued_key.next_made", event=event, detail=_news(bench) if former.by_itself else None)
 
 
 async def _not_made(bench: Bench, former: Former, error: ProvisionerError) -> None:
@@ -70,32 +130,85 @@ async def _not_made(bench: Bench, former: Former, error: ProvisionerError) -> No
         former=None,
         footprint=former.footprint,
         secret=None,
-        secret_digest=former.secret_digest,
+        secret_generation=former.generation,
         hint=former.hint,
+        made_at_ns=former.made_at_ns,
         delivered_at_ns=key.delivered_at_ns or key.activated_at_ns,
         attempts=0,
         check_at_ns=bench.now + CHECK_NS,
     )
+    if former.by_itself:
+        pause = retry_pause_ns(key.rotate_tries)
+        back = replace(back, rotate_after_ns=bench.now + pause, rotate_tries=key.rotate_tries + 1, rotate_error=error.detail)
     await bench.save(
         replace(back, due_at_ns=next_due(back)), action="issued_key.rotate_failed", event=EventType.ISSUED_KEY_FAILED, detail=error.detail
     )
 
 
+@dataclass(frozen=True, slots=True)
+class _Needed:
+    """Why the former key may not be cut yet. `again_ns` None: no time of the vendor's says when it may."""
+
+    waits_for: Waits
+    used_ns: int | None = None
+    again_ns: int | None = None
+
+
+async def _needed(bench: Bench, former: Former) -> _Needed | None:
+    """None: it may be cut. The operator insists; or the vendor shows that nobody has used it for long enough; or the vendor never tells,
+    and somebody has the new secret."""
+    if former.insist:
+        return None
+    provisioner, desk = bench.at_vendor
+    taken = not former.by_itself or bench.key.delivered_at_ns is not None
+    waits_for = Waits.QUIET if taken else Waits.HANDOVER
+    if not provisioner.facts.tells_last_use:
+        return None if taken else _Needed(waits_for)
+    reading = await provisioner.read(desk, former.footprint)
+    used = reading.last_used_at_ns
+    if taken:
+        quiet_at = 0 if used is None else used + former.quiet_seconds * NANOSECONDS
+    else:
+        quiet_at = max(used or 0, former.made_at_ns or 0) + max(former.quiet_seconds, IDLE_SECONDS) * NANOSECONDS
+    return None if is_gone(reading) or bench.now >= quiet_at else _Needed(waits_for, used, quiet_at)
+
+
+async def _hold(bench: Bench, former: Former, needed: _Needed, until: int | None = None) -> None:
+    """The former key goes on, and is looked at again at `until` at the latest. Where nobody asked for the rotation, its owner is
+    reminded."""
+    key, now = bench.key, bench.now
+    waiting = replace(former, last_used_at_ns=needed.used_ns or former.last_used_at_ns, waits_for=needed.waits_for)
+    held = replace(key, read_at_ns=key.read_at_ns if needed.again_ns is None else now, attempts=0, error=None, error_code=None)
+    if not former.by_itself:
+        due = max(now + _LOOK_AGAIN_NS, needed.again_ns or 0)
+        await bench.save(replace(held, former=waiting, due_at_ns=_look_at(key, due)))
+        return
+    reminders, remind_at = former.reminders, former.remind_at_ns or now
+    if former.waits_for is not needed.waits_for:
+        reminders, remind_at = 0, now
+    event = None
+    if now >= remind_at:
+        event = EventType.ISSUED_KEY_SECRET_WAITS if needed.waits_for is Waits.HANDOVER else EventType.ISSUED_KEY_FORMER_IN_USE
+        reminders, remind_at = reminders + 1, now + pause_before_reminder_ns(reminders)
+    due = max(now + _LOOK_AGAIN_NS, min(moment for moment in (remind_at, needed.again_ns, until) if moment is not None))
+    waiting = replace(waiting, reminders=reminders, remind_at_ns=remind_at)
+    detail = _news(bench) if needed.waits_for is Waits.HANDOVER else _USED
+    await bench.save(replace(held, former=waiting, due_at_ns=_look_at(key, due)), event=event, detail=None if event is None else detail)
+
+
+def _news(bench: Bench) -> str:
+    return _NEWS.format(command="token" if isinstance(bench.provisioner, Mints) else "collect")
+
+
 async def _cut(bench: Bench, former: Former) -> None:
-    """Only with proof: the vendor shows that nobody has used the former key for `quiet_seconds`; or without, where the operator insists or
-    the vendor never tells."""
+    """Only with proof that it is not needed any more."""
     provisioner, desk = bench.at_vendor
     key, now = bench.key, bench.now
     try:
-        if provisioner.facts.tells_last_use and not former.insist:
-            reading = await provisioner.read(desk, former.footprint)
-            used = reading.last_used_at_ns
-            quiet_at = 0 if used is None else used + former.quiet_seconds * NANOSECONDS
-            if not is_gone(reading) and now < quiet_at:
-                waiting = replace(former, last_used_at_ns=used)
-                due = max(now + _LOOK_AGAIN_NS, quiet_at)
-                await bench.save(replace(key, former=waiting, read_at_ns=now, due_at_ns=due))
-                return
+        needed = await _needed(bench, former)
+        if needed is not None:
+            await _hold(bench, former, needed)
+            return
         await provisioner.revoke(desk, former.footprint)
         reading = await bench.gone(former.footprint)
         if not is_gone(reading):
@@ -120,4 +233,6 @@ async def _finish(bench: Bench, evidence: tuple[Mapping[str, str], ...] | None =
         error=None,
         error_code=None,
     )
-    await bench.save(replace(done, due_at_ns=next_due(done)), action="issued_key.rotated")
+    if done.secret is not None and done.secret_until_ns is None:  # nobody has fetched it, and nobody has used the former key
+        done = replace(done, secret_until_ns=bench.now + PICKUP_NS)
+    await bench.save(replace(done, due_at_ns=next_due(done)), action="issued_key.rotated", event=EventType.ISSUED_KEY_ROTATED)

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Self
 from pydantic import AfterValidator, Field, SecretStr, StringConstraints, model_validator
 
 from keygate.issued_keys.accounts import MAX_ADMIN_KEY
+from keygate.issued_keys.leaks import LeakAnswer
 from keygate.issued_keys.life import State
 from keygate.issued_keys.model import (
     DEFAULT_OVERLAP_SECONDS,
@@ -14,14 +15,18 @@ from keygate.issued_keys.model import (
     MAX_LINK_SECONDS,
     MAX_OVERLAP_SECONDS,
     AccountStatus,
+    Cause,
     Delivery,
     Enforcement,
     IssuedKey,
     IssueDraft,
     VendorAccount,
     VendorStep,
+    Waits,
 )
 from keygate.issued_keys.receipts import Receipt
+from keygate.issued_keys.rotation.due import Hindrance, Outlook
+from keygate.issued_keys.rotation.model import MAX_ROTATION_DAYS
 from keygate.issued_keys.service import MAX_PATIENCE_SECONDS
 from keygate.kit.clock import NANOSECONDS, rfc3339, to_ns
 from keygate.kit.money import MAX_NANO, NANO, format_usd, parse_usd
@@ -155,7 +160,19 @@ class TermsIn(Schema):
         )
 
 
-class Provision(TermsIn):
+class ScheduleIn(Schema):
+    """When a key is rotated by itself."""
+
+    rotate_every_days: Annotated[int, Field(ge=1, le=MAX_ROTATION_DAYS)] | None = Field(
+        None, description="KeyGate makes its next key so many days after each; null: only when somebody asks, or a rotation policy wants it"
+    )
+    rotate_overlap_seconds: Annotated[int, Field(ge=0, le=MAX_OVERLAP_SECONDS)] | None = Field(
+        None,
+        description="How long both keys work once the new secret was fetched; null: a quarter of the time between two, at most a week",
+    )
+
+
+class Provision(TermsIn, ScheduleIn):
     vendor: VendorName
     developer_id: Id | None = None
     team_id: Id | None = None
@@ -193,6 +210,8 @@ class Provision(TermsIn):
             name=self.name,
             account=self.account,
             options=dict(self.options),
+            rotate_every_days=self.rotate_every_days,
+            rotate_overlap_seconds=self.rotate_overlap_seconds,
             allow_unenforced=self.allow_unenforced,
             request_id=self.request_id,
         )
@@ -258,15 +277,75 @@ class LeakedKey(Schema):
     key: Annotated[str, StringConstraints(min_length=1, max_length=8_192)] = Field(description="The key that was found; it is not kept")
 
 
+class LeakOut(Schema):
+    """What became of a secret that was reported. Whose it is, is told to its organisation only."""
+
+    vendor: str
+    state: Annotated[str, StringConstraints(pattern=r"^(ending|ended)$")] = Field(
+        description="`ending`: it worked, and is being ended at the vendor; `ended`: it was dead already"
+    )
+    ended_at: Moment = Field(description="When the vendor had shown it gone, or a token was over; null: it is being ended")
+    works_until: Moment = Field(
+        description="The latest moment until which it, or what it was traded for at the vendor, may still work; null: the vendor does not "
+        "say, or it works no more"
+    )
+
+    @classmethod
+    def of(cls, answer: LeakAnswer) -> LeakOut:
+        return cls(
+            vendor=answer.vendor,
+            state="ending" if answer.ended_at_ns is None else "ended",
+            ended_at=rfc3339(answer.ended_at_ns),
+            works_until=rfc3339(answer.works_until_ns),
+        )
+
+
 class FormerOut(Schema):
     """The key that a rotation replaces."""
 
     hint: str | None
     generation: int
-    works_until: Moment = Field(description="The end of the overlap; then it is cut once the vendor shows it unused")
+    cause: Cause = Field(description="`hand`: somebody asked for the rotation; else it began by itself")
+    policy_id: str | None = Field(description="The rotation policy that it was due by")
+    works_until: Moment = Field(
+        description="The end of the overlap; then it is cut once the vendor shows it unused. Of a rotation that began by itself the "
+        "overlap counts from when the new secret was fetched: until then it works on"
+    )
+    waits_for: Waits | None = Field(
+        description="What its end waits for besides: `handover`, nobody has fetched the new secret; `quiet`, somebody still uses it"
+    )
     quiet_seconds: int
     insist: bool
     last_used_at: Moment
+    made_at: Moment
+
+
+class RotationOut(Schema):
+    """What lies ahead of a key by its schedule and the rotation policies that cover it."""
+
+    next_at: Moment = Field(description="When KeyGate makes its next key; a time that is past: as soon as it can. null: not by itself")
+    cause: Cause | None = Field(description="`schedule` or `policy`: what it is due by")
+    policy_id: str | None
+    overlap_seconds: int | None
+    too_old_at: Moment = Field(description="From then on it is older than a rotation policy allows")
+    overdue: bool
+    hindrance: Hindrance | None = Field(description="Why it is not rotated by itself when its time comes")
+    tries: int = Field(description="Rotations in a row that began by themselves and came to nothing")
+    error: str | None
+
+    @classmethod
+    def of(cls, key: IssuedKey, ahead: Outlook, now_ns: int) -> RotationOut:
+        return cls(
+            next_at=rfc3339(ahead.next_at_ns),
+            cause=ahead.cause,
+            policy_id=None if ahead.policy is None else ahead.policy.id,
+            overlap_seconds=None if ahead.next_at_ns is None else ahead.overlap_seconds,
+            too_old_at=rfc3339(ahead.too_old_at_ns),
+            overdue=ahead.overdue(now_ns),
+            hindrance=ahead.hindrance,
+            tries=key.rotate_tries,
+            error=key.rotate_error,
+        )
 
 
 class IssuedOut(Schema):
@@ -291,6 +370,10 @@ class IssuedOut(Schema):
     enforcement: dict[str, Enforcement] = Field(description="What the vendor's own API confirmed of each term")
     at_vendor: dict[str, str] = Field(description="The vendor's ids of what was made")
     former: FormerOut | None
+    made_at: Moment = Field(description="When its newest key was made at the vendor: the age that counts")
+    rotate_every_days: int | None
+    rotate_overlap_seconds: int | None
+    rotation: RotationOut
     secret: Delivery
     owed: bool = Field(description="Something may be left at the vendor; it is removed as soon as the vendor lets us")
     error_code: str | None
@@ -309,7 +392,7 @@ class IssuedOut(Schema):
     request_id: str | None
 
     @classmethod
-    def fields(cls, key: IssuedKey, now_ns: int) -> dict[str, Any]:
+    def fields(cls, key: IssuedKey, now_ns: int, ahead: Outlook) -> dict[str, Any]:
         terms, former = key.terms, key.former
         owners: dict[str, str | None] = {f"{scope}_id": None for scope in (Scope.DEVELOPER, Scope.TEAM, Scope.APP)}
         if key.owner is not None:
@@ -341,11 +424,19 @@ class IssuedOut(Schema):
             else FormerOut(
                 hint=former.hint,
                 generation=former.generation,
-                works_until=rfc3339(former.cut_at_ns),
+                cause=former.cause,
+                policy_id=former.policy_id,
+                works_until=rfc3339(key.overlap_ends_ns),
+                waits_for=former.waits_for,
                 quiet_seconds=former.quiet_seconds,
                 insist=former.insist,
                 last_used_at=rfc3339(former.last_used_at_ns),
+                made_at=rfc3339(former.made_at_ns),
             ),
+            "made_at": rfc3339(key.made_at_ns),
+            "rotate_every_days": key.rotate_every_days,
+            "rotate_overlap_seconds": key.rotate_overlap_seconds,
+            "rotation": RotationOut.of(key, ahead, now_ns),
             "secret": key.delivery(now_ns),
             "owed": key.owed,
             "error_code": key.error_code,
@@ -365,8 +456,8 @@ class IssuedOut(Schema):
         }
 
     @classmethod
-    def of(cls, key: IssuedKey, now_ns: int) -> IssuedOut:
-        return cls(**cls.fields(key, now_ns))
+    def of(cls, key: IssuedKey, now_ns: int, ahead: Outlook) -> IssuedOut:
+        return cls(**cls.fields(key, now_ns, ahead))
 
 
 class ProvisionedOut(IssuedOut):

@@ -8,20 +8,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from keygate.audit import AuditLog, digest_secret
-from keygate.errors import Conflict, InvalidInput, NotFound, UpstreamFailed
+from keygate.audit import AuditLog
+from keygate.errors import Conflict, InvalidInput, UpstreamFailed
 from keygate.identities import Actor
 from keygate.issued_keys.accounts import VendorAccountService
 from keygate.issued_keys.bench import is_gone
 from keygate.issued_keys.desks import Desks
 from keygate.issued_keys.ending import told_to_end
-from keygate.issued_keys.handover import Handover, Told, finder
-from keygate.issued_keys.life import ENDED, Event, State, may, step
+from keygate.issued_keys.handover import Handover, Told
+from keygate.issued_keys.life import ENDED, Event, State, may
 from keygate.issued_keys.making import next_due
 from keygate.issued_keys.model import (
     MAX_OVERLAP_SECONDS,
     AccountStatus,
-    Delivery,
     Ending,
     Enforcement,
     Former,
@@ -36,10 +35,10 @@ from keygate.issued_keys.ownership import own_key
 from keygate.issued_keys.ports import OwnerDirectory
 from keygate.issued_keys.receipts import Receipt
 from keygate.issued_keys.records import key_record
-from keygate.issued_keys.terms import check_terms
+from keygate.issued_keys.rotating import told_to_rotate
+from keygate.issued_keys.terms import check_schedule, check_terms
 from keygate.kit.clock import NANOSECONDS, Clock
 from keygate.kit.ids import new_id
-from keygate.kit.secret import Secret
 from keygate.policies import Place, change
 from keygate.vendors.admin import AddsKey, Footprint, Provisioner, ProvisionerError, SetsExpiry, Term
 
@@ -69,7 +68,6 @@ class IssuedKeyService:
         owners: OwnerDirectory,
         handover: Handover,
         audit: AuditLog,
-        digest_key: bytes,
         provisioners: Mapping[str, Provisioner],
         clock: Clock,
     ) -> None:
@@ -82,7 +80,6 @@ class IssuedKeyService:
         self._owners = owners
         self._handover = handover
         self._audit = audit
-        self._digest_key = digest_key
         self._provisioners = provisioners
         self._clock = clock
 
@@ -102,11 +99,13 @@ class IssuedKeyService:
             missing = ", ".join(right.name for right in account.rights if right.held is False)
             why = f"lacks these rights: {missing}" if missing else "is not known to the vendor"
             raise Conflict(
-                f"The admin credential of {account.vendor} {why}; mend that there, then POST /vendors/accounts/{account.id}/verify"
+                f"The admin credential of {account.vendor} {why}; mend that there, then have it looked at again: "
+                f"`keygate vendors verify {account.id}`, or POST /vendors/accounts/{account.id}/verify"
             )
         provisioner = self._provisioners[account.vendor]
         now = self._clock.now_ns()
         check_terms(provisioner.facts, draft, now)
+        check_schedule(provisioner, draft.rotate_every_days, draft.rotate_overlap_seconds)
         alive, ceiling = await self._accounts.room(actor, account)
         if ceiling is not None and alive >= ceiling:
             raise Conflict(
@@ -131,6 +130,8 @@ class IssuedKeyService:
                 created_by=actor.id,
                 due_at_ns=now,
                 request_id=draft.request_id,
+                rotate_every_days=draft.rotate_every_days,
+                rotate_overlap_seconds=draft.rotate_overlap_seconds,
             )
             await self._audit.record(work, actor, "issued_key.provision", key.id, after=key_record(key))
             await self._repository.add(work.connection, key)
@@ -166,30 +167,10 @@ class IssuedKeyService:
                 raise Conflict("This key was made by hand: make its successor at the vendor, adopt that one, then revoke this one")
             if not isinstance(self._provisioners.get(key.vendor), AddsKey):
                 raise Conflict("This vendor can't hold a second key beside the first; make a new key and revoke this one")
-            state = step(key.state, Event.ROTATE)
-            if key.delivery(now) is Delivery.WAITING:
-                raise Conflict("The secret of this key was not fetched yet; fetch it first, or revoke the key")
-            if key.footprint is None:
-                raise Conflict("The key is not at the vendor yet")
-            former = Former(
-                footprint=key.footprint,
-                generation=key.generation,
-                overlap_seconds=overlap_seconds,
-                quiet_seconds=quiet_seconds,
-                insist=insist,
-                hint=key.hint,
-                secret_digest=key.secret_digest,
+            after = told_to_rotate(
+                key, overlap_seconds=overlap_seconds, quiet_seconds=quiet_seconds, insist=insist, request_id=request_id, now=now
             )
-            after = replace(
-                key,
-                state=state,
-                generation=key.generation + 1,
-                former=former,
-                attempts=0,
-                due_at_ns=now,
-                rotation_id=request_id,
-                version=key.version + 1,
-            )
+            after = replace(after, version=key.version + 1)
             detail = {"generation": after.generation, "overlap_seconds": overlap_seconds, "quiet_seconds": quiet_seconds, "insist": insist}
             await self._audit.record(work, actor, "issued_key.rotate", key_id, before={"state": key.state}, after=detail)
             await self._repository.save(work.connection, after)
@@ -205,10 +186,7 @@ class IssuedKeyService:
             key = await own_key(self._repository, work.connection, actor, key_id, lock=True)
             if key.state is not State.ROTATING or key.former is None or key.former.cut_at_ns is None:
                 raise Conflict("There is no former key that waits to be cut")
-            former = replace(key.former, insist=True, cut_at_ns=min(now, key.former.cut_at_ns))
-            after = replace(key, former=former, due_at_ns=now, version=key.version + 1)
-            await self._audit.record(work, actor, "issued_key.cut", key_id, after={"last_used_at_ns": former.last_used_at_ns})
-            await self._repository.save(work.connection, after)
+            after = await self.tell_to_cut(work, actor, key, key.former, now)
         return await self._worked(after, patience)
 
     async def revoke(self, actor: Actor, key_id: str, *, reason: str = "", patience: float = PATIENCE_SECONDS) -> IssuedKey:
@@ -217,7 +195,7 @@ class IssuedKeyService:
         now = self._clock.now_ns()
         async with change(self._database, self._audit, actor, "issued_key.revoke", key_id) as work:
             key = await own_key(self._repository, work.connection, actor, key_id, lock=True)
-            after = await self._tell_to_end(work, actor, key, reason, now)
+            after = await self.tell_to_end(work, actor, key, reason, now)
         return key if after is None else await self._worked(after, patience)
 
     async def extend(self, actor: Actor, key_id: str, *, expires_at_ns: int | None) -> IssuedKey:
@@ -263,16 +241,6 @@ class IssuedKeyService:
         async with self._database.read() as connection:
             return await self._repository.page(connection, actor.organization_id, wanted, after=after, limit=limit)
 
-    async def report_leak(self, secret: Secret, *, address: str | None) -> None:
-        """Whoever finds a key may end it. Raises `NotFound` for one that is not of ours."""
-        digest = digest_secret(secret, self._digest_key)
-        async with self._database.read() as connection:
-            found = await self._repository.any_with_secret(connection, digest)
-        if found is None:
-            raise NotFound("This is not a key that KeyGate issued")
-        actor = replace(finder(found.organization_id), address=address)
-        await self.revoke(actor, found.id, reason="reported as leaked", patience=0)
-
     async def holder_ended(
         self,
         work: UnitOfWork,
@@ -289,7 +257,7 @@ class IssuedKeyService:
         now = self._clock.now_ns()
         held = await self._repository.held_by(work.connection, actor.organization_id, subject)
         for key in held:
-            await self._tell_to_end(work, actor, key, reason, now)
+            await self.tell_to_end(work, actor, key, reason, now)
         if not held and not virtual_keys:
             return
         receipt = Receipt(
@@ -311,10 +279,8 @@ class IssuedKeyService:
 
         work.after_commit(begin)
 
-    # Parts
-
-    async def _tell_to_end(self, work: UnitOfWork, actor: Actor, key: IssuedKey, reason: str, now: int) -> IssuedKey | None:
-        """None: it is ended already."""
+    async def tell_to_end(self, work: UnitOfWork, actor: Actor, key: IssuedKey, reason: str, now: int) -> IssuedKey | None:
+        """In a transaction of the caller's, who starts the work at the vendor after it. None: it is ended already."""
         if key.state in ENDED:
             if not key.owed:
                 return None
@@ -328,6 +294,28 @@ class IssuedKeyService:
         await self._audit.record(work, actor, "issued_key.revoke", key.id, before={"state": key.state}, after=said)
         await self._repository.save(work.connection, after)
         return after
+
+    async def tell_to_cut(self, work: UnitOfWork, actor: Actor, key: IssuedKey, former: Former, now: int) -> IssuedKey:
+        """As `tell_to_end`, for the former key of a rotation whose next one works."""
+        cut = replace(former, insist=True, cut_at_ns=now if former.cut_at_ns is None else min(now, former.cut_at_ns))
+        after = replace(key, former=cut, due_at_ns=now, version=key.version + 1)
+        await self._audit.record(work, actor, "issued_key.cut", key.id, after={"last_used_at_ns": former.last_used_at_ns})
+        await self._repository.save(work.connection, after)
+        return after
+
+    async def raise_budget(self, work: UnitOfWork, actor: Actor, key_id: str, budget_nano: int) -> IssuedKey:
+        """In a transaction of the caller's. Of a key whose budget KeyGate watches: no vendor has to be told."""
+        key = await own_key(self._repository, work.connection, actor, key_id, lock=True)
+        if key.enforcement.get(str(Term.BUDGET)) is not Enforcement.NOT_ENFORCED:
+            raise Conflict("The vendor enforces this key's budget itself")
+        if budget_nano <= (key.terms.budget_nano or 0):
+            raise InvalidInput("budget_usd: must be more than the present budget", field="budget_usd")
+        after = replace(key, terms=replace(key.terms, budget_nano=budget_nano), version=key.version + 1)
+        await self._audit.record(work, actor, "issued_key.budget", key_id, before=key_record(key), after=key_record(after))
+        await self._repository.save(work.connection, after)
+        return after
+
+    # Parts
 
     async def _worked(self, key: IssuedKey, patience: float) -> IssuedKey:
         """The key once the work on it has come to something, or to a wait that is longer than the patience; the work goes on."""
@@ -346,7 +334,8 @@ class IssuedKeyService:
             await asyncio.sleep(max(pause, 0.05))
 
     async def _again(self, actor: Actor, draft: IssueDraft, key: IssuedKey, *, tell: bool, patience: float) -> Told:
-        if (key.vendor, key.terms, key.created_by) != (draft.vendor, draft.terms, actor.id):
+        asked = (draft.vendor, draft.terms, draft.rotate_every_days, draft.rotate_overlap_seconds, actor.id)
+        if (key.vendor, key.terms, key.rotate_every_days, key.rotate_overlap_seconds, key.created_by) != asked:
             raise Conflict("request_id: another order was made under it", field="request_id")
         return await self._replayed(actor, key, tell=tell, patience=patience)
 
@@ -387,6 +376,7 @@ class IssuedKeyService:
         if provisioner is None:
             raise InvalidInput("vendor: KeyGate makes no keys there", field="vendor")
         check_terms(provisioner.facts, draft, self._clock.now_ns())
+        check_schedule(provisioner, draft.rotate_every_days, draft.rotate_overlap_seconds)
 
     async def _owner(self, connection: AsyncConnection, actor: Actor, draft: IssueDraft) -> tuple[Place | None, str]:
         owner = draft.owner

@@ -1,4 +1,5 @@
-"""Tables of issued keys: vendor accounts, keys, the calls made for them, one-time links, receipts. Secrets are sealed."""
+"""Tables of issued keys: vendor accounts, keys, digests of their secrets, the calls made for them, one-time links, receipts. Secrets are
+sealed."""
 
 from __future__ import annotations
 
@@ -44,11 +45,11 @@ issued_keys = sa.Table(
     sa.Column("footprint", sa.JSON(none_as_null=True)),
     sa.Column("former", sa.JSON(none_as_null=True)),
     sa.Column("secret", sa.LargeBinary),  # sealed; gone once told
-    sa.Column("secret_digest", sa.String(80)),
     sa.Column("secret_generation", sa.Integer, nullable=False),
     sa.Column("secret_until_ns", sa.BigInteger),
     sa.Column("delivered_at_ns", sa.BigInteger),
     sa.Column("hint", sa.String(8)),
+    sa.Column("made_at_ns", sa.BigInteger),
     sa.Column("secret_env", sa.String(100)),
     sa.Column("env", sa.JSON, nullable=False),
     sa.Column("activated_at_ns", sa.BigInteger),
@@ -68,17 +69,42 @@ issued_keys = sa.Table(
     sa.Column("read_at_ns", sa.BigInteger),
     sa.Column("request_id", sa.String(100)),
     sa.Column("rotation_id", sa.String(100)),
+    sa.Column("rotate_every_days", sa.Integer),
+    sa.Column("rotate_overlap_seconds", sa.Integer),
+    sa.Column("rotate_after_ns", sa.BigInteger),
+    sa.Column("rotate_tries", sa.Integer, nullable=False),
+    sa.Column("rotate_error", sa.Text),
     sa.Column("created_at_ns", sa.BigInteger, nullable=False),
     sa.Column("created_by", sa.String(200), nullable=False),
     sa.Column("version", sa.BigInteger, nullable=False),
     sa.Column("leased_by", sa.String(40)),  # which process works on it now
     sa.Column("leased_until_ns", sa.BigInteger),
+    sa.Column("claim", sa.String(600)),  # which key at the vendor an adopted one is, until it has ended
     sa.UniqueConstraint("organization_id", "request_id"),
+    sa.UniqueConstraint("organization_id", "claim"),
     sa.Index(None, "organization_id", "id"),
     sa.Index(None, "organization_id", "owner_id"),
+    sa.Index(None, "organization_id", "made_at_ns"),
     sa.Index(None, "account_id", "state"),
     sa.Index(None, "due_at_ns"),
-    sa.Index(None, "secret_digest"),
+)
+
+# Every secret that was ever kept or handed out, former ones and tokens included, by its keyed digest: whoever finds one can be told what it
+# is.
+issued_key_secrets = sa.Table(
+    "issued_key_secrets",
+    metadata,
+    sa.Column("digest", sa.String(80), primary_key=True),
+    sa.Column("key_id", sa.String(40), primary_key=True),
+    sa.Column("organization_id", sa.String(40), nullable=False),
+    sa.Column("generation", sa.Integer, nullable=False),
+    sa.Column("known_at_ns", sa.BigInteger, nullable=False),
+    sa.Column("minted_by", sa.String(200)),  # who fetched it; null: the key's own secret
+    sa.Column("expires_at_ns", sa.BigInteger),  # when it ends by itself
+    sa.Column("ended_at_ns", sa.BigInteger),  # when the vendor had confirmed that its generation is gone
+    sa.Column("reported_at_ns", sa.BigInteger),  # when somebody first said that it leaked
+    sa.Index(None, "key_id"),
+    sa.Index(None, "expires_at_ns"),
 )
 
 issued_key_steps = sa.Table(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from keygate.errors import Conflict, InvalidInput
-from keygate.issued_keys.model import IssueDraft, asked
-from keygate.vendors.admin import ProvisionerFacts, Term
+from keygate.issued_keys.model import MAX_OVERLAP_SECONDS, IssueDraft, asked
+from keygate.issued_keys.rotation.model import DAY_SECONDS, MAX_ROTATION_DAYS
+from keygate.vendors.admin import AddsKey, Provisioner, ProvisionerFacts, Term
 
 
 def check_terms(facts: ProvisionerFacts, draft: IssueDraft, now: int) -> None:
@@ -21,11 +22,34 @@ def check_terms(facts: ProvisionerFacts, draft: IssueDraft, now: int) -> None:
     for name, what in facts.options.items():
         if what.endswith("(required)") and not draft.options.get(name):
             raise InvalidInput(f"options.{name}: needed: {what}", field=f"options.{name}")
+    for term in sorted(facts.needs.keys() - asked(terms)):
+        raise InvalidInput(f"{term}: {facts.title} needs them: {facts.needs[term]}", field=str(term))
     # An end is kept by KeyGate's own sweep wherever the vendor has none.
     lacking = sorted(asked(terms) - facts.confirms - facts.takes - {Term.EXPIRY})
     if lacking and not draft.allow_unenforced:
         what = "; ".join(f"{term}: {facts.cannot.get(str(term), 'the vendor has no such rule')}" for term in lacking)
         raise InvalidInput(
-            f"{facts.title} can't enforce {', '.join(lacking)} on a key ({what}). Send allow_unenforced to have the key without",
+            f"{facts.title} can't enforce {', '.join(lacking)} on a key ({what}). Send allow_unenforced "
+            "(--allow-unenforced) to have the key without",
             field=lacking[0],
         )
+
+
+def check_schedule(provisioner: Provisioner | None, every_days: int | None, overlap_seconds: int | None) -> None:
+    """Raises `InvalidInput` for a schedule that can't be kept: told when it is asked for, not when it is due."""
+    if every_days is None:
+        if overlap_seconds is not None:
+            raise InvalidInput("rotate_overlap_seconds: only with rotate_every_days", field="rotate_overlap_seconds")
+        return
+    if not 1 <= every_days <= MAX_ROTATION_DAYS:
+        raise InvalidInput(f"rotate_every_days: from 1 to {MAX_ROTATION_DAYS}", field="rotate_every_days")
+    power: object = provisioner
+    if not isinstance(power, AddsKey):
+        title = "this vendor" if provisioner is None else provisioner.facts.title
+        raise InvalidInput(
+            f"rotate_every_days: {title} can't hold a second key beside the first, so KeyGate can't rotate there. Leave it out, give the "
+            "key an end, and have a rotation policy remind you of its age",
+            field="rotate_every_days",
+        )
+    if overlap_seconds is not None and not 0 <= overlap_seconds < min(MAX_OVERLAP_SECONDS, every_days * DAY_SECONDS):
+        raise InvalidInput("rotate_overlap_seconds: must be shorter than the time between two rotations", field="rotate_overlap_seconds")

@@ -37,7 +37,9 @@ class Bill:
     account_id: str
     account: str
     vendor: str
-    reported: bool  # False: the vendor reports no spend by API
+    reported: bool  # False: this bill is not read; `why_not` says why
+    why_not: str | None  # for people, with what to do for it
+    means: str | None  # for people: what a number is, and whose
     as_of_ns: int | None  # None: never read
     delay_seconds: int | None  # None: the vendor does not say
     restated_days: int | None

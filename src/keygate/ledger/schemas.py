@@ -99,7 +99,9 @@ class BillView(Schema):
     account_id: str
     account: str
     vendor: str
-    reported: bool = Field(description="False: the vendor tells no bill by API")
+    reported: bool = Field(description="False: this bill is not read")
+    why_not: str | None = Field(description="Why it is not read, and what to do for it")
+    means: str | None = Field(description="What a number of this bill is, and whose")
     as_of: str | None = Field(description="When it was last read to its end; null: never")
     delay_seconds: int | None = Field(description="How much older than that the numbers may be; null: the vendor does not say")
     restated_days: int | None = Field(description="How far back the vendor may change them")
@@ -115,6 +117,8 @@ class BillView(Schema):
             account=bill.account,
             vendor=bill.vendor,
             reported=bill.reported,
+            why_not=bill.why_not,
+            means=bill.means,
             as_of=rfc3339(bill.as_of_ns),
             delay_seconds=bill.delay_seconds,
             restated_days=bill.restated_days,

@@ -13,6 +13,7 @@ from keygate.issued_keys import (
     Handover,
     IssuedKeyAccess,
     IssuedKeyService,
+    LeakService,
     MintingService,
     Operations,
     ReceiptService,
@@ -27,6 +28,11 @@ from keygate.issued_keys.issuer import TokenIssuer
 from keygate.issued_keys.jobs import jobs
 from keygate.issued_keys.moving import move_accounts
 from keygate.issued_keys.repository import IssuedKeyRepository
+from keygate.issued_keys.rotation.jobs import jobs as rotation_jobs
+from keygate.issued_keys.rotation.outlooks import Outlooks
+from keygate.issued_keys.rotation.repository import RotationRepository
+from keygate.issued_keys.rotation.scheduling import RotationScheduler
+from keygate.issued_keys.rotation.service import RotationService
 from keygate.kit.database import UnitOfWork
 from keygate.kit.outbound import Outbound
 from keygate.processes.foundation import Foundation, raw_secret
@@ -46,6 +52,7 @@ class Issuing:
     receipts: ReceiptService
     accounts: VendorAccountService
     minting: MintingService
+    leaks: LeakService
     inspection: InspectionService
     operations: Operations
     access: IssuedKeyAccess
@@ -54,9 +61,12 @@ class Issuing:
     account_rows: VendorAccountRepository
     desks: Desks
     provisioners: Mapping[str, Provisioner]
+    outlooks: Outlooks
+    rotation: RotationService
+    scheduler: RotationScheduler
 
     def schedule(self, worker: Worker) -> None:
-        for job in jobs(self.operations, self.inspection):
+        for job in (*jobs(self.operations, self.inspection), *rotation_jobs(self.scheduler)):
             worker.every(job.every_seconds, job.name, job.tick, first=min(job.every_seconds, 0.5 if job.every_seconds < 60 else 30.0))
 
     async def move(self, actor: Actor, former: str, address: str, base: Foundation) -> None:
@@ -76,7 +86,10 @@ class Issuing:
             ReceiptService: self.receipts,
             VendorAccountService: self.accounts,
             MintingService: self.minting,
+            LeakService: self.leaks,
             InspectionService: self.inspection,
+            Outlooks: self.outlooks,
+            RotationService: self.rotation,
         }
 
 
@@ -118,7 +131,13 @@ async def issuing(
         clock=base.clock,
     )
     handover = Handover(
-        database=base.database, repository=rows, operations=operations, vault=base.vault, audit=base.audit, clock=base.clock
+        database=base.database,
+        repository=rows,
+        operations=operations,
+        vault=base.vault,
+        audit=base.audit,
+        provisioners=provisioners,
+        clock=base.clock,
     )
     receipts = ReceiptService(database=base.database, repository=rows, signer=base.signer, clock=base.clock)
     keys = IssuedKeyService(
@@ -131,19 +150,33 @@ async def issuing(
         owners=owners,
         handover=handover,
         audit=base.audit,
-        digest_key=base.digest_key,
         provisioners=provisioners,
         clock=base.clock,
     )
     access = IssuedKeyAccess(accounts=account_rows, keys=rows, desks=desks, provisioners=provisioners)
     minting = MintingService(
         database=base.database,
+        rows=rows,
         account_rows=account_rows,
         keys=keys,
+        handover=handover,
         desks=desks,
         issuer=issuer,
         audit=base.audit,
+        digest_key=base.digest_key,
         provisioners=provisioners,
+        clock=base.clock,
+    )
+    leaks = LeakService(
+        database=base.database,
+        repository=rows,
+        keys=keys,
+        operations=operations,
+        audit=base.audit,
+        outbox=outbox,
+        digest_key=base.digest_key,
+        provisioners=provisioners,
+        clock=base.clock,
     )
     inspection = InspectionService(
         database=base.database,
@@ -158,8 +191,39 @@ async def issuing(
         restraints=WatchRepository(),
         clock=base.clock,
     )
+    rotation_rows = RotationRepository()
+    outlooks = Outlooks(database=base.database, repository=rotation_rows, owners=owners, provisioners=provisioners, clock=base.clock)
+    rotation = RotationService(
+        database=base.database,
+        repository=rotation_rows,
+        keys=rows,
+        outlooks=outlooks,
+        owners=owners,
+        audit=base.audit,
+        provisioners=provisioners,
+        clock=base.clock,
+    )
+    scheduler = RotationScheduler(
+        database=base.database, repository=rotation_rows, keys=rows, outlooks=outlooks, audit=base.audit, outbox=outbox, clock=base.clock
+    )
     return Issuing(
-        keys, handover, receipts, accounts, minting, inspection, operations, access, outbound, rows, account_rows, desks, provisioners
+        keys=keys,
+        handover=handover,
+        receipts=receipts,
+        accounts=accounts,
+        minting=minting,
+        leaks=leaks,
+        inspection=inspection,
+        operations=operations,
+        access=access,
+        outbound=outbound,
+        rows=rows,
+        account_rows=account_rows,
+        desks=desks,
+        provisioners=provisioners,
+        outlooks=outlooks,
+        rotation=rotation,
+        scheduler=scheduler,
     )
 
 

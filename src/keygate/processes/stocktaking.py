@@ -141,6 +141,7 @@ async def stocktaking(
         provisioners=issuing.provisioners,
         leavers=Absent(owners),
         restraints=WatchRepository(),
+        ages=issuing.outlooks,
         outbox=outbox,
         clock=base.clock,
         node_id=node_id[:60],

@@ -11,7 +11,7 @@ from keygate.kit.clock import to_ns
 from keygate.kit.routes import Instant, Routes, Schema, current_actor, service
 from keygate.vendor_spend.importer import SpendImporter
 from keygate.vendor_spend.reconciliation import BillReconciliation
-from keygate.vendor_spend.schemas import BalanceOut, ImportOut, WatchIn, WatchOut
+from keygate.vendor_spend.schemas import BalanceOut, ImportOut, ResumeIn, WatchIn, WatchOut
 from keygate.vendor_spend.watching import BudgetWatch
 
 reconciliation_routes = Routes("/reconciliation", tag="usage")
@@ -65,9 +65,12 @@ async def get_budget_watch(issued_key_id: _Id, actor: _Actor, watch: Annotated[B
 
 
 @key_routes.post("/{issued_key_id}/resume", permission="issued_keys.write", responses=_ABSENT | _CONFLICT)
-async def resume_issued_key(issued_key_id: _Id, actor: _Actor, watch: Annotated[BudgetWatch, service(BudgetWatch)]) -> WatchOut:
-    """Lets a key that was disabled for its budget go on until the next period."""
-    return WatchOut.of(await watch.resume(actor, issued_key_id))
+async def resume_issued_key(
+    issued_key_id: _Id, body: ResumeIn, actor: _Actor, watch: Annotated[BudgetWatch, service(BudgetWatch)]
+) -> WatchOut:
+    """Lets a key that was disabled for its budget go on: with a higher budget, with so much more in this period, or whatever comes until
+    the period ends. With the first two it is disabled again once that is spent too."""
+    return WatchOut.of(await watch.resume(actor, issued_key_id, body.resumption()))
 
 
 @key_routes.put("/{issued_key_id}/watch", permission="issued_keys.write", responses=_ABSENT | _CONFLICT)

@@ -26,7 +26,7 @@ class Verdict(StrEnum):
     UNCLEAR = "unclear"  # it bills more, and some requests had no price
     BELOW = "below"  # it bills less than our ledger
     NOT_READ = "not_read"  # the bill of this day has not been read yet
-    NOT_REPORTED = "not_reported"  # the vendor tells no bill by API
+    NOT_REPORTED = "not_reported"  # the bill of this account is not read at all
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,11 +15,24 @@ from keygate.issued_keys import IssuedKey, IssuedKeyAccess, VendorAccount
 from keygate.kit.clock import NANOSECONDS, Clock, rfc3339
 from keygate.policies import OwnerDirectory, Scope
 from keygate.vault import EnvelopeBroken
-from keygate.vendor_spend.model import ImportState, Places, Window, first_window, is_deep, next_window, pause_ns, place_of
-from keygate.vendors.admin import AdminDesk, AdminKeyRefused, ProvisionerError, RateLimited, Rejected, ReportsSpend, SpendRow, Unavailable
+from keygate.vendor_spend.model import ImportState, Places, Window, earliest, first_window, is_deep, next_window, pause_ns, place_of
+from keygate.vendors.admin import (
+    AdminDesk,
+    AdminKeyRefused,
+    ProvisionerError,
+    RateLimited,
+    Rejected,
+    ReportsSpend,
+    SpendFacts,
+    SpendRow,
+    Unavailable,
+    spend_of,
+    why_no_spend,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from collections.abc import Set as AbstractSet
 
     from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -29,14 +42,22 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 LEASE_NS = 600 * NANOSECONDS  # renewed with each page
-STALE_NS = 3_600 * NANOSECONDS  # pages older than this are read again with the rest of their window
+STALE_NS = 3 * 3_600 * NANOSECONDS  # pages older than this are read again with the rest of their window
+TURN_NS = 600 * NANOSECONDS  # of one account; the rest is read in its next turn, so that none keeps the others waiting
 MOST_PAGES = 5_000  # of a window
+MANY_PAGES = 100
 AT_ONCE = 4
 _LONGEST_PAUSE_SECONDS = 3_600
+_LONGEST_WAIT_SECONDS = 86_400  # whatever a vendor says, and whatever a clock was set to
+MOST_CURSOR = 20_000
 
 
 class Overtaken(Exception):
     """Another process imports this account now."""
+
+
+class _TimeIsUp(Exception):
+    """What is left is read in the next turn."""
 
 
 class SpendImporter:
@@ -66,7 +87,7 @@ class SpendImporter:
             accounts = await self._issued.all_accounts(connection)
             known = await self._repository.all_states(connection)
         now = self._clock.now_ns()
-        due = [each for each in accounts if self._reports(each) is not None and (each.id not in known or known[each.id].next_at_ns <= now)]
+        due = [each for each in accounts if self.facts(each) is not None and (each.id not in known or _is_due(known[each.id], now))]
         room = asyncio.Semaphore(AT_ONCE)
 
         async def one(account: VendorAccount) -> None:
@@ -83,8 +104,11 @@ class SpendImporter:
             raise InvalidInput("from: must lie within the last 366 days", field="from")
         async with self._database.unit(actor.organization_id) as work:
             account = await self._issued.account(work.connection, actor.organization_id, account_id)
-            if self._reports(account) is None:
-                raise Conflict(f"{account.vendor} reports no spend by API, or this version of KeyGate does not read it")
+            facts = self.facts(account)
+            if facts is None:
+                raise Conflict(why_no_spend(self._issued.provisioner(account.vendor), account.settings) or "The vendor's bill is not read")
+            if since_ns is not None and since_ns < earliest(facts, now):
+                raise InvalidInput(f"from: this vendor tells the last {facts.reach_days} days only", field="from")
             said = None if since_ns is None else {"since": rfc3339(since_ns)}
             await self._audit.record(work, actor, "vendor_spend.import", account_id, after=said)
         try:
@@ -92,9 +116,9 @@ class SpendImporter:
         except Overtaken:
             raise Conflict("This account is being imported right now; look again in a moment") from None
 
-    def _reports(self, account: VendorAccount) -> ReportsSpend | None:
-        provisioner = self._issued.provisioner(account.vendor)
-        return provisioner if isinstance(provisioner, ReportsSpend) else None
+    def facts(self, account: VendorAccount) -> SpendFacts | None:
+        """None: this account's bill is not read."""
+        return spend_of(self._issued.provisioner(account.vendor), account.settings)
 
     async def _safely(self, account: VendorAccount) -> None:
         try:
@@ -103,6 +127,22 @@ class SpendImporter:
             _log.info("vendor account %s: another process imports its bill", account.id)
         except Exception:  # noqa: BLE001  (one account's trouble must not stop the others)
             _log.exception("vendor account %s: its bill could not be imported; it is tried again", account.id)
+            await self._put_off(account)
+
+    async def _put_off(self, account: VendorAccount) -> None:
+        """What nobody foresaw is not tried again at once, for ever."""
+        try:
+            async with self._database.unit() as work:
+                state = await self._repository.state(work.connection, account.organization_id, account.id)
+                if state is not None:
+                    now = self._clock.now_ns()
+                    told = "Its bill could not be imported; the log says why"
+                    later = replace(
+                        state, attempts=state.attempts + 1, next_at_ns=now + _backoff_ns(state), error_code="failed", error=told
+                    )
+                    await self._repository.put_off(work.connection, later)
+        except Exception:  # noqa: BLE001  (the database itself may be what failed)
+            _log.exception("vendor account %s: that it failed could not be written down", account.id)
 
     async def _import(self, account: VendorAccount, *, since_ns: int | None = None) -> ImportState:
         self._count += 1
@@ -120,22 +160,37 @@ class SpendImporter:
             async with self._database.unit() as work:
                 await self._repository.release(work.connection, fresh, by=lease)
 
-    async def attribute(self, connection: AsyncConnection, state: ImportState) -> None:
-        """Finds whose the rows are that nobody's are yet: new ones, and those of keys that became known since."""
-        unknown = await self._repository.unknown(connection, state)
-        if not unknown:
-            return
+    async def attribute(self, connection: AsyncConnection, state: ImportState, window: Window) -> None:
+        """Finds whose the rows of a window are that nobody's are yet."""
+        unknown = await self._repository.unknown(connection, state, window)
+        owners = await self._owners_of(connection, state, {each[1:] for each in unknown})
+        found = {row: owners[place, key] for row, place, key in unknown if (place, key) in owners}
+        await self._repository.attribute(connection, state, found)
+
+    async def attribute_former(self, state: ImportState) -> None:
+        """The same of all rows that there are, for keys that became known since they were told: entered by hand, or found late."""
+        async with self._database.read() as connection:
+            owners = await self._owners_of(connection, state, await self._repository.unknown_names(connection, state))
+        if owners:
+            async with self._database.unit() as work:
+                await self._repository.attribute_named(work.connection, state, owners)
+
+    async def _owners_of(
+        self, connection: AsyncConnection, state: ImportState, names: AbstractSet[tuple[str, str | None]]
+    ) -> dict[tuple[str, str | None], Mapping[str, str | None]]:
+        """The owner's columns by `(place, key)`, of those that are somebody's."""
+        if not names:
+            return {}
         places = Places(await self._issued.places(connection, state.organization_id, state.account_id))
-        named = {(place, key): places.owner(place_of(place), key) for place, key in {each[1:] for each in unknown}}
+        named = {name: places.owner(place_of(name[0]), name[1]) for name in names}
         ids = sorted({key_id for key_id, _ in named.values() if key_id is not None})
         keys = {key.id: key for key in await self._issued.keys(connection, state.organization_id, ids)}
         holders = await self._holders(connection, state.organization_id, list(keys.values()))
-        owners: dict[str, Mapping[str, str | None]] = {}
-        for row, place, vendor_key in unknown:
-            key_id, how = named[place, vendor_key]
-            if key_id is not None:
-                owners[row] = {"issued_key_id": key_id, "attribution": how.value, **holders.get(key_id, {})}
-        await self._repository.attribute(connection, state, owners)
+        return {
+            name: {"issued_key_id": key_id, "attribution": how.value, **holders.get(key_id, {})}
+            for name, (key_id, how) in named.items()
+            if key_id is not None
+        }
 
     async def _holders(
         self, connection: AsyncConnection, organization_id: str, keys: list[IssuedKey]
@@ -159,16 +214,21 @@ class SpendImporter:
     async def page(
         self, account: VendorAccount, desk: AdminDesk | None, state: ImportState, window: Window
     ) -> tuple[AdminDesk, tuple[SpendRow, ...], str | None]:
-        reports = self._reports(account)
-        if reports is None:
+        """What a vendor tells that can't be read is the vendor's failure (`Unavailable`), not ours."""
+        reports: object = self._issued.provisioner(account.vendor)
+        if not isinstance(reports, ReportsSpend):
             raise Rejected("The vendor reports no spend by API")
         try:
             opened = desk or await self._issued.desk(account)
         except EnvelopeBroken as error:
             raise AdminKeyRefused(f"The admin credential can't be opened: {error.detail}; enter it again") from None
-        rows, cursor = await reports.spend_page(opened, window.from_ns, window.until_ns, state.cursor)
-        if cursor is not None and cursor == state.cursor:
-            raise Unavailable("The vendor's next page is the same as this one")
+        try:
+            rows, cursor = await reports.spend_page(opened, window.from_ns, window.until_ns, state.cursor)
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError, ArithmeticError):
+            _log.exception("vendor account %s: a page of its bill has a shape that is not known", account.id)
+            raise Unavailable("The vendor's bill has a shape that KeyGate does not know; the log says more") from None
+        if cursor is not None and (cursor == state.cursor or len(cursor) > MOST_CURSOR):
+            raise Unavailable("The vendor's next page is the same as this one, or its name too long")
         return opened, rows, cursor
 
     @property
@@ -183,15 +243,22 @@ class SpendImporter:
     def clock(self) -> Clock:
         return self._clock
 
-    def plan(self, account: VendorAccount, state: ImportState, since_ns: int | None) -> Window:
-        reports = self._reports(account)
-        if reports is None:
-            raise Rejected("The vendor reports no spend by API")
-        return first_window(state, reports.spend_facts, created_ns=account.created_at_ns, now_ns=self._clock.now_ns(), since_ns=since_ns)
+    def known_facts(self, account: VendorAccount) -> SpendFacts:
+        facts = self.facts(account)
+        if facts is None:
+            raise Rejected("The vendor's bill is not read")
+        return facts
 
-    def pause_ns(self, account: VendorAccount) -> int:
-        reports = self._reports(account)
-        return LEASE_NS if reports is None else pause_ns(reports.spend_facts)
+
+def _is_due(state: ImportState, now_ns: int) -> bool:
+    """Also where the time lies farther ahead than any pause: the clock was set back."""
+    return not 0 < state.next_at_ns - now_ns <= _LONGEST_WAIT_SECONDS * NANOSECONDS
+
+
+def _backoff_ns(state: ImportState, facts: SpendFacts | None = None) -> int:
+    """Longer each time; longest where asking costs money."""
+    longest = _LONGEST_PAUSE_SECONDS if facts is None else max(_LONGEST_PAUSE_SECONDS, (facts.every_seconds or 0) // 2)
+    return min(longest, 60 << min(state.attempts, 10)) * NANOSECONDS
 
 
 class _Turn:
@@ -203,31 +270,40 @@ class _Turn:
         self._state = state
         self._lease = lease
         self._desk: AdminDesk | None = None
+        self._ends_ns = importer.clock.monotonic_ns() + TURN_NS
+        self._pages = 0
 
     async def run(self, since_ns: int | None) -> ImportState:
         try:
             await self._windows(since_ns)
         except ProvisionerError as error:
             await self._failed(error)
+        except _TimeIsUp:
+            await self._save(replace(self._state, next_at_ns=self._importer.clock.now_ns()))
         return self._state
 
     async def _windows(self, since_ns: int | None) -> None:
         now = self._importer.clock.now_ns()
-        window = self._state.window
-        deep = self._state.deep_at_ns
-        if window is None or since_ns is not None or now - self._state.window_began_ns > STALE_NS:
-            deep = now if is_deep(self._state, now) else deep
-            window = self._importer.plan(self._account, self._state, since_ns)
+        facts = self._importer.known_facts(self._account)
+        window, age = self._state.window, now - self._state.window_began_ns
+        if window is None or since_ns is not None or not 0 <= age <= STALE_NS:
+            if window is not None and age > STALE_NS and self._state.pages > MANY_PAGES:  # too much to come to its end: in smaller parts
+                self._state = replace(self._state, attempts=self._state.attempts + 1, error_code=Unavailable.code)
+            deep = now if since_ns is None and is_deep(self._state, now) else None
+            self._state = replace(self._state, deep_began_ns=deep)
+            window = first_window(self._state, facts, created_ns=self._account.created_at_ns, now_ns=now, since_ns=since_ns)
             await self._begin(window)
         following: Window | None = window
         while following is not None:
             window = following
             if self._state.window != window:
                 await self._begin(window)
-            await self._read(window)
-            following = next_window(window, now, self._state)
-        pause = self._importer.pause_ns(self._account)
-        await self._save(replace(self._state, deep_at_ns=deep, next_at_ns=now + pause, attempts=0, error=None, error_code=None))
+            await self._read(window, keep_untold=facts.forgets_keys)
+            following = next_window(window, now, self._state, facts)
+        deep_at = self._state.deep_at_ns if self._state.deep_began_ns is None else self._state.deep_began_ns
+        await self._importer.attribute_former(self._state)
+        done = replace(self._state, deep_at_ns=deep_at, deep_began_ns=None, attempts=0, error=None, error_code=None)
+        await self._save(replace(done, next_at_ns=now + pause_ns(facts)))
 
     async def _begin(self, window: Window) -> None:
         """Whatever waits of another reading is forgotten."""
@@ -237,11 +313,14 @@ class _Turn:
             await self._keep(work.connection, state)
         self._state = state
 
-    async def _read(self, window: Window) -> None:
+    async def _read(self, window: Window, *, keep_untold: bool) -> None:
         """All pages of a window that have not come yet; with the last one it is put in place."""
         while True:
+            if self._pages and self._importer.clock.monotonic_ns() > self._ends_ns:
+                raise _TimeIsUp
+            self._pages += 1
             if self._state.pages >= MOST_PAGES:
-                raise Unavailable(f"The vendor's bill of one week has more than {MOST_PAGES} pages")
+                raise Rejected(f"The vendor's bill has more than {MOST_PAGES} pages at a time; it is read in smaller parts")
             self._desk, rows, cursor = await self._importer.page(self._account, self._desk, self._state, window)
             inside = [row for row in rows if window.from_ns <= row.start_ns < window.until_ns]
             state = replace(self._state, cursor=cursor, pages=self._state.pages + 1)
@@ -249,8 +328,8 @@ class _Turn:
                 repository = self._importer.repository
                 await repository.wait(work.connection, state, inside)
                 if cursor is None:
-                    await repository.put_in_place(work.connection, state, window)
-                    await self._importer.attribute(work.connection, state)
+                    await repository.put_in_place(work.connection, state, window, keep_untold=keep_untold)
+                    await self._importer.attribute(work.connection, state, window)
                     read_until = max(window.until_ns, state.read_until_ns or 0)
                     newest = window.until_ns >= (state.read_until_ns or 0)
                     as_of = state.window_began_ns if newest else state.as_of_ns
@@ -261,20 +340,19 @@ class _Turn:
                 return
 
     async def _failed(self, error: ProvisionerError) -> None:
-        """Tried again later: when the vendor says, else twice as long each time. Pages that have come are kept, unless
+        """Tried again later: twice as long each time, and not before the vendor says, within a day. Pages that have come are kept, unless
         the vendor will not go on from them: then the window is read anew, and in smaller parts."""
         state, now = self._state, self._importer.clock.now_ns()
-        attempts = state.attempts + 1
-        seconds = error.retry_after if isinstance(error, RateLimited) else min(_LONGEST_PAUSE_SECONDS, 30 * 2 ** min(attempts, 10))
+        asked = min(error.retry_after, _LONGEST_WAIT_SECONDS) if isinstance(error, RateLimited) else 0.0
         lost = state.cursor is None or isinstance(error, Rejected)
         failed = replace(
             state,
             window=None if lost else state.window,
             cursor=None if lost else state.cursor,
-            attempts=attempts,
+            attempts=state.attempts + 1,
             error_code=error.code,
             error=error.detail,
-            next_at_ns=now + int(max(1.0, seconds) * NANOSECONDS),
+            next_at_ns=now + max(_backoff_ns(state, self._importer.facts(self._account)), int(asked * NANOSECONDS)),
         )
         _log.warning("vendor account %s: its bill can't be read: %s", state.account_id, error.detail)
         await self._save(failed)

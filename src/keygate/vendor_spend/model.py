@@ -6,18 +6,19 @@ import hashlib
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from keygate.kit.clock import NANOSECONDS
-from keygate.vendors.admin import SpendFacts, SpendRow
+from keygate.vendors.admin import Rejected, SpendFacts, SpendRow, Unavailable
 
 DAY_NS = 86_400 * NANOSECONDS
 HISTORY_DAYS = 31  # how far before its entry an account's bills are read
 RECENT_DAYS = 3  # read again with each import, where the vendor restates longer than that; all that it may restate, once a day
-WINDOW_DAYS = 7  # read, and put in place, at a time
 FASTEST_SECONDS = 900  # between two imports of an account
 SLOWEST_SECONDS = 14_400
+_TOO_MUCH = frozenset({Unavailable.code, Rejected.code})
+MOST_TEXT = 500  # of a name or a line of the vendor's
 
 
 class Attribution(StrEnum):
@@ -51,6 +52,7 @@ class ImportState:
     cursor: str | None = None
     pages: int = 0
     deep_at_ns: int = 0  # when all that the vendor may restate was last read again
+    deep_began_ns: int | None = None  # the same of the reading that goes on; None: it is of the last days only
     next_at_ns: int = 0
     attempts: int = 0  # that failed in a row
     error_code: str | None = None
@@ -62,7 +64,8 @@ def day_of(moment_ns: int) -> int:
 
 
 def first_window(state: ImportState, facts: SpendFacts, *, created_ns: int, now_ns: int, since_ns: int | None = None) -> Window:
-    """Where the next reading begins: the days that the vendor may still restate are read again, each time."""
+    """Where the next reading begins: the days that the vendor may still restate are read again, each time. Days that it tells no more are
+    not asked for: what is known of them would be taken for taken back."""
     if since_ns is not None:
         start = since_ns
     elif state.read_until_ns is None:
@@ -70,27 +73,41 @@ def first_window(state: ImportState, facts: SpendFacts, *, created_ns: int, now_
     else:
         days = facts.restated_days if is_deep(state, now_ns) else min(RECENT_DAYS, facts.restated_days)
         start = min(state.read_until_ns, now_ns) - max(1, days) * DAY_NS
-    return _window(day_of(max(0, start)), now_ns, state)
+    return _window(max(day_of(max(0, start)), earliest(facts, now_ns)), now_ns, state, facts)
+
+
+def earliest(facts: SpendFacts, now_ns: int) -> int:
+    """The first day that the vendor still tells; the beginning of time where that is not known."""
+    return 0 if facts.reach_days is None else day_of(now_ns) - facts.reach_days * DAY_NS
 
 
 def is_deep(state: ImportState, now_ns: int) -> bool:
-    return now_ns - state.deep_at_ns >= DAY_NS
+    """True also where the last time lies ahead: the clock was set back."""
+    return not 0 <= now_ns - state.deep_at_ns < DAY_NS
 
 
-def next_window(window: Window, now_ns: int, state: ImportState) -> Window | None:
+def next_window(window: Window, now_ns: int, state: ImportState, facts: SpendFacts) -> Window | None:
     """None: up to date."""
-    return _window(day_of(window.until_ns), now_ns, state) if window.until_ns < now_ns else None
+    return _window(day_of(window.until_ns), now_ns, state, facts) if window.until_ns < now_ns else None
 
 
-def _window(start: int, now_ns: int, state: ImportState) -> Window:
-    """A week; after a failure a day: a week may be more than a vendor tells, or than we read, in one answer."""
-    most = start + (1 if state.attempts else WINDOW_DAYS) * DAY_NS
+def _window(start: int, now_ns: int, state: ImportState, facts: SpendFacts) -> Window:
+    most = start + _days(state, facts) * DAY_NS
     return Window(start, most if most <= now_ns else max(now_ns, start + 1))
 
 
+def _days(state: ImportState, facts: SpendFacts) -> int:
+    """How many are asked for at a time: fewer after a failure, which may mean that they are more than a vendor tells, or than we read, in
+    one answer. A vendor that limits calls is not asked more often for that."""
+    if state.attempts and state.error_code in _TOO_MUCH:
+        return max(1, facts.window_days // (7, 49, 343)[min(state.attempts, 3) - 1])
+    return facts.window_days
+
+
 def pause_ns(facts: SpendFacts) -> int:
-    """Between two imports: as long as new numbers take to come, within bounds."""
-    return max(FASTEST_SECONDS, min(SLOWEST_SECONDS, facts.delay_seconds or FASTEST_SECONDS)) * NANOSECONDS
+    """Between two imports: as long as new numbers take to come, within bounds, or as the vendor's costs of asking want it."""
+    seconds = facts.every_seconds or max(FASTEST_SECONDS, min(SLOWEST_SECONDS, facts.delay_seconds or FASTEST_SECONDS))
+    return seconds * NANOSECONDS
 
 
 def place_text(place: Mapping[str, str]) -> str:
@@ -101,6 +118,27 @@ def place_text(place: Mapping[str, str]) -> str:
 def place_of(text: str) -> dict[str, str]:
     found = json.loads(text)
     return {str(name): str(value) for name, value in found.items()} if isinstance(found, dict) else {}
+
+
+def plain(row: SpendRow) -> SpendRow:
+    """With what any database holds: texts bounded, without what is no character; counts that are none are not told."""
+    return replace(
+        row,
+        place={_text(name, 40): _text(value, MOST_TEXT) for name, value in list(row.place.items())[:10]},
+        key=None if row.key is None else _text(row.key, MOST_TEXT),
+        item=_text(row.item, MOST_TEXT),
+        requests=_count(row.requests),
+        input_tokens=_count(row.input_tokens),
+        output_tokens=_count(row.output_tokens),
+    )
+
+
+def _count(number: int | None) -> int | None:
+    return number if type(number) is int and abs(number) < 2**62 else None
+
+
+def _text(text: str, most: int) -> str:
+    return text.replace("\0", "").encode(errors="replace").decode()[:most]
 
 
 def row_id(row: SpendRow) -> str:

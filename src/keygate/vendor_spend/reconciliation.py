@@ -16,7 +16,7 @@ from keygate.ledger import CredentialDay, UsageReports
 from keygate.vendor_spend.balance import AccountDay
 from keygate.vendor_spend.model import DAY_NS, ImportState, day_of, place_of
 from keygate.vendor_spend.ports import CredentialDirectory, GatewayCredential
-from keygate.vendors.admin import ReportsSpend, SpendFacts
+from keygate.vendors.admin import SpendFacts, spend_of, why_no_spend
 
 if TYPE_CHECKING:
     from keygate.kit.database import Database
@@ -51,8 +51,9 @@ class Unassigned:
 @dataclass(frozen=True, slots=True)
 class BillStanding:
     account: VendorAccount
-    facts: SpendFacts | None
+    facts: SpendFacts | None  # None: it is not read
     state: ImportState | None
+    why_not: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +106,7 @@ class BillReconciliation:
             unknown = await self._queries.unknown(connection, organization_id, from_ns=start, to_ns=end)
         if account is not None and account not in {name for each in accounts for name in (each.id, each.name)}:
             raise InvalidInput("account: no vendor account has this id or name", field="account")
-        bills = tuple(BillStanding(each, self._facts(each.vendor), states.get(each.id)) for each in accounts)
+        bills = tuple(self._standing(each, states.get(each.id)) for each in accounts)
         home = {row.credential_id: self._home(row, accounts, credentials) for row in spent if row.credential_id is not None}
         keys: defaultdict[tuple[str, int], list[UnknownKey]] = defaultdict(list)
         for row in unknown:
@@ -162,9 +163,9 @@ class BillReconciliation:
             final=final,
         )
 
-    def _facts(self, vendor: str) -> SpendFacts | None:
-        provisioner = self._issued.provisioner(vendor)
-        return provisioner.spend_facts if isinstance(provisioner, ReportsSpend) else None
+    def _standing(self, account: VendorAccount, state: ImportState | None) -> BillStanding:
+        provisioner = self._issued.provisioner(account.vendor)
+        return BillStanding(account, spend_of(provisioner, account.settings), state, why_no_spend(provisioner, account.settings))
 
     def _home(self, row: CredentialDay, accounts: Sequence[VendorAccount], credentials: Mapping[str, GatewayCredential]) -> str | None:
         """The vendor account that a credential belongs to: the one that it names; else the vendor's only one, if the credential leads to

@@ -12,7 +12,7 @@ from keygate.issued_keys import IssuedKeyAccess
 from keygate.kit.clock import from_ns
 from keygate.ledger import Bill, BilledReport, BilledSum, Selection, Source, Sum, UsageReports
 from keygate.vendor_spend.model import ImportState
-from keygate.vendors.admin import ReportsSpend
+from keygate.vendors.admin import spend_of, why_no_spend
 
 if TYPE_CHECKING:
     from keygate.kit.database import Database
@@ -81,7 +81,7 @@ class VendorUsageReports:
             if wanted is not None and account.vendor not in wanted:
                 continue
             provisioner = self._issued.provisioner(account.vendor)
-            facts = provisioner.spend_facts if isinstance(provisioner, ReportsSpend) else None
+            facts = spend_of(provisioner, account.settings)
             state = states.get(account.id) or ImportState(account.id, account.organization_id, account.vendor)
             bills.append(
                 Bill(
@@ -89,6 +89,8 @@ class VendorUsageReports:
                     account=account.name,
                     vendor=account.vendor,
                     reported=facts is not None,
+                    why_not=why_no_spend(provisioner, account.settings),
+                    means=None if facts is None else facts.means,
                     as_of_ns=state.as_of_ns,
                     delay_seconds=None if facts is None else facts.delay_seconds,
                     restated_days=None if facts is None else facts.restated_days,

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from keygate.kit.database import insert_or_ignore, upsert
-from keygate.vendor_spend.model import Attribution, ImportState, Window, model_of, place_text, row_id
+from keygate.vendor_spend.model import Attribution, ImportState, Window, model_of, place_text, plain, row_id
 from keygate.vendor_spend.tables import COPIED, OWNER, RESTATED, vendor_spend, vendor_spend_imports, vendor_spend_incoming
 from keygate.vendors.admin import SpendRow
 
@@ -44,6 +44,15 @@ class SpendRepository:
         )
         return (await connection.execute(change.values(**_values(state), leased_until_ns=until_ns))).rowcount == 1
 
+    async def put_off(self, connection: AsyncConnection, state: ImportState) -> None:
+        """Without a lease, where nobody holds one: when it is tried again, and why."""
+        t = vendor_spend_imports
+        change = sa.update(t).where(
+            t.c.organization_id == state.organization_id, t.c.account_id == state.account_id, t.c.leased_by.is_(None)
+        )
+        told = {name: getattr(state, name) for name in ("attempts", "next_at_ns", "error_code", "error")}
+        await connection.execute(change.values(**told))
+
     async def lease(self, connection: AsyncConnection, state: ImportState, *, by: str, until_ns: int, now_ns: int) -> bool:
         """False: another process is importing this account."""
         t = vendor_spend_imports
@@ -63,7 +72,7 @@ class SpendRepository:
 
     async def wait(self, connection: AsyncConnection, state: ImportState, rows: Sequence[SpendRow]) -> None:
         """A page of the window that is being read, kept apart. A row that an earlier page told already is replaced."""
-        by_id = {row_id(row): row for row in rows}
+        by_id = {row_id(row): row for row in map(plain, rows)}
         values = [_incoming(state, id_, row) for id_, row in by_id.items()]
         for start in range(0, len(values), _CHUNK):
             chunk = values[start : start + _CHUNK]
@@ -73,9 +82,9 @@ class SpendRepository:
         t = vendor_spend_incoming
         await connection.execute(sa.delete(t).where(t.c.organization_id == state.organization_id, t.c.account_id == state.account_id))
 
-    async def put_in_place(self, connection: AsyncConnection, state: ImportState, window: Window) -> None:
-        """What waits becomes what the window holds: rows that the vendor tells no more go, others are restated or added. Rows that have
-        not changed are not written. Whose a row is stays as it was."""
+    async def put_in_place(self, connection: AsyncConnection, state: ImportState, window: Window, *, keep_untold: bool = False) -> None:
+        """What waits becomes what the window holds: rows that the vendor tells no more go (unless they are kept: it forgets deleted keys),
+        others are restated or added. Rows that have not changed are not written. Whose a row is stays as it was."""
         t, waiting = vendor_spend, vendor_spend_incoming
         mine = (waiting.c.organization_id == state.organization_id, waiting.c.account_id == state.account_id)
         told = sa.select(waiting.c.row_id).where(*mine)
@@ -86,7 +95,8 @@ class SpendRepository:
             t.c.start_ns < window.until_ns,
             t.c.row_id.not_in(told),
         )
-        await connection.execute(gone)
+        if not keep_untold:
+            await connection.execute(gone)
         differs = "IS NOT" if connection.dialect.name == "sqlite" else "IS DISTINCT FROM"
         changed = " OR ".join(f"excluded.{name} {differs} vendor_spend.{name}" for name in RESTATED)
         copied = ", ".join(COPIED)
@@ -100,13 +110,28 @@ class SpendRepository:
         await connection.execute(statement, {**values, "organization": state.organization_id, "account": state.account_id})
         await self.forget_waiting(connection, state)
 
-    async def unknown(self, connection: AsyncConnection, state: ImportState) -> list[tuple[str, str, str | None]]:
-        """`(row, place, key)` of rows of which it is not known whose they are."""
+    async def unknown(self, connection: AsyncConnection, state: ImportState, window: Window) -> list[tuple[str, str, str | None]]:
+        """`(row, place, key)` of the window's rows of which it is not known whose they are."""
         t = vendor_spend
-        query = sa.select(t.c.row_id, t.c.place, t.c.vendor_key).where(
-            t.c.organization_id == state.organization_id, t.c.account_id == state.account_id, t.c.attribution == Attribution.UNKNOWN.value
-        )
+        inside = (t.c.start_ns >= window.from_ns, t.c.start_ns < window.until_ns)
+        query = sa.select(t.c.row_id, t.c.place, t.c.vendor_key).where(*_nobodys(state), *inside)
         return [(row[0], row[1], row[2]) for row in await connection.execute(query)]
+
+    async def unknown_names(self, connection: AsyncConnection, state: ImportState) -> set[tuple[str, str | None]]:
+        """`(place, key)` of all rows of which it is not known whose they are: each once, however many rows there are."""
+        t = vendor_spend
+        query = sa.select(t.c.place, t.c.vendor_key).where(*_nobodys(state)).distinct()
+        return {(row[0], row[1]) for row in await connection.execute(query)}
+
+    async def attribute_named(
+        self, connection: AsyncConnection, state: ImportState, owners: Mapping[tuple[str, str | None], Mapping[str, str | None]]
+    ) -> None:
+        """As `attribute`, of every row of nobody's that names this place and key."""
+        t = vendor_spend
+        for (place, key), owner in owners.items():
+            same = t.c.vendor_key.is_(None) if key is None else t.c.vendor_key == key
+            change = sa.update(t).where(*_nobodys(state), t.c.place == place, same)
+            await connection.execute(change.values({**dict.fromkeys(OWNER), **owner}))
 
     async def attribute(self, connection: AsyncConnection, state: ImportState, owners: Mapping[str, Mapping[str, str | None]]) -> None:
         """By row: `issued_key_id`, `attribution` and the holder's columns."""
@@ -121,16 +146,25 @@ class SpendRepository:
             await connection.execute(change, values[start : start + _CHUNK])
 
 
+def _nobodys(state: ImportState) -> tuple[sa.ColumnElement[bool], ...]:
+    t = vendor_spend
+    return (
+        t.c.organization_id == state.organization_id,
+        t.c.account_id == state.account_id,
+        t.c.attribution == Attribution.UNKNOWN.value,
+    )
+
+
 def _incoming(state: ImportState, id_: str, row: SpendRow) -> dict[str, Any]:
     return {
         "account_id": state.account_id,
         "row_id": id_,
         "organization_id": state.organization_id,
         "place": place_text(row.place),
-        "vendor_key": None if row.key is None else row.key[:500],
+        "vendor_key": row.key,
         "start_ns": row.start_ns,
         "end_ns": row.end_ns,
-        "item": row.item[:500],
+        "item": row.item,
         "model": model_of(row.item)[:256],
         "amount_nano": row.amount_nano,
         "requests": row.requests,

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field, model_validator
+from pydantic import Field, StringConstraints, model_validator
 from pydantic_core import PydanticCustomError
 
 from keygate.issued_keys import Enforcement
 from keygate.kit.clock import from_ns, rfc3339
-from keygate.kit.money import format_usd
+from keygate.kit.money import MAX_NANO, NANO, format_usd, parse_usd
 from keygate.kit.routes import Schema
 from keygate.vendor_spend.balance import AccountDay, Verdict
 from keygate.vendor_spend.model import ImportState
 from keygate.vendor_spend.reconciliation import Balance, BillStanding, UnknownKey
-from keygate.vendor_spend.watch import DEFAULT_WARN_AT, AtEnd, Stage, WatchRule
+from keygate.vendor_spend.watch import DEFAULT_WARN_AT, AtEnd, Resumption, Stage, WatchRule
 from keygate.vendor_spend.watching import Standing
 from keygate.vendors.admin import Period
 
 _Moment = str | None
+Usd = Annotated[
+    Annotated[str, StringConstraints(max_length=40)] | Annotated[int, Field(ge=0, le=MAX_NANO // NANO)],
+    Field(description="Dollars as a decimal string: `10.00`", examples=["10.00"]),
+]
 _Percent = Annotated[int, Field(ge=1, le=99)]
 
 
@@ -29,6 +33,7 @@ class ImportOut(Schema):
     vendor: str
     as_of: _Moment = Field(description="When the newest complete reading began; null: none yet")
     read_until: _Moment
+    complete: bool = Field(description="False: there was more than one turn reads; it goes on by itself within a minute")
     next_at: _Moment
     error_code: str | None
     error: str | None
@@ -40,6 +45,7 @@ class ImportOut(Schema):
             vendor=state.vendor,
             as_of=rfc3339(state.as_of_ns),
             read_until=rfc3339(state.read_until_ns),
+            complete=state.window is None and state.error is None,
             next_at=rfc3339(state.next_at_ns) if state.next_at_ns else None,
             error_code=state.error_code,
             error=state.error,
@@ -128,7 +134,9 @@ class BillOut(Schema):
     account_id: str
     account: str
     vendor: str
-    reported: bool = Field(description="False: the vendor tells no bill by API")
+    reported: bool = Field(description="False: this bill is not read")
+    why_not: str | None = Field(description="Why it is not read, and what to do for it")
+    means: str | None = Field(description="What a number of this bill is, and whose")
     as_of: _Moment = Field(description="When it was last read to its end; null: never")
     delay_seconds: int | None = Field(description="How late the vendor's numbers come; null: it does not say (a day is assumed)")
     restated_days: int | None = Field(description="How far back the vendor may change them; these days are read again each time")
@@ -141,6 +149,8 @@ class BillOut(Schema):
             account=bill.account.name,
             vendor=bill.account.vendor,
             reported=bill.facts is not None,
+            why_not=bill.why_not,
+            means=None if bill.facts is None else bill.facts.means,
             as_of=rfc3339(None if bill.state is None else bill.state.as_of_ns),
             delay_seconds=None if bill.facts is None else bill.facts.delay_seconds,
             restated_days=None if bill.facts is None else bill.facts.restated_days,
@@ -189,16 +199,41 @@ class WatchIn(Schema):
         return WatchRule(tuple(sorted(self.warn_at_percent)), self.lower_at_percent, self.lower_to_percent, self.at_end)
 
 
+class ResumeIn(Schema):
+    """Why the key may go on; one of these."""
+
+    budget_usd: Usd | None = Field(None, description="Another budget from now on, higher than the present one")
+    extra_usd: Usd | None = Field(None, description="So much more in this period, beyond what is allowed now")
+    ignore_until_period_end: bool = Field(False, description="Whatever comes until the period ends: announced, and nothing is done")
+
+    @model_validator(mode="after")
+    def _one(self) -> ResumeIn:
+        if (self.budget_usd is not None) + (self.extra_usd is not None) + self.ignore_until_period_end != 1:
+            raise PydanticCustomError("resume", "Send one of budget_usd, extra_usd and ignore_until_period_end")
+        return self
+
+    def resumption(self) -> Resumption:
+        return Resumption(
+            budget_nano=None if self.budget_usd is None else parse_usd(self.budget_usd, field="budget_usd"),
+            extra_nano=None if self.extra_usd is None else parse_usd(self.extra_usd, field="extra_usd"),
+            ignore=self.ignore_until_period_end,
+        )
+
+
 class WatchOut(Schema):
     """A key's budget by the vendor's bill. Where KeyGate watches it, it can be overspent: by what the key uses within the vendor's data
     delay, and until the next look."""
 
     key_id: str
-    enforced_by: str = Field(description="`vendor`: it refuses; `keygate`: watched, not hard; `nobody`: the vendor reports no spend")
+    enforced_by: str = Field(description="`vendor`: it refuses; `keygate`: watched, not hard; `nobody`: the bill is not read")
     budget_usd: str | None
     budget_period: Period | None
+    allowed_usd: str | None = Field(
+        description="What may be spent in this period: the budget, and what somebody allowed beyond it; null: no budget, or it is ignored"
+    )
+    ignored: bool = Field(description="Somebody let the key go on past its budget until the period ends")
     spent_usd: str | None = Field(description="Since `period_start`, as billed so far; null: the bill was never read")
-    spent_percent: int | None
+    spent_percent: int | None = Field(description="Of `allowed_usd`, or of the budget where that is ignored")
     period_start: _Moment
     resets_at: _Moment
     as_of: _Moment = Field(description="When the bill was last read to its end")
@@ -226,6 +261,8 @@ class WatchOut(Schema):
             enforced_by="nobody" if nobody else ("keygate" if own else "vendor"),
             budget_usd=None if key.terms.budget_nano is None else format_usd(key.terms.budget_nano),
             budget_period=None if key.terms.budget_nano is None else key.terms.budget_period,
+            allowed_usd=None if standing.allowed_nano is None else format_usd(standing.allowed_nano),
+            ignored=key.terms.budget_nano is not None and standing.allowed_nano is None,
             spent_usd=None if as_of is None else format_usd(standing.spent_nano),
             spent_percent=None if as_of is None else standing.percent,
             period_start=rfc3339(standing.window_start_ns) if standing.resets_at_ns is not None else None,

@@ -63,6 +63,7 @@ vendor_spend_imports = sa.Table(
     sa.Column("cursor", sa.Text),
     sa.Column("pages", sa.Integer, nullable=False),
     sa.Column("deep_at_ns", sa.BigInteger, nullable=False),
+    sa.Column("deep_began_ns", sa.BigInteger),
     sa.Column("next_at_ns", sa.BigInteger, nullable=False),
     sa.Column("attempts", sa.Integer, nullable=False),
     sa.Column("error_code", sa.String(40)),
@@ -84,6 +85,7 @@ budget_watches = sa.Table(
     sa.Column("at_end", sa.String(20), nullable=False),
     sa.Column("window_start_ns", sa.BigInteger, nullable=False),
     sa.Column("waived_ns", sa.BigInteger),  # the period in which the key may go on past its budget
+    sa.Column("waived_nano", sa.BigInteger),  # … by so much; null: by whatever comes
     sa.Column("warned", sa.Integer, nullable=False),  # the highest percent that was announced in this window
     sa.Column("wanted", sa.String(20), nullable=False),
     sa.Column("stage", sa.String(20), nullable=False),  # what the vendor has confirmed

@@ -3,7 +3,7 @@ spent, and goes on serving until KeyGate has seen it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from enum import StrEnum
 
@@ -11,6 +11,7 @@ from keygate.kit.clock import from_ns, to_ns
 from keygate.vendors.admin import Period
 
 DEFAULT_WARN_AT = (50, 80)
+_MOST_PERCENT = 1_000_000  # that is announced
 
 
 class Stage(StrEnum):
@@ -51,7 +52,8 @@ class Watch:
     rule: WatchRule = WatchRule()
     window_start_ns: int = 0
     warned: int = 0
-    waived_ns: int | None = None  # the period in which somebody let the key go on past its budget
+    waived_ns: int | None = None  # the period in which somebody let the key go on past its budget …
+    waived_nano: int | None = None  # … by so much; None: by whatever comes
     wanted: Stage = Stage.NONE
     stage: Stage = Stage.NONE
     stage_key: str | None = None  # of which key at the vendor: a rotation brings another
@@ -62,14 +64,42 @@ class Watch:
     error: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Resumption:
+    """What lets a key go on that its budget ended; one of these. The next thresholds act as the first ones did."""
+
+    budget_nano: int | None = None  # another budget from now on
+    extra_nano: int | None = None  # so much more in this period
+    ignore: bool = False  # whatever comes, until this period ends: announced, and nothing is done
+
+
+def waive(watch: Watch, how: Resumption, begin_ns: int) -> Watch:
+    """`begin_ns`: of the period. What was allowed more in it before is added to."""
+    if how.ignore:
+        return replace(watch, waived_ns=begin_ns, waived_nano=None)
+    if how.extra_nano is None:
+        return replace(watch, waived_ns=None, waived_nano=None)
+    before = watch.waived_nano or 0 if watch.waived_ns == begin_ns else 0
+    return replace(watch, waived_ns=begin_ns, waived_nano=before + how.extra_nano)
+
+
+def allowed(budget_nano: int, watch: Watch, begin_ns: int) -> int | None:
+    """What the key may spend in the period that began then; None: whatever comes."""
+    if watch.waived_ns != begin_ns:
+        return budget_nano
+    return None if watch.waived_nano is None else budget_nano + watch.waived_nano
+
+
 def percent_of(spent_nano: int, budget_nano: int) -> int:
     """Whole percents, rounded down: 100 only once all is spent. A budget of nothing is spent from the start."""
     return 100 if budget_nano <= 0 else max(0, spent_nano * 100 // budget_nano)
 
 
 def announced_at(rule: WatchRule, percent: int) -> int:
-    """The highest threshold reached; 100 is always one. 0: none."""
-    return max((each for each in (*rule.warn_at, 100) if percent >= each), default=0)
+    """The highest threshold reached; 100 is always one, and 200, 300, … are: the same amount spent once more. 0: none."""
+    if percent >= 100:
+        return min(percent // 100 * 100, _MOST_PERCENT)
+    return max((each for each in rule.warn_at if percent >= each), default=0)
 
 
 def wanted_stage(rule: WatchRule, percent: int, *, can_disable: bool, waived: bool = False) -> Stage:

@@ -13,15 +13,36 @@ from keygate.audit import AuditLog
 from keygate.errors import Conflict, InvalidInput, KeyGateError
 from keygate.events import EventOutbox, EventType
 from keygate.identities import Actor
-from keygate.issued_keys import LIVE, Enforcement, IssuedKey, IssuedKeyAccess, IssuedKeyService, worker_actor
+from keygate.issued_keys import LIVE, Enforcement, IssuedKey, IssuedKeyAccess, IssuedKeyService, VendorAccount, worker_actor
 from keygate.kit.clock import NANOSECONDS, Clock, rfc3339
-from keygate.kit.money import format_usd
+from keygate.kit.money import MAX_NANO, format_usd
 from keygate.policies import change
 from keygate.vault import EnvelopeBroken
 from keygate.vendor_spend.model import ImportState
 from keygate.vendor_spend.restraint import apply, shows
-from keygate.vendor_spend.watch import AtEnd, Stage, Watch, WatchRule, announced_at, percent_of, wanted_stage, window_of
-from keygate.vendors.admin import AdminKeyRefused, Disables, ProvisionerError, ReportsSpend, SetsLimits, SpendFacts, Term
+from keygate.vendor_spend.watch import (
+    AtEnd,
+    Resumption,
+    Stage,
+    Watch,
+    WatchRule,
+    allowed,
+    announced_at,
+    percent_of,
+    waive,
+    wanted_stage,
+    window_of,
+)
+from keygate.vendors.admin import (
+    AdminKeyRefused,
+    Disables,
+    ProvisionerError,
+    SetsLimits,
+    SpendFacts,
+    Term,
+    spend_of,
+    why_no_spend,
+)
 
 if TYPE_CHECKING:
     from keygate.kit.database import Database
@@ -41,9 +62,10 @@ class Standing:
     key: IssuedKey
     watch: Watch
     spent_nano: int
-    percent: int | None  # None: the key has no budget
+    percent: int | None  # of what is allowed in this period; None: the key has no budget
     window_start_ns: int
     resets_at_ns: int | None
+    allowed_nano: int | None  # in this period; None: there is no budget, or it does not count in this period
     imported: ImportState | None
     facts: SpendFacts | None
 
@@ -78,23 +100,29 @@ class BudgetWatch:
             watch = await self._repository.get(connection, key.organization_id, key_id)
             spent = await self._repository.spent(connection, key.organization_id, [key_id], since_ns=begin)
             imported = await self._spend.state(connection, key.organization_id, key.account_id)
+            account = await self._issued.account(connection, key.organization_id, key.account_id)
         nano, budget = spent.get(key_id, 0), key.terms.budget_nano
+        watch = watch or Watch(key_id, key.organization_id)
+        limit = None if budget is None else allowed(budget, watch, begin)
         return Standing(
             key=key,
-            watch=watch or Watch(key_id, key.organization_id),
+            watch=watch,
             spent_nano=nano,
-            percent=None if budget is None else percent_of(nano, budget),
+            percent=None if budget is None else percent_of(nano, budget if limit is None else limit),
             window_start_ns=begin,
             resets_at_ns=end,
+            allowed_nano=limit,
             imported=imported,
-            facts=self._facts(key),
+            facts=self._facts(account),
         )
 
     async def set_rule(self, actor: Actor, key_id: str, rule: WatchRule) -> Standing:
         """How this key's budget is watched from now on; the worker acts on it within a minute. Raises `InvalidInput` for what the vendor
         can't do, `Conflict` for a key whose budget needs no watching."""
         key = await self._keys.get(actor, key_id)
-        self._check(key, rule)
+        async with self._database.read() as connection:
+            account = await self._issued.account(connection, key.organization_id, key.account_id)
+        self._check(key, account, rule)
         async with change(self._database, self._audit, actor, "issued_key.watch", key_id) as work:
             known = await self._repository.get(work.connection, key.organization_id, key_id, lock=True)
             watch = known or Watch(key_id, key.organization_id)
@@ -103,22 +131,34 @@ class BudgetWatch:
             await self._repository.save(work.connection, replace(watch, rule=rule, next_at_ns=0, stage_key=None))
         return await self.standing(actor, key_id)
 
-    async def resume(self, actor: Actor, key_id: str) -> Standing:
-        """Lets a key that its budget ended go on until the next period; the vendor is told at once. Raises `Conflict` for a key that was
-        not disabled, or that the vendor does not enable."""
+    async def resume(self, actor: Actor, key_id: str, how: Resumption) -> Standing:
+        """Lets a key that its budget ended go on; the vendor is told at once. Raises `Conflict` for a key that was not disabled, or that
+        the vendor does not enable, `InvalidInput` where it would be disabled again by what is spent already."""
         key = await self._keys.get(actor, key_id)
-        begin, _ = window_of(key.terms.budget_period, self._clock.now_ns())
+        begin, ends = window_of(key.terms.budget_period, self._clock.now_ns())
+        if how.ignore and ends is None:
+            raise InvalidInput("ignore_until_period_end: this budget has no periods; raise it with budget_usd")
         async with change(self._database, self._audit, actor, "issued_key.resume", key_id) as work:
             watch = await self._repository.get(work.connection, key.organization_id, key_id, lock=True)
             if watch is None or watch.stage is not Stage.DISABLED or key.state not in LIVE:
                 raise Conflict("The key was not disabled for its budget")
-            await self._audit.record(
-                work, actor, "issued_key.resume", key_id, before={"stage": watch.stage}, after={"until": "next period"}
-            )
-            watch = replace(watch, waived_ns=begin)
-            await self._repository.save(work.connection, watch)
-            spent = await self._repository.spent(work.connection, key.organization_id, [key_id], since_ns=begin)
-        await self._look(key, watch, spent.get(key_id, 0))
+            spent = (await self._repository.spent(work.connection, key.organization_id, [key_id], since_ns=begin)).get(key_id, 0)
+            if how.budget_nano is not None:
+                key = await self._keys.raise_budget(work, actor, key_id, how.budget_nano)
+            after = waive(watch, how, begin)
+            limit = allowed(key.terms.budget_nano or 0, after, begin)
+            if limit is not None and limit > MAX_NANO:
+                raise InvalidInput(f"At most {format_usd(MAX_NANO)} USD can be allowed")
+            if limit is not None and percent_of(spent, limit) >= 100:
+                raise InvalidInput(
+                    f"{format_usd(spent)} USD are spent already, and {format_usd(limit)} would be allowed: allow more than that"
+                )
+            if limit is not None:  # thresholds of the new amount that are not reached yet are announced once they are
+                after = replace(after, warned=announced_at(after.rule, percent_of(spent, limit)))
+            said = {"allowed_usd": None if limit is None else format_usd(limit), "until": rfc3339(ends) if how.ignore else None}
+            await self._audit.record(work, actor, "issued_key.resume", key_id, before={"stage": watch.stage}, after=said)
+            await self._repository.save(work.connection, after)
+        await self._look(key, after, spent)
         found = await self.standing(actor, key_id)
         if found.watch.stage is Stage.DISABLED:
             raise Conflict(f"The vendor has not enabled the key yet; it is tried again. {found.watch.error or ''}".strip())
@@ -128,7 +168,8 @@ class BudgetWatch:
         """Looks at every watched budget, and acts where its stage is not the one that its spend calls for. For the worker."""
         now = self._clock.now_ns()
         async with self._database.read() as connection:
-            keys = [key for key in await self._issued.with_budget(connection) if self._facts(key) is not None]
+            read = {each.id for each in await self._issued.all_accounts(connection) if self._facts(each) is not None}
+            keys = [key for key in await self._issued.with_budget(connection) if key.account_id in read]
             watches = await self._repository.all(connection)
             spent: dict[str, int] = {}
             groups: defaultdict[tuple[str, int], list[str]] = defaultdict(list)
@@ -153,7 +194,9 @@ class BudgetWatch:
 
     async def _look(self, key: IssuedKey, watch: Watch, spent_nano: int) -> None:
         begin, _ = window_of(key.terms.budget_period, self._clock.now_ns())
-        percent = percent_of(spent_nano, key.terms.budget_nano or 0)
+        budget = key.terms.budget_nano or 0
+        limit = allowed(budget, watch, begin)
+        percent = percent_of(spent_nano, budget if limit is None else limit)
         if watch.window_start_ns != begin:
             watch = replace(watch, window_start_ns=begin, warned=0)
         reached = announced_at(watch.rule, percent)
@@ -162,7 +205,7 @@ class BudgetWatch:
         if not _is_ours(key):
             return  # the vendor refuses by itself
         can_disable = isinstance(self._issued.provisioner(key.vendor), Disables)
-        wanted = wanted_stage(watch.rule, percent, can_disable=can_disable, waived=watch.waived_ns == begin)
+        wanted = wanted_stage(watch.rule, percent, can_disable=can_disable, waived=limit is None)
         at_vendor = None if key.footprint is None else key.footprint.key
         settled = watch.stage is wanted and (wanted is Stage.NONE or watch.stage_key == at_vendor)
         if settled and watch.wanted is wanted and not self._is_old(watch):
@@ -178,7 +221,7 @@ class BudgetWatch:
         after = replace(watch, warned=percent)
         kind = EventType.ISSUED_KEY_BUDGET_SPENT if percent >= 100 else EventType.ISSUED_KEY_BUDGET_THRESHOLD_REACHED
         async with self._database.unit() as work:
-            payload = {**await self._figures(work.connection, key, spent_nano), "percent": percent}
+            payload = {**await self._figures(work.connection, key, watch, spent_nano), "percent": percent}
             await self._repository.save(work.connection, after)
             await self._outbox.raise_event(work, key.organization_id, kind, key.id, payload)
         return after
@@ -190,7 +233,7 @@ class BudgetWatch:
         if watch.wanted is not wanted:
             watch = replace(watch, wanted=wanted, attempts=0, error=None, error_code=None)
             async with self._database.unit(key.organization_id) as work:
-                said = {**await self._figures(work.connection, key, spent_nano), "stage": wanted}
+                said = {**await self._figures(work.connection, key, watch, spent_nano), "stage": wanted}
                 await self._audit.record(work, actor, "issued_key.restrain", key.id, before={"stage": watch.stage}, after=said)
                 await self._repository.save(work.connection, watch)
         try:
@@ -204,7 +247,7 @@ class BudgetWatch:
             async with self._database.unit() as work:
                 await self._repository.save(work.connection, replace(failed, next_at_ns=self._clock.now_ns() + pause))
                 if watch.attempts == 0:
-                    said = {**await self._figures(work.connection, key, spent_nano), "stage": wanted, "detail": error.detail}
+                    said = {**await self._figures(work.connection, key, watch, spent_nano), "stage": wanted, "detail": error.detail}
                     await self._outbox.raise_event(work, key.organization_id, EventType.ISSUED_KEY_RESTRAINT_FAILED, key.id, said)
             return
         at_vendor = None if key.footprint is None else key.footprint.key
@@ -215,7 +258,7 @@ class BudgetWatch:
             await self._repository.save(work.connection, confirmed)
             if wanted is not Stage.REVOKED and (former.stage, former.stage_key) != (wanted, at_vendor):
                 kind = EventType.ISSUED_KEY_RESTORED if wanted is Stage.NONE else EventType.ISSUED_KEY_RESTRICTED
-                payload = {**await self._figures(work.connection, key, spent_nano), "stage": wanted}
+                payload = {**await self._figures(work.connection, key, watch, spent_nano), "stage": wanted}
                 await self._outbox.raise_event(work, key.organization_id, kind, key.id, payload)
 
     async def _at_vendor(self, key: IssuedKey, watch: Watch, wanted: Stage, before: set[Stage]) -> None:
@@ -236,26 +279,28 @@ class BudgetWatch:
             if footprint is not None:
                 await shows(provisioner, desk, footprint, terms=key.terms, wanted=wanted)
 
-    async def _figures(self, connection: Any, key: IssuedKey, spent_nano: int) -> dict[str, Any]:
+    async def _figures(self, connection: Any, key: IssuedKey, watch: Watch, spent_nano: int) -> dict[str, Any]:
         """The number, and beside it how old it is."""
+        budget = key.terms.budget_nano or 0
+        limit = allowed(budget, watch, window_of(key.terms.budget_period, self._clock.now_ns())[0])
         imported = await self._spend.state(connection, key.organization_id, key.account_id)
-        facts = self._facts(key)
+        facts = self._facts(await self._issued.account(connection, key.organization_id, key.account_id))
         return {
             "vendor": key.vendor,
             "name": key.name,
             "spent_usd": format_usd(spent_nano),
-            "budget_usd": format_usd(key.terms.budget_nano or 0),
+            "budget_usd": format_usd(budget),
+            "allowed_usd": None if limit is None else format_usd(limit),
             "budget_period": key.terms.budget_period,
             "enforced_by_vendor": not _is_ours(key),
             "billed_until": rfc3339(None if imported is None else imported.as_of_ns),
             "delay_seconds": None if facts is None else facts.delay_seconds,
         }
 
-    def _facts(self, key: IssuedKey) -> SpendFacts | None:
-        provisioner = self._issued.provisioner(key.vendor)
-        return provisioner.spend_facts if isinstance(provisioner, ReportsSpend) else None
+    def _facts(self, account: VendorAccount) -> SpendFacts | None:
+        return spend_of(self._issued.provisioner(account.vendor), account.settings)
 
-    def _check(self, key: IssuedKey, rule: WatchRule) -> None:
+    def _check(self, key: IssuedKey, account: VendorAccount, rule: WatchRule) -> None:
         provisioner = self._issued.provisioner(key.vendor)
         if key.state not in LIVE or provisioner is None:
             raise Conflict(f"The key is {key.state}; only live ones are watched")
@@ -264,10 +309,9 @@ class BudgetWatch:
         if not _is_ours(key):
             raise Conflict("The vendor enforces this key's budget itself; there is nothing to watch")
         title = provisioner.facts.title
-        if not isinstance(provisioner, ReportsSpend):
-            raise Conflict(
-                f"{title} reports no spend by API, so KeyGate has nothing to watch; a virtual key's budget is enforced by KeyGate"
-            )
+        why_not = why_no_spend(provisioner, account.settings)
+        if why_not is not None:
+            raise Conflict(f"{title}'s bill is not read, so KeyGate has nothing to watch. {why_not}")
         if rule.at_end is AtEnd.DISABLE and not isinstance(provisioner, Disables):
             raise InvalidInput(f"at_end: {title} can't disable a key and enable it again; choose warn or revoke", field="at_end")
         if rule.lower_at is not None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from fastapi import Request
 from pydantic import Field
 
 from keygate.kit.routes import Routes, Schema
 from keygate.vendors import VENDORS, Vendor
-from keygate.vendors.admin import PROVISIONERS, AddsKey, ProvisionerFacts, ReportsSpend
+from keygate.vendors.admin import PROVISIONERS, AddsKey, Provisioner, ProvisionerFacts, ReportsSpend, why_no_spend
 
 routes = Routes("/vendors", tag="vendors")
 
@@ -19,6 +21,16 @@ class EndpointView(Schema):
     billed: bool
 
 
+class SpendView(Schema):
+    """What this vendor's bill tells of keys."""
+
+    told_by: Literal["key", "container", "none"]
+    means: str | None = Field(description="What a number is, and whose")
+    delay_seconds: int | None = Field(description="How late numbers come; null: the vendor does not say")
+    restated_days: int | None = Field(description="How far back the vendor may change them")
+    why_not: str | None = Field(description="Why nothing is told, or what an account needs before its bill is read; null: nothing")
+
+
 class IssuingView(Schema):
     """What KeyGate can do with keys at this vendor."""
 
@@ -27,6 +39,7 @@ class IssuingView(Schema):
     ceiling: int | None
     confirms: list[str] = Field(description="Terms that the vendor enforces and its API shows")
     takes: list[str] = Field(description="Terms that the vendor enforces and its API does not show again")
+    needs: dict[str, str] = Field(description="Terms that every order must name, and what to name")
     cannot: dict[str, str] = Field(description="What the vendor can't do, and what KeyGate does instead")
     rights: dict[str, str] = Field(description="Least privilege: each right, and what it is needed for")
     settings: dict[str, str]
@@ -34,6 +47,7 @@ class IssuingView(Schema):
     adopt_only: bool = Field(description="The vendor's API makes no keys: those made by hand are entered")
     rotates: bool
     reports_spend: bool
+    spend: SpendView
     tells_last_use: bool
     revoke_delay_seconds: int | None = Field(description="How long a revoked key may still work; null: the vendor does not say")
     sources: dict[str, str]
@@ -75,6 +89,7 @@ def _issuing(vendor: str) -> IssuingView | None:
         ceiling=facts.ceiling,
         confirms=sorted(facts.confirms),
         takes=sorted(facts.takes),
+        needs={str(term): what for term, what in facts.needs.items()},
         cannot=dict(facts.cannot),
         rights=dict(facts.rights),
         settings=dict(facts.settings),
@@ -82,9 +97,21 @@ def _issuing(vendor: str) -> IssuingView | None:
         adopt_only=facts.adopt_only,
         rotates=isinstance(provisioner, AddsKey),
         reports_spend=isinstance(provisioner, ReportsSpend),
+        spend=_spend(provisioner),
         tells_last_use=facts.tells_last_use,
         revoke_delay_seconds=facts.revoke_delay_seconds,
         sources=dict(facts.sources),
+    )
+
+
+def _spend(provisioner: Provisioner) -> SpendView:
+    facts = provisioner.spend_facts if isinstance(provisioner, ReportsSpend) else None
+    return SpendView(
+        told_by="none" if facts is None else ("key" if facts.per_key else "container"),
+        means=None if facts is None else facts.means,
+        delay_seconds=None if facts is None else facts.delay_seconds,
+        restated_days=None if facts is None else facts.restated_days,
+        why_not=why_no_spend(provisioner, {}),
     )
 
 

@@ -1,6 +1,6 @@
 """boto3 at IAM with an access key, and at Bedrock with an API key: one JSON request a line, one JSON answer a line.
 
-{"client": "iam" | "sts", "call": "create_user", "options": {…}}                  → {"result": …}
+{"client": "iam" | "sts" | "ce", "call": "create_user", "options": {…}}                  → {"result": …}
 {"client": "bedrock", "key", "call": "converse" | "invoke_model", "options"}      → {"result": …}
 """
 
@@ -14,7 +14,7 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 
 QUICK = Config(retries={"total_max_attempts": 1}, connect_timeout=5, read_timeout=10)
-PATHS = {"iam": "/iam", "sts": "/iam/sts"}
+PATHS = {"iam": "/iam", "sts": "/iam/sts", "ce": "/iam/ce"}
 
 
 @functools.lru_cache(maxsize=16)

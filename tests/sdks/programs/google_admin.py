@@ -19,6 +19,7 @@ from googleapiclient import discovery_cache
 from googleapiclient.discovery import build
 from googleapiclient.errors import HttpError
 
+BELOW = {"bigquery": "/bigquery/v2/"}  # what the client thinks to be part of the endpoint
 SCOPES = ["https://www.googleapis.com/auth/cloud-platform"]
 
 
@@ -35,7 +36,7 @@ def client(base: str, credentials: str, service: str, version: str) -> Any:
         static_discovery=True,
         cache_discovery=False,
         credentials=signed_in(credentials),
-        client_options={"api_endpoint": f"{base}/{service}"},
+        client_options={"api_endpoint": f"{base}/{service}{BELOW.get(service, '')}"},
         num_retries=0,
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from keygate.kit.clock import Clock, ManualClock
 from keygate.kit.outbound import Answer, Unreached
 from keygate.kit.secret import Secret
 from keygate.vendors.admin import AdminDesk, AdminHttp, Pace, ProvisionerFacts, TokenShelf, Watcher
+from keygate.vendors.admin.http import Sleep
 
 
 def answer(status: int = 200, body: Any = None, **headers: str) -> Answer:
@@ -81,8 +83,9 @@ def desk(
     settings: Mapping[str, str] | None = None,
     issuer: Any = None,
     watcher: Watcher | None = None,
+    sleep: Sleep = asyncio.sleep,
 ) -> AdminDesk:
-    """Real time and real waits: for the sandbox."""
+    """Real time and, unless `sleep` is another, real waits: for the sandbox."""
     secret = Secret(admin)
-    http = AdminHttp(sender, pace=Pace(100_000, clock=clock), clock=clock, watcher=watcher, conceal=(secret,))
+    http = AdminHttp(sender, pace=Pace(100_000, clock=clock), clock=clock, watcher=watcher, conceal=(secret,), sleep=sleep)
     return AdminDesk(facts, secret, settings or {}, http, clock, issuer or NoIssuer(), TokenShelf(clock))

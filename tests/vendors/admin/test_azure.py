@@ -385,6 +385,13 @@ def test_costs_in_another_currency_are_not_taken_for_dollars() -> None:
         spend_rows(bill("/providers/microsoft.cognitiveservices/accounts/kg-a", currency="EUR"))
 
 
+def test_costs_of_one_account_in_several_spellings_are_added_up() -> None:
+    told = bill("/providers/Microsoft.CognitiveServices/accounts/KG-A")
+    told["rows"].append([20261126, "USD", -0.5, "/providers/microsoft.cognitiveservices/accounts/kg-a/deployments/x", "m"])
+    [row] = spend_rows(told)
+    assert (row.place, row.amount_nano) == ({"account": "kg-a"}, 10**9)
+
+
 def test_powers_are_those_that_azure_has() -> None:
     for power in (AddsKey, Disables, Lists, ReportsSpend, Retires, SetsLimits, SetsModels):
         assert isinstance(AZURE, power)

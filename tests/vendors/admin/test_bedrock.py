@@ -62,8 +62,8 @@ def boto(sandbox: SandboxServer, account: Account, aws_bridge: Bridge) -> Boto:
 
 def seat(sandbox: SandboxServer, outbound: Outbound, credential: Credential, **changes: Any) -> AdminDesk:
     settings = {"base_url": f"{sandbox.address}/aws/iam", "access_key_id": credential.name, "region": "us-east-1"}
-    watcher = changes.pop("watcher", None)
-    return desk(BEDROCK.facts, outbound, credential.value, clock=SystemClock(), settings={**settings, **changes}, watcher=watcher)
+    options = {name: changes.pop(name) for name in ("watcher", "sleep") if name in changes}
+    return desk(BEDROCK.facts, outbound, credential.value, clock=SystemClock(), settings={**settings, **changes}, **options)
 
 
 @pytest.fixture
@@ -288,12 +288,42 @@ async def test_a_full_account_is_told_before_anything_is_made(at: AdminDesk, acc
     assert [call.operation for call in account.calls].count("CreateUser") == 1
 
 
-async def test_a_throttled_call_says_when_to_come_back(at: AdminDesk, account: Account) -> None:
+@pytest.mark.parametrize("code", ["Throttling", "RequestLimitExceeded", "SlowDown"])
+async def test_throttled_calls_are_waited_out_and_made_once(
+    sandbox: SandboxServer, outbound: Outbound, admin: Credential, account: Account, boto: Boto, code: str
+) -> None:
+    waits: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        waits.append(seconds)
+
+    account.faults.append(AdminFault("Create*", status=400, code=code, message="Rate exceeded", calls=4))
+    with pytest.raises(SdkError) as told:  # as boto3 sees it
+        boto.iam("create_user", UserName="throttled")
+    assert (told.value.status, told.value.code) == (400, code)
+    steps, mark = Steps(), fresh()
+    made = await BEDROCK.create(seat(sandbox, outbound, admin, watcher=steps, sleep=sleep), order(mark, terms(account)))
+    assert keys_of(boto, mark) == [made.footprint.key]
+    assert len(waits) == 3
+    assert sorted(waits) == waits
+    assert [each for each in steps.told if "create the user" in each] == [
+        f"> create the user {mark.tag}",
+        f"< create the user {mark.tag}: 200",
+    ]
+
+
+async def test_throttled_for_longer_than_a_call_waits_it_says_when_to_come_back(
+    sandbox: SandboxServer, outbound: Outbound, admin: Credential, account: Account
+) -> None:
+    async def sleep(_: float) -> None: ...
+
     account.settings = account.settings.with_changes({"requests_per_minute": 1})
+    at = seat(sandbox, outbound, admin, sleep=sleep)
     await BEDROCK.find(at, fresh())
     with pytest.raises(RateLimited) as error:
         await BEDROCK.find(at, fresh())
     assert error.value.retry_after > 0
+    assert not error.value.lasting
 
 
 @pytest.mark.parametrize("body", [b"", b"not xml", b'<!DOCTYPE a [<!ENTITY b "c">]><a>&b;</a>', b"<a>" * 2000])
@@ -369,8 +399,8 @@ def test_a_policy_says_what_it_was_written_for(models: set[str] | None, expires_
 
 
 def test_powers_are_those_that_bedrock_has() -> None:
-    for power in (AddsKey, Disables, Lists, Retires, SetsExpiry, SetsModels):
+    for power in (AddsKey, Disables, Lists, ReportsSpend, Retires, SetsExpiry, SetsModels):
         assert isinstance(BEDROCK, power)
-    for power in (SetsBudget, SetsLimits, ReportsSpend):
+    for power in (SetsBudget, SetsLimits):
         assert not isinstance(BEDROCK, power)
     assert {"budget", "tokens_per_minute"} <= set(BEDROCK.facts.cannot)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
+from decimal import Decimal
 
 import pytest
 from tests.vendors.admin.desks import NoIssuer, Script, Steps, admin_http, answer, resting
 
 from keygate.kit.clock import ManualClock
 from keygate.kit.ids import new_id
-from keygate.kit.outbound import Outbound, Unreached
+from keygate.kit.outbound import Answer, Outbound, Unreached
 from keygate.kit.secret import Secret
 from keygate.vendors.admin import (
     AdminDesk,
@@ -60,6 +62,50 @@ async def test_a_storm_of_429_ends_with_the_wait_that_is_left(clock: ManualClock
     assert len(vendor.asked) == 2  # a second wait of 50 seconds would be more than a call's patience
 
 
+def throttled(told: Answer) -> RateLimited | None:
+    """A vendor that tells its limit of calls with another status than 429: AWS."""
+    return RateLimited("the vendor limits calls now") if b"Throttling" in told.body else None
+
+
+async def test_a_limit_of_calls_is_waited_out_whatever_status_the_vendor_tells_it_with(clock: ManualClock) -> None:
+    vendor = Script([answer(400, {"code": "Throttling"}), answer(400, {"code": "Throttling"}, retry_after="9"), answer(200, {"id": "p1"})])
+    steps = Steps()
+    told = await admin_http(vendor, clock=clock, watcher=steps).json("POST", URL, json={}, fault=throttled, **CREATE)
+    assert told == {"id": "p1"}
+    assert 9.3 < clock.monotonic_ns() / 1e9 < 9.7  # half a second of its own, then the nine that the vendor asked for
+    assert steps.told == ["> create the project", "< create the project: 200"]  # a call that was not taken is no failed step
+
+
+async def test_a_storm_of_such_limits_ends_as_rate_limited_with_a_time_to_come_back(clock: ManualClock) -> None:
+    vendor = Script([answer(400, {"code": "Throttling"})] * 9)
+    with pytest.raises(RateLimited) as refused:
+        await admin_http(vendor, clock=clock).json("POST", URL, json={}, fault=throttled, **CREATE)
+    assert refused.value.retry_after > 8
+    assert len(vendor.asked) == 6
+
+
+async def test_azures_counters_are_waited_for_the_longest_first(clock: ManualClock) -> None:
+    waits = {"retry_after": "3", "x_ms_ratelimit_microsoft.costmanagement_qpu_retry_after": "12"}
+    waits["x_ms_ratelimit_microsoft.consumption_retry_after"] = "soon"
+    vendor = Script([answer(429, None, **waits), answer(200, {})])
+    await admin_http(vendor, clock=clock).json("GET", URL, what="read costs", right="r")
+    assert clock.monotonic_ns() == 12_000_000_000
+
+
+async def test_exact_numbers_are_decimals(clock: ManualClock) -> None:
+    vendor = Script([answer(200, b'{"amount": 0.1234567890123456789}')])
+    found = await admin_http(vendor, clock=clock).json("GET", URL, what="read", right="r", exact=True)
+    assert found == {"amount": Decimal("0.1234567890123456789")}
+
+
+async def test_a_vendor_that_says_to_wait_for_nothing_is_not_asked_at_once_again(clock: ManualClock) -> None:
+    vendor = Script([answer(429, retry_after="0")] * 9)
+    with pytest.raises(RateLimited):
+        await admin_http(vendor, clock=clock).json("GET", URL, what="read", right="r")
+    assert len(vendor.asked) == 6
+    assert clock.monotonic_ns() > 10_000_000_000
+
+
 async def test_a_post_that_timed_out_is_not_repeated_and_is_uncertain(clock: ManualClock) -> None:
     vendor = Script([Unreached("did not answer", sent=True), answer(200, {})])
     with pytest.raises(Unavailable) as failed:
@@ -106,6 +152,15 @@ async def test_a_missing_right_is_named(clock: ManualClock) -> None:
     with pytest.raises(MissingRight, match=r"projects\.write") as refused:
         await admin_http(Script([answer(403)]), clock=clock).json("POST", URL, json={}, **CREATE)
     assert refused.value.right == "projects.write"
+
+
+async def test_a_line_of_a_key_file_is_blacked_out_too(clock: ManualClock) -> None:
+    key = "-----BEGIN PRIVATE KEY-----\nMIIEvAIBADANBgkqhkiG9w0BAQ\nrOiKTbC6qwBma1k0BzQTgM8+HD\n-----END PRIVATE KEY-----\n"
+    file = json.dumps({"type": "service_account", "client_email": "keygate@example.com", "private_key": key})
+    said = "bad key rOiKTbC6qwBma1k0BzQTgM8+HD of keygate@example.com"
+    vendor = Script([answer(400, {"error": {"message": said}})])
+    with pytest.raises(Rejected, match=r"bad key \[redacted\] of keygate@example\.com"):
+        await admin_http(vendor, clock=clock, conceal=[Secret(file)]).json("POST", URL, json={}, **CREATE)
 
 
 async def test_a_vendors_own_ceiling_is_told_and_not_retried(clock: ManualClock) -> None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import httpx
 import pytest
-from tests.vendors.admin.desks import Steps, desk
+from tests.vendors.admin.desks import Script, Steps, answer, desk
 
 from keygate.kit.clock import NANOSECONDS, SystemClock
 from keygate.kit.ids import new_id
@@ -35,6 +35,7 @@ from keygate.vendors.admin import (
     SetsLimits,
     SetsModels,
     Terms,
+    Unavailable,
 )
 from keygate.vendors.admin.openai import OPENAI_ADMIN
 
@@ -199,3 +200,11 @@ async def test_everything_at_the_vendor_can_be_listed(office, account) -> None:
 def test_what_it_says_it_can_do_it_has_methods_for() -> None:
     for power in (AddsKey, Retires, SetsBudget, SetsLimits, SetsModels, SetsExpiry, Renames, Lists, ReportsSpend):
         assert isinstance(OPENAI_ADMIN, power)
+
+
+async def test_a_page_that_promises_more_and_does_not_say_where_is_not_the_last() -> None:
+    here = desk(
+        OPENAI_ADMIN.facts, Script([answer(200, {"data": [], "has_more": True, "next_page": None})]), "sk-admin", clock=SystemClock()
+    )
+    with pytest.raises(Unavailable, match="not where"):
+        await OPENAI_ADMIN.spend_page(here, 0, 86_400 * 10**9, None)

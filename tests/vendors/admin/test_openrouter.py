@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from tests.sdks.admin_clients import Sdk
 from tests.sdks.bridge import SdkError
-from tests.vendors.admin.desks import Steps, desk
+from tests.vendors.admin.desks import Script, Steps, answer, desk
 
-from keygate.kit.clock import NANOSECONDS
+from keygate.kit.clock import NANOSECONDS, SystemClock
 from keygate.kit.ids import new_id
 from keygate.kit.money import NANO
 from keygate.kit.outbound import Outbound
@@ -266,3 +266,25 @@ async def test_no_secret_is_in_what_is_told(office, account) -> None:
     with pytest.raises(Rejected) as refused:
         await provisioner.read(at, made.footprint)
     assert at.admin.open() not in refused.value.detail
+
+
+async def test_a_list_that_never_ends_is_seen_at_its_second_page(account) -> None:
+    page = answer(200, {"data": [{"hash": "a"}, {"hash": "b"}]})
+    at = desk(OPENROUTER_ADMIN.facts, Script([page, page]), "sk-or-admin", clock=SystemClock())
+    _, cursor = await provisioner.spend_page(at, 0, 10, None)
+    with pytest.raises(Unavailable, match="no end"):
+        await provisioner.spend_page(at, 0, 10, cursor)
+
+
+async def test_days_are_asked_only_of_keys_that_were_used_in_them(office, use, sandbox, account) -> None:
+    at = office()
+    old, young = [await provisioner.create(at, order()) for _ in range(2)]
+    use(old.secret)
+    sandbox.state.admin.clock.advance(5 * 86_400)
+    use(young.secret)
+    sandbox.state.admin.clock.advance(86_400)
+    before = len(account.calls)
+    now = account.now_ns()
+    rows, _ = await provisioner.spend_page(at, now // DAY_NS * DAY_NS - 2 * DAY_NS, now, None)
+    assert len([call for call in list(account.calls)[before:] if call.operation == "activity.list"]) == 1
+    assert [row.key for row in rows if row.amount_nano] == [young.footprint.key]

@@ -54,6 +54,8 @@ class BulkDraft:
     team_id: str | None = None  # every active developer of it, beside `lines`
     terms: Terms = field(default_factory=Terms)
     options: Mapping[str, str] = field(default_factory=dict)
+    rotate_every_days: int | None = None
+    rotate_overlap_seconds: int | None = None
     allow_unenforced: bool = False
     create_developers: bool = False
     batch: str | None = None  # None: whoever has a key in the account is left out; else whoever has one of this batch
@@ -98,6 +100,8 @@ class Order:
     created_at_ns: int
     created_by: str
     created_by_kind: str
+    rotate_every_days: int | None = None
+    rotate_overlap_seconds: int | None = None
     batch: str | None = None
     busy: bool = True  # rows may be at work
     note: str | None = None

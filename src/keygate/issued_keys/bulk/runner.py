@@ -146,6 +146,8 @@ class BulkRunner:
                 terms=row.terms,
                 account=order.account_id,
                 options=order.options,
+                rotate_every_days=order.rotate_every_days,
+                rotate_overlap_seconds=order.rotate_overlap_seconds,
                 allow_unenforced=order.allow_unenforced,
                 request_id=row.request_id,
             )

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field, StringConstraints, model_validator
 from keygate.issued_keys.bulk.model import MAX_ROWS, BulkDraft, Line, OrderState, Plan, Row, RowState
 from keygate.issued_keys.bulk.service import RowLink, Standing
 from keygate.issued_keys.model import MAX_LINK_SECONDS
-from keygate.issued_keys.schemas import Moment, Named, TermsIn, VendorName, storable
+from keygate.issued_keys.schemas import Moment, Named, ScheduleIn, TermsIn, VendorName, storable
 from keygate.kit.clock import rfc3339
 from keygate.kit.money import format_usd
 from keygate.kit.routes import Id, Name, Schema
@@ -31,7 +31,7 @@ class RowIn(TermsIn):
         return self
 
 
-class BulkIn(TermsIn):
+class BulkIn(TermsIn, ScheduleIn):
     vendor: VendorName
     account: Annotated[str, StringConstraints(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9._-]+$")] | None = None
     team_id: Id | None = Field(None, description="Every active developer of this team, beside `rows`")
@@ -65,6 +65,8 @@ class BulkIn(TermsIn):
             team_id=self.team_id,
             terms=self.terms(now_ns),
             options=dict(self.options),
+            rotate_every_days=self.rotate_every_days,
+            rotate_overlap_seconds=self.rotate_overlap_seconds,
             allow_unenforced=self.allow_unenforced,
             create_developers=self.create_developers,
             batch=self.batch,

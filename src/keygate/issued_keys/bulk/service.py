@@ -85,7 +85,15 @@ class BulkService:
 
         def fits_vendor(terms: Terms) -> None:
             self._keys.check(
-                IssueDraft(vendor=account.vendor, owner=None, terms=terms, options=draft.options, allow_unenforced=draft.allow_unenforced)
+                IssueDraft(
+                    vendor=account.vendor,
+                    owner=None,
+                    terms=terms,
+                    options=draft.options,
+                    rotate_every_days=draft.rotate_every_days,
+                    rotate_overlap_seconds=draft.rotate_overlap_seconds,
+                    allow_unenforced=draft.allow_unenforced,
+                )
             )
 
         rows, problems = plan_rows(draft, lines, known, organization_id=actor.organization_id, check=fits_vendor)
@@ -122,6 +130,8 @@ class BulkService:
             state=OrderState.RUNNING,
             total=len(plan.rows),
             options=dict(draft.options),
+            rotate_every_days=draft.rotate_every_days,
+            rotate_overlap_seconds=draft.rotate_overlap_seconds,
             allow_unenforced=draft.allow_unenforced,
             created_at_ns=now,
             created_by=actor.id,

@@ -18,6 +18,8 @@ bulk_orders = sa.Table(
     sa.Column("total", sa.Integer, nullable=False),
     sa.Column("options", sa.JSON, nullable=False),
     sa.Column("allow_unenforced", sa.Boolean, nullable=False),
+    sa.Column("rotate_every_days", sa.Integer),
+    sa.Column("rotate_overlap_seconds", sa.Integer),
     sa.Column("note", sa.Text),
     sa.Column("request_id", sa.String(100)),
     sa.Column("batch", sa.String(100)),

@@ -13,11 +13,11 @@ from keygate.audit import AuditLog, digest_secret
 from keygate.errors import Conflict, InvalidInput
 from keygate.identities import Actor
 from keygate.issued_keys.accounts import VendorAccountService
-from keygate.issued_keys.bench import title
+from keygate.issued_keys.bench import known_secret, title
 from keygate.issued_keys.inventory.assessment import Eyes
 from keygate.issued_keys.inventory.hands import Hands, require_keys
 from keygate.issued_keys.inventory.model import MAX_REMINDERS, REMIND_DAYS, Finding, Item, Kind, Standing, identity_of
-from keygate.issued_keys.life import ENDED, State
+from keygate.issued_keys.life import State
 from keygate.issued_keys.making import next_due
 from keygate.issued_keys.model import ADOPTED, IssuedKey, VendorAccount, compare
 from keygate.issued_keys.ports import OwnerDirectory
@@ -90,12 +90,14 @@ class AdoptionService(Hands):
         reading = await self.told(provisioner.read(desk, item.footprint), "read the key")
         if reading.presence not in {Presence.LIVE, Presence.DISABLED}:
             raise Conflict(f"The vendor shows the key as {reading.presence} by now")
+        claim = f"{item.vendor}:{item.footprint.key}"
         async with change(eyes.database, self.audit, actor, "inventory.adopt", item_id) as work:
             item = await self.mine(work.connection, actor, item_id, lock=True)
             _require_adoptable(item)
+            await self._require_free(work, actor, claim)
             name = await self._named(work.connection, actor, adoption, item.name)
-            key = _adopted_key(actor, item, adoption, reading, provisioner, name=name, now=now, digest=digest)
-            await self._keep(work, actor, key, adoption, target=item_id)
+            key = _adopted_key(actor, item, adoption, reading, provisioner, name=name, now=now, claim=claim)
+            await self._keep(work, actor, key, adoption, target=item_id, digest=digest)
             seen = replace(item, terms=reading.terms, presence=reading.presence, read_at_ns=now)
             await eyes.repository.save(work.connection, seen)
             await eyes.assess(work.connection, actor.organization_id, item.account_id, item.vendor)
@@ -116,28 +118,42 @@ class AdoptionService(Hands):
         now = eyes.clock.now_ns()
         _check(adoption, now)
         digest = digest_secret(secret, self._digest_key)
+        claim = f"{vendor}:{digest}"  # its secret is all that is known of it
         async with eyes.database.read() as connection:
-            known = await eyes.key_rows.any_with_secret(connection, digest)
+            known = await eyes.key_rows.claimed(connection, actor.organization_id, claim)
             await self._named(connection, actor, adoption, "")
-        if known is not None and known.organization_id == actor.organization_id and known.state not in ENDED:
-            raise Conflict(f"This key is here already: {known.id}")
+        if known is not None:
+            raise Conflict(f"This key is here already: {known}")
         account = await self._accounts.configure(
             actor, vendor=vendor, name=f"by-hand-{secrets.token_hex(4)}", admin_key=secret, settings=settings, by_hand=True
         )
         item = _entered(account, now)
         reading = Reading(Presence.LIVE)
-        async with change(eyes.database, self.audit, actor, "inventory.adopt", item.id) as work:
-            name = await self._named(work.connection, actor, adoption, f"{provisioner.facts.title} {account.hint}")
-            named = replace(item, name=name)
-            key = _adopted_key(actor, named, adoption, reading, provisioner, name=name, now=now, digest=digest)
-            await self._keep(work, actor, key, adoption, target=item.id)
-            await eyes.repository.add(work.connection, named)
-            await eyes.assess(work.connection, actor.organization_id, account.id, vendor)
+        try:
+            async with change(eyes.database, self.audit, actor, "inventory.adopt", item.id) as work:
+                await self._require_free(work, actor, claim)
+                name = await self._named(work.connection, actor, adoption, f"{provisioner.facts.title} {account.hint}")
+                named = replace(item, name=name)
+                key = _adopted_key(actor, named, adoption, reading, provisioner, name=name, now=now, claim=claim)
+                await self._keep(work, actor, key, adoption, target=item.id, digest=digest)
+                await eyes.repository.add(work.connection, named)
+                await eyes.assess(work.connection, actor.organization_id, account.id, vendor)
+        except Conflict:  # somebody else has just entered it: this account of it would lie there for nothing
+            await self._accounts.delete(actor, account.id)
+            raise
         return Adopted(await self.get(actor, item.id), key, renamed=False, checklist=ADOPTIONS[vendor].checklist)
 
-    async def _keep(self, work: UnitOfWork, actor: Actor, key: IssuedKey, adoption: Adoption, *, target: str) -> None:
+    async def _require_free(self, work: UnitOfWork, actor: Actor, claim: str) -> None:
+        """One key at the vendor is one key here, also where two of its accounts show it; the database holds that too (`claim`)."""
+        known = await self.eyes.key_rows.claimed(work.connection, actor.organization_id, claim)
+        if known is not None:
+            raise Conflict(f"This key is here already: {known}")
+
+    async def _keep(self, work: UnitOfWork, actor: Actor, key: IssuedKey, adoption: Adoption, *, target: str, digest: str | None) -> None:
         await self.audit.record(work, actor, "inventory.adopt", target, after={**key_record(key), "key": key.id})
         await self.eyes.key_rows.add(work.connection, key)
+        if digest is not None:
+            await self.eyes.key_rows.note_secret(work.connection, known_secret(key, digest, key.created_at_ns))
         await self.eyes.repository.set_reminders(work.connection, actor.organization_id, key.id, adoption.remind_days)
 
     async def _named(self, connection: AsyncConnection, actor: Actor, adoption: Adoption, otherwise: str) -> str:
@@ -221,7 +237,7 @@ def _require_adoptable(item: Item) -> None:
 
 
 def _adopted_key(
-    actor: Actor, item: Item, adoption: Adoption, reading: Reading, provisioner: Provisioner, *, name: str, now: int, digest: str | None
+    actor: Actor, item: Item, adoption: Adoption, reading: Reading, provisioner: Provisioner, *, name: str, now: int, claim: str
 ) -> IssuedKey:
     facts = provisioner.facts
     ends = [moment for moment in (adoption.expires_at_ns, reading.terms.expires_at_ns) if moment is not None]
@@ -246,11 +262,12 @@ def _adopted_key(
         footprint=Footprint(place, item.footprint.key),
         hint=None if item.hint is None else f"…{item.hint[-4:]}",
         activated_at_ns=now,
+        made_at_ns=item.created_at_ns or now,
         last_used_at_ns=reading.last_used_at_ns,
         read_at_ns=now,
         secret_generation=1,
         delivered_at_ns=now,
-        secret_digest=digest,
+        claim=claim,
     )
     return replace(key, due_at_ns=next_due(key))
 

@@ -10,7 +10,8 @@ from keygate.events import EventOutbox
 from keygate.issued_keys.desks import Desks
 from keygate.issued_keys.inventory.judging import Known, judge
 from keygate.issued_keys.inventory.model import Item
-from keygate.issued_keys.inventory.ports import Leavers, Restraints
+from keygate.issued_keys.inventory.ports import Ages, Leavers, Restraints
+from keygate.issued_keys.life import LIVE
 from keygate.kit.clock import Clock
 from keygate.vendors.admin import Provisioner
 
@@ -35,6 +36,7 @@ class Eyes:
     provisioners: Mapping[str, Provisioner]
     leavers: Leavers
     restraints: Restraints
+    ages: Ages
     outbox: EventOutbox
     clock: Clock
     node_id: str
@@ -43,8 +45,10 @@ class Eyes:
         """What KeyGate knows that bears on this account. `owners`: as the vendor names them."""
         keys = await self.key_rows.of_account(connection, organization_id, account_id)
         holders = sorted({key.owner.scope_id for key in keys if key.owner is not None})
+        living = [key for key in keys if key.state in LIVE]
         return Known.of(
             keys,
+            max_ages=await self.ages.max_ages(connection, organization_id, living),
             restrained=await self.restraints.restrained(connection, organization_id),
             inactive=await self.leavers.inactive(connection, organization_id, holders),
             left=await self.leavers.left(connection, organization_id, sorted({owner.lower() for owner in owners if "@" in owner})),

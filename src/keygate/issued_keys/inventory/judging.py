@@ -28,11 +28,18 @@ class Known:
     by_vendor_key: Mapping[str, tuple[IssuedKey, ...]] = field(default_factory=dict)
     inactive: frozenset[str] = frozenset()  # ids of owners who are deactivated or archived
     restrained: frozenset[str] = frozenset()  # keys that KeyGate itself holds back at the vendor, for their budgets
+    max_ages: Mapping[str, int] = field(default_factory=dict)  # by key, in nanoseconds; what no rotation policy covers is left out
     left: frozenset[str] = frozenset()  # e-mail addresses of developers who are deactivated
 
     @classmethod
     def of(
-        cls, keys: Iterable[IssuedKey], *, inactive: frozenset[str], left: frozenset[str], restrained: frozenset[str] = frozenset()
+        cls,
+        keys: Iterable[IssuedKey],
+        *,
+        inactive: frozenset[str],
+        left: frozenset[str],
+        restrained: frozenset[str] = frozenset(),
+        max_ages: Mapping[str, int] | None = None,
     ) -> Known:
         by_id = {key.id: key for key in keys}
         by_vendor_key: dict[str, tuple[IssuedKey, ...]] = {}
@@ -40,7 +47,7 @@ class Known:
             for footprint in footprints(key):
                 if footprint.key is not None:
                     by_vendor_key[footprint.key] = (*by_vendor_key.get(footprint.key, ()), key)
-        return cls(by_id, by_vendor_key, inactive, restrained, left)
+        return cls(by_id, by_vendor_key, inactive, restrained, max_ages or {}, left)
 
 
 def footprints(key: IssuedKey) -> list[Footprint]:
@@ -101,6 +108,8 @@ def judge(item: Item, known: Known, facts: ProvisionerFacts, *, now_ns: int) -> 
             findings += _of_a_living_key(key, item, drift, held_back=held_back)
         if key.owner is not None and key.owner.scope_id in known.inactive:
             findings.append(Finding.LEAVER)
+        if key.id in known.max_ages and item.kind is Kind.KEY and _is_too_old(key, item, known.max_ages[key.id], now_ns):
+            findings.append(Finding.OVERDUE)
     if item.alive and item.kind is Kind.KEY:
         used = max(item.last_used_at_ns or 0, item.created_at_ns or 0)
         if facts.tells_last_use and 0 < used < now_ns - STALE_NS:
@@ -126,6 +135,13 @@ def _of_a_living_key(key: IssuedKey, item: Item, drift: tuple[Difference, ...], 
         return [Finding.MISSING]
     found = [Finding.DISABLED] if item.presence is Presence.DISABLED and not held_back else []
     return [*found, Finding.DRIFT] if drift else found
+
+
+def _is_too_old(key: IssuedKey, item: Item, max_age_ns: int, now_ns: int) -> bool:
+    """Of the two keys of a rotation each has an age of its own."""
+    former = key.former
+    made = former.made_at_ns if former is not None and former.footprint.key == item.footprint.key else key.made_at_ns
+    return made is not None and now_ns - made >= max_age_ns
 
 
 def differences(key: IssuedKey, item: Item, facts: ProvisionerFacts) -> tuple[Difference, ...]:

@@ -42,6 +42,7 @@ class Finding(StrEnum):
     DISABLED = "disabled"  # switched off at the vendor, active here
     MISSING = "missing"  # active here, gone at the vendor
     FOREIGN = "foreign"  # carries the mark of another KeyGate
+    OVERDUE = "overdue"  # older than a rotation policy allows
 
 
 REMEDY: Mapping[Finding, str] = {
@@ -52,6 +53,7 @@ REMEDY: Mapping[Finding, str] = {
     Finding.DISABLED: "repair switches it on again, revoke ends it",
     Finding.MISSING: "revoke it here: the vendor will confirm that it is gone; then make a new one",
     Finding.FOREIGN: "leave it to the KeyGate that made it",
+    Finding.OVERDUE: "have its owner fetch the new secret, or rotate it; of one made by hand: make the next, adopt that, revoke this",
 }
 
 

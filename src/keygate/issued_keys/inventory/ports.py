@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
+
+from keygate.issued_keys.model import IssuedKey
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection
@@ -14,6 +16,13 @@ class Restraints(Protocol):
 
     async def restrained(self, connection: AsyncConnection, organization_id: str) -> frozenset[str]:
         """Ids of keys whose limits are lowered, or that are switched off, on purpose."""
+
+
+class Ages(Protocol):
+    """How old keys may be. Implemented by rotation."""
+
+    async def max_ages(self, connection: AsyncConnection, organization_id: str, keys: Sequence[IssuedKey]) -> Mapping[str, int]:
+        """By key, in nanoseconds; keys that no policy covers are left out."""
 
 
 class Leavers(Protocol):

@@ -2,19 +2,24 @@
 
 Sources, as public copies have them, read 2026-11-26: docs.x.ai/docs/key-information/using-management-api (create, list, update, delete,
 propagation, validation, access lists) and docs.x.ai/docs/management-api/auth (paths). The guide updates a key at the team's path, the
-reference at the key's own, which stands here. Refusals' words, how many keys a team may have and the shape of `propagation`: unverified.
+reference at the key's own, which stands here. The usage report: docs.x.ai/developers/rest-api-reference/management/billing, and
+xai-org/xai-proto `xai/management_api/v1/billing.proto`, `xai/shared/analytics/analytics.proto`. Refusals' words, how many keys a team may
+have, the shape of `propagation`, which fields a usage report may be grouped by and how many series it holds: unverified.
 """
 
 from __future__ import annotations
 
 import secrets
 import uuid
-from datetime import datetime
+from collections import defaultdict
+from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any, ClassVar
 
-from keygate.kit.clock import rfc3339, to_ns
+from keygate.kit.clock import NANOSECONDS, rfc3339, to_ns
 from keygate.sandbox.admin.account import Account
 from keygate.sandbox.admin.api import AdminApi, AdminRequest, Route
+from keygate.sandbox.admin.books import DAY_S, PICO
 from keygate.sandbox.admin.grants import IssuedSecret
 from keygate.sandbox.admin.shelf import Entry
 from keygate.sandbox.errors import VendorError, bad_key, invalid, no_key
@@ -149,6 +154,55 @@ def _validate(account: Account, request: AdminRequest) -> dict[str, Any]:  # noq
     }
 
 
+SERIES = 1_000  # of a usage report
+_GROUPS = ("api_key_id", "description")
+
+
+def _usage(account: Account, request: AdminRequest) -> dict[str, Any]:
+    """Dollars by day: one series for each value of the group, dense, as protobuf's JSON has it."""
+    _team(request)
+    asked = request.json().get("analyticsRequest")
+    times = asked.get("timeRange") if isinstance(asked, dict) else None
+    if not isinstance(asked, dict) or not isinstance(times, dict):
+        raise invalid("analyticsRequest with a timeRange is required")
+    if asked.get("timeUnit") != "TIME_UNIT_DAY" or times.get("timezone") not in {"Etc/GMT", "Etc/UTC", "UTC"}:
+        raise invalid("the sandbox knows TIME_UNIT_DAY in UTC only")
+    if asked.get("values") != [{"name": "usd", "aggregation": "AGGREGATION_SUM"}]:
+        raise invalid("the sandbox measures the sum of usd only")
+    groups = asked.get("groupBy") or []
+    if not set(groups) <= set(_GROUPS):
+        raise invalid(f"groupBy: one of {', '.join(_GROUPS)}")
+    since_s, until_s = _second(times.get("startTime")), _second(times.get("endTime"))
+    days = range(since_s // DAY_S * DAY_S, until_s, DAY_S)
+    now, sums = account.now_ns(), defaultdict[tuple[str, ...], defaultdict[int, Decimal]](lambda: defaultdict(Decimal))
+    for cell in account.books.cells(since_s=since_s, until_s=until_s):
+        pico = cell.reported_pico(now, account.settings)
+        if pico is not None:
+            names = {"api_key_id": cell.key_id or "", "description": cell.model}
+            sums[tuple(names[each] for each in groups)][cell.minute_s // DAY_S * DAY_S] += Decimal(pico) / PICO
+    series = [
+        {
+            "group": list(group),
+            "groupLabels": [_label(account, name, value) for name, value in zip(groups, group, strict=True)],
+            "dataPoints": [{"timestamp": rfc3339(day * NANOSECONDS), "values": [float(costs[day])]} for day in days],
+        }
+        for group, costs in sorted(sums.items())
+    ]
+    return {"timeSeries": series[:SERIES], "limitReached": len(series) > SERIES}
+
+
+def _label(account: Account, name: str, value: str) -> str:
+    entry = account.shelves["keys"].get(value) if name == "api_key_id" else None
+    return value if entry is None else f"{entry.body['name']} ({entry.body['redactedApiKey']})"
+
+
+def _second(value: Any) -> int:
+    try:
+        return int(datetime.strptime(str(value), "%Y-%m-%d %H:%M:%S").replace(tzinfo=UTC).timestamp())
+    except ValueError:
+        raise invalid("timeRange: times are written YYYY-MM-DD HH:MM:SS") from None
+
+
 MODELS = ("grok-3", "grok-3-mini", "grok-4-0709", "grok-4-fast-reasoning")
 
 
@@ -167,6 +221,7 @@ class XaiAdmin(AdminApi):
             ("PUT", "/auth/api-keys/{key}", "api_keys.update", "api-keys:write", _update),
             ("DELETE", "/auth/api-keys/{key}", "api_keys.delete", "api-keys:write", _delete),
             ("GET", "/auth/api-keys/{key}/propagation", "api_keys.propagation", "api-keys:read", _propagation),
+            ("POST", "/v1/billing/teams/{team}/usage", "billing.usage", "billing:read", _usage),
         )
     )
 

@@ -32,6 +32,7 @@ from keygate.vendors.admin.interface import (
     Reading,
     Renames,
     ReportsSpend,
+    ReportsSpendByChoice,
     Retires,
     Right,
     SetsBudget,
@@ -45,6 +46,8 @@ from keygate.vendors.admin.interface import (
     Terms,
     Verification,
     generation_of,
+    spend_of,
+    why_no_spend,
 )
 from keygate.vendors.admin.registry import PROVISIONERS
 
@@ -79,6 +82,7 @@ __all__ = [
     "Rejected",
     "Renames",
     "ReportsSpend",
+    "ReportsSpendByChoice",
     "Retires",
     "Right",
     "Sender",
@@ -96,4 +100,6 @@ __all__ = [
     "Verification",
     "Watcher",
     "generation_of",
+    "spend_of",
+    "why_no_spend",
 ]

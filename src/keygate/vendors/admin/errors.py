@@ -4,7 +4,7 @@
     ├── AdminKeyRefused    the vendor does not know the admin credential (401)
     ├── MissingRight       it knows it, but this right is missing; `right` names it as the vendor does
     ├── CeilingReached     the vendor holds as many of `what` as it allows
-    ├── RateLimited        after every retry still told to wait; `retry_after` seconds
+    ├── RateLimited        after every retry still told to wait; `retry_after` seconds (in a vendor's own `fault` 0: it does not say)
     ├── Unavailable        no answer, or a failure of the vendor's own; `uncertain`: the call may have been done all the same
     ├── Rejected           the vendor understood and refused (4xx); `status` and `reason` are the vendor's
     └── NotFound           what was named is not (or no more) there
@@ -52,7 +52,7 @@ class RateLimited(ProvisionerError):
     code = "vendor_rate_limited"
     lasting = False
 
-    def __init__(self, detail: str, *, retry_after: float) -> None:
+    def __init__(self, detail: str, *, retry_after: float = 0.0) -> None:
         super().__init__(detail)
         self.retry_after = retry_after
 

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC
+from decimal import Decimal
 from email.utils import parsedate_to_datetime
 from typing import Any, Protocol
 from urllib.parse import quote_plus, urlencode, urlsplit
@@ -27,6 +28,8 @@ ATTEMPTS = 6
 PATIENCE_SECONDS = 90.0  # all waits of one call together
 _SAFE = frozenset({"GET", "HEAD", "PUT", "DELETE"})
 _MAX_QUOTE = 300
+_LEAST = 16  # characters of a line that could be a secret's
+_COUNTER = "x-ms-ratelimit-"
 _SECRET_HEADERS = frozenset({"authorization", "x-api-key", "api-key", "x-goog-api-key", "x-amz-security-token"})
 
 Sleep = Callable[[float], Awaitable[None]]
@@ -87,17 +90,18 @@ class AdminHttp:
         self._pace = pace
         self._clock = clock
         self._watcher = watcher
-        self._conceal = tuple(conceal)
+        self._conceal = tuple(part for secret in conceal for part in _parts(secret))
         self._sleep = sleep
 
-    async def json(self, method: str, url: str, *, what: str, right: str, **options: Any) -> dict[str, Any]:
-        """As `call`, for an answer that is a JSON object; an empty body is an empty object."""
+    async def json(self, method: str, url: str, *, what: str, right: str, exact: bool = False, **options: Any) -> dict[str, Any]:
+        """As `call`, for an answer that is a JSON object; an empty body is an empty object. `exact`: numbers with a point are decimals
+        (money), no floats."""
         answer = await self.call(method, url, what=what, right=right, **options)
         if not answer.body.strip():
             return {}
         try:
-            found = jsonlib.loads(answer.body)
-        except (ValueError, RecursionError):
+            found = jsonlib.loads(answer.body, parse_float=Decimal if exact else float)
+        except (ValueError, RecursionError, ArithmeticError):
             found = None
         if not isinstance(found, dict):
             raise Unavailable(f"{what}: the vendor's answer is not a JSON object", uncertain=method not in {"GET", "HEAD"})
@@ -181,12 +185,12 @@ class AdminHttp:
                     raise Unavailable(f"{what}: {host} {error.detail}", uncertain=error.sent and not again) from None
                 pause = _backoff(attempt)
             else:
-                if answer.status != 429 and (answer.status < 500 or not again):
-                    return answer
-                if fault is not None and fault(answer) is not None:
-                    return answer  # a ceiling or a spent budget that a vendor tells as 429
-                told = _retry_after(answer, self._clock)
-                pause = _backoff(attempt) if told is None else told
+                told = fault(answer) if fault is not None and answer.status >= 400 else None
+                limited = answer.status == 429 if told is None else isinstance(told, RateLimited)  # AWS tells it as 400, Google as 403
+                if not limited and (told is not None or answer.status < 500 or not again):
+                    return answer  # also a ceiling or a spent budget that a vendor tells as 429
+                # A vendor that says to wait for nothing is not asked at once again.
+                pause = max(_asked_wait(answer, told, self._clock), _backoff(attempt))
             if attempt == ATTEMPTS or waited + pause > PATIENCE_SECONDS:
                 if answer is None:
                     raise Unavailable(f"{what}: the vendor can't be reached", uncertain=False)
@@ -200,6 +204,8 @@ class AdminHttp:
         self, answer: Answer, *, what: str, right: str, fault: Fault | None, uncertain: bool, pause: float = 60.0
     ) -> ProvisionerError:
         if fault is not None and (told := fault(answer)) is not None:
+            if isinstance(told, RateLimited):
+                told.retry_after = _asked_wait(answer, told, self._clock) or pause
             return told
         status, quote = answer.status, self.quote(answer)
         said = f": {quote}" if quote else ""
@@ -235,6 +241,18 @@ class AdminHttp:
             if secret:
                 text = text.replace(secret.open(), "[redacted]")
         return "".join(character if character.isprintable() else " " for character in redact(text))[:_MAX_QUOTE].strip()
+
+
+def _parts(secret: Secret) -> list[Secret]:
+    """The secret, and where it is a JSON document with a private key in it (Google's) that key, and each line of it."""
+    try:
+        document = jsonlib.loads(secret.open())
+    except (ValueError, RecursionError):
+        return [secret]
+    values = document.values() if isinstance(document, dict) else ()
+    keys = [value for value in values if isinstance(value, str) and "\n" in value]
+    lines = [line for key in keys for line in key.splitlines() if len(line) >= _LEAST and not line.startswith("-")]
+    return [secret, *map(Secret, keys), *map(Secret, lines)]
 
 
 def _pairs(params: Mapping[str, Any] | Sequence[tuple[str, Any]] | None) -> list[tuple[str, Any]]:
@@ -276,14 +294,23 @@ def _backoff(attempt: int) -> float:
     return min(16.0, 0.5 * 2.0 ** (attempt - 1)) * random.uniform(0.75, 1.25)  # noqa: S311  (spreads load, guards nothing)
 
 
+def _asked_wait(answer: Answer, told: ProvisionerError | None, clock: Clock) -> float:
+    """Seconds that the vendor asks to wait: in its body, as `fault` has read it, or in a header. 0: it does not say."""
+    body = told.retry_after if isinstance(told, RateLimited) else 0.0
+    return max(body, _retry_after(answer, clock) or 0.0)
+
+
 def _retry_after(answer: Answer, clock: Clock) -> float | None:
-    """`Retry-After` in seconds or as a date (RFC 9110 section 10.2.3), or OpenAI's `retry-after-ms`; never negative."""
+    """`Retry-After` in seconds or as a date (RFC 9110 section 10.2.3), OpenAI's `retry-after-ms`, or the longest of Azure's
+    `x-ms-ratelimit-…-retry-after` (one for each of its counters: azure-mgmt-costmanagement 5.0.0, models); never negative."""
     milliseconds = answer.headers.get("retry-after-ms", "")
     if milliseconds.isdecimal() and len(milliseconds) < 10:
         return int(milliseconds) / 1000
     text = answer.headers.get("retry-after", "").strip()
-    if text.isdecimal() and len(text) < 8:
-        return float(text)
+    counters = [value.strip() for name, value in answer.headers.items() if name.startswith(_COUNTER) and name.endswith("-retry-after")]
+    seconds = [float(each) for each in (text, *counters) if each.isascii() and each.isdecimal() and len(each) < 8]
+    if seconds:
+        return max(seconds)
     try:
         moment = parsedate_to_datetime(text)
     except (ValueError, TypeError):

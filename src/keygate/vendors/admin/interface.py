@@ -199,6 +199,7 @@ class ProvisionerFacts:
     names_container: bool = False  # `rename` renames what holds the key, with everything in it
     adopt_only: bool = False  # the vendor's API makes no keys: keys made by hand are entered
     max_keys_per_container: int | None = None
+    needs: Mapping[Term, str] = field(default_factory=dict)  # terms that every order must name → what to name
     sources: Mapping[str, str] = field(default_factory=dict)  # fact → source and date
 
 
@@ -355,10 +356,17 @@ class SpendRow:
 
 @dataclass(frozen=True, slots=True)
 class SpendFacts:
+    """What an account's bill tells, and how it is to be read."""
+
     bucket_seconds: int
     delay_seconds: int | None  # how late numbers come; None: the vendor does not say
     restated_days: int  # how far back numbers may still change: read again each time
-    per_key: bool
+    per_key: bool  # False: by what holds a key
+    means: str  # for people: what a number is, and whose
+    every_seconds: int | None = None  # between two readings; None: as the delay is, within bounds
+    window_days: int = 7  # read at a time
+    reach_days: int | None = None  # days before this are told no more; None: not known
+    forgets_keys: bool = False  # keys that are gone are told no more: what was told of a day stays, though it isn't told again
 
 
 @runtime_checkable
@@ -366,4 +374,26 @@ class ReportsSpend(Protocol):
     @property
     def spend_facts(self) -> SpendFacts: ...
 
-    async def spend_page(self, desk: Desk, from_ns: int, until_ns: int, cursor: str | None) -> tuple[tuple[SpendRow, ...], str | None]: ...
+    async def spend_page(self, desk: Desk, from_ns: int, until_ns: int, cursor: str | None) -> tuple[tuple[SpendRow, ...], str | None]:
+        """A page of what `[from_ns, until_ns)` cost, and the cursor of the next; `from_ns` is a UTC midnight. Each row is told once in all
+        pages. A currency other than USD is refused (`Rejected`): rates are not ours to choose."""
+
+
+@runtime_checkable
+class ReportsSpendByChoice(Protocol):
+    """`ReportsSpend` only for accounts that are set up for it."""
+
+    def spend_off(self, settings: Mapping[str, str]) -> str | None:
+        """Why the bill of an account with these settings is not read, and what to do for it; None: it is."""
+
+
+def spend_of(provisioner: object, settings: Mapping[str, str]) -> SpendFacts | None:
+    """None: the bill of an account with these settings is not read; `why_no_spend` says why."""
+    return provisioner.spend_facts if isinstance(provisioner, ReportsSpend) and why_no_spend(provisioner, settings) is None else None
+
+
+def why_no_spend(provisioner: object, settings: Mapping[str, str]) -> str | None:
+    """None: the bill is read."""
+    if not isinstance(provisioner, ReportsSpend):
+        return "KeyGate reads no costs of this vendor; those of a virtual key are counted by KeyGate itself"
+    return provisioner.spend_off(settings) if isinstance(provisioner, ReportsSpendByChoice) else None

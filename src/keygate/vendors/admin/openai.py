@@ -7,14 +7,13 @@ never deleted: retiring one archives it, which ends its keys.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
-from decimal import Decimal
 from typing import Any
 
 from keygate.kit.clock import NANOSECONDS
 from keygate.kit.money import NANO
 from keygate.kit.outbound import Answer
 from keygate.kit.secret import Secret
-from keygate.vendors.admin.errors import CeilingReached, NotFound, ProvisionerError, Rejected
+from keygate.vendors.admin.errors import CeilingReached, NotFound, ProvisionerError, Rejected, Unavailable
 from keygate.vendors.admin.interface import (
     Desk,
     Footprint,
@@ -34,6 +33,7 @@ from keygate.vendors.admin.interface import (
     Verification,
     generation_of,
 )
+from keygate.vendors.admin.money import dollars_only, nano_of
 
 _CENT_NANO = NANO // 100
 _YEAR_SECONDS = 31_536_000
@@ -41,7 +41,13 @@ _READ, _PROJECTS, _ACCOUNTS = "api.management.read", "api.projects.write", "api.
 _KEYS, _LIMITS, _USAGE = "api.api_keys.write", "api.limits.write", "api.usage.read"
 _NOWHERE = "proj_000000000000000000000000"  # for probes: no project has this id
 _MAX_PAGES = 200
-_SPEND = SpendFacts(bucket_seconds=86_400, delay_seconds=None, restated_days=3, per_key=True)
+_SPEND = SpendFacts(
+    bucket_seconds=86_400,
+    delay_seconds=None,
+    restated_days=3,
+    per_key=True,
+    means="what OpenAI bills for a key (organization costs, by key and line item); what it tells without a key counts for its project",
+)
 
 OPENAI_FACTS = ProvisionerFacts(
     vendor="openai",
@@ -257,9 +263,12 @@ class OpenAIProvisioner:
             ("page", cursor),
             *(("group_by", name) for name in ("project_id", "api_key_id", "line_item")),
         ]
-        shown = await _call(desk, "GET", "/organization/costs", what="read costs", right=_USAGE, params=params)
+        shown = await _call(desk, "GET", "/organization/costs", what="read costs", right=_USAGE, params=params, exact=True)
         rows = [_spend_row(bucket, result) for bucket in shown.get("data") or [] for result in bucket.get("results") or []]
-        return tuple(rows), shown.get("next_page") if shown.get("has_more") else None
+        following = shown.get("next_page")
+        if shown.get("has_more") and not following:
+            raise Unavailable("read costs: OpenAI says that there is more, and not where")
+        return tuple(rows), following if shown.get("has_more") else None
 
     # Parts
 
@@ -409,13 +418,14 @@ def _found_key(desk: Desk, place: Mapping[str, str], key: Mapping[str, Any], gen
 def _spend_row(bucket: Mapping[str, Any], result: Mapping[str, Any]) -> SpendRow:
     amount = result.get("amount") or {}
     project = result.get("project_id")
+    dollars_only(amount.get("currency"), what="read costs")
     return SpendRow(
         place={} if project is None else {"project": str(project)},
         key=result.get("api_key_id"),
         start_ns=int(bucket["start_time"]) * NANOSECONDS,
         end_ns=int(bucket["end_time"]) * NANOSECONDS,
         item=str(result.get("line_item") or ""),
-        amount_nano=int((Decimal(str(amount.get("value") or 0)) * NANO).to_integral_value()),
+        amount_nano=nano_of(amount.get("value"), what="read costs"),
     )
 
 

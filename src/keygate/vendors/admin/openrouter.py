@@ -8,13 +8,11 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, datetime
-from decimal import Decimal
 from typing import Any
 
 from keygate.kit.clock import NANOSECONDS, from_ns, to_ns
-from keygate.kit.money import NANO
 from keygate.kit.secret import Secret
-from keygate.vendors.admin.errors import NotFound, Rejected
+from keygate.vendors.admin.errors import NotFound, Rejected, Unavailable
 from keygate.vendors.admin.interface import (
     Desk,
     Footprint,
@@ -34,6 +32,7 @@ from keygate.vendors.admin.interface import (
     Verification,
     generation_of,
 )
+from keygate.vendors.admin.money import nano_of
 
 _READ, _WRITE, _ACTIVITY = "keys:read", "keys:write", "activity:read"
 _NO_KEY = "0" * 64  # for probes: the digest of nothing
@@ -42,7 +41,15 @@ _RESETS = {Period.DAY: "daily", Period.WEEK: "weekly", Period.MONTH: "monthly", 
 _PERIODS = {reset: period for period, reset in _RESETS.items()}
 _DAY_NS = 86_400 * NANOSECONDS
 _ITEM = "usage"  # a day's cost of a key is one item, so that a day told anew, when it is over, replaces what was told of it before
-_SPEND = SpendFacts(bucket_seconds=86_400, delay_seconds=None, restated_days=2, per_key=True)
+_SPEND = SpendFacts(
+    bucket_seconds=86_400,
+    delay_seconds=None,
+    restated_days=2,
+    per_key=True,
+    means="what a key has used of OpenRouter's credits, in dollars, by UTC day",
+    reach_days=30,  # `/activity` tells the last 30 complete days
+    forgets_keys=True,  # a deleted key is in no list
+)
 
 OPENROUTER_FACTS = ProvisionerFacts(
     vendor="openrouter",
@@ -156,18 +163,23 @@ class OpenRouterProvisioner:
         return tuple(_found(desk, key, None) for key in page), str(offset + len(page)) if page else None
 
     async def spend_page(self, desk: Desk, from_ns: int, until_ns: int, cursor: str | None) -> tuple[tuple[SpendRow, ...], str | None]:
-        """A page of keys. Complete days come from the activity report, the running one from the key itself."""
-        offset = int(cursor or 0)
+        """A page of keys. Complete days come from the activity report, the running one from the key itself. `cursor`: how many keys were
+        told, and the last of them. The report is asked for keys alone that can be in it: a call for each is many."""
+        told, _, last = (cursor or "0|").partition("|")
+        offset = int(told)
         page = await _page(desk, offset, what="read what keys have spent")
+        if page and page[-1]["hash"] == last:
+            raise Unavailable("read what keys have spent: the list has no end")
         today_ns = desk.clock.now_ns() // _DAY_NS * _DAY_NS
         rows: list[SpendRow] = []
         for key in page:
-            if from_ns < today_ns and key.get("usage"):
+            used_ns = _moment(key.get("last_used_at"))
+            if from_ns < today_ns and key.get("usage") and (used_ns is None or used_ns >= from_ns - _DAY_NS):
                 rows += await self._days(desk, str(key["hash"]), from_ns, until_ns)
             if until_ns > today_ns:
                 amount = _nano(key.get("usage_daily"))
                 rows.append(SpendRow({}, str(key["hash"]), today_ns, today_ns + _DAY_NS, _ITEM, amount))
-        return tuple(rows), str(offset + len(page)) if page else None
+        return tuple(rows), f"{offset + len(page)}|{page[-1]['hash']}" if page else None
 
     async def _days(self, desk: Desk, key: str, from_ns: int, until_ns: int) -> list[SpendRow]:
         params = {"api_key_hash": key}
@@ -198,7 +210,7 @@ def _headers(desk: Desk) -> dict[str, str]:
 
 
 async def _call(desk: Desk, method: str, path: str, *, what: str, right: str, **options: Any) -> dict[str, Any]:
-    return await desk.http.json(method, desk.base() + path, what=what, right=right, headers=_headers(desk), **options)
+    return await desk.http.json(method, desk.base() + path, what=what, right=right, headers=_headers(desk), exact=True, **options)
 
 
 async def _status(desk: Desk, method: str, path: str, right: str) -> int:
@@ -243,7 +255,7 @@ def _limit(amount_nano: int | None, period: Period) -> dict[str, Any]:
 
 
 def _nano(dollars: Any) -> int:
-    return int((Decimal(str(dollars or 0)) * NANO).to_integral_value())
+    return nano_of(dollars, what="read an amount")
 
 
 def _terms(shown: Mapping[str, Any]) -> Terms:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from keygate.kit.clock import rfc3339, to_ns
+from keygate.kit.clock import NANOSECONDS, from_ns, rfc3339, to_ns
 from keygate.kit.outbound import Answer
 from keygate.kit.secret import Secret
 from keygate.vendors.admin.errors import CeilingReached, MissingRight, NotFound, ProvisionerError, Rejected, Unavailable
@@ -25,16 +25,27 @@ from keygate.vendors.admin.interface import (
     ProvisionerFacts,
     Reading,
     Right,
+    SpendFacts,
+    SpendRow,
     Term,
     Terms,
     Verification,
     generation_of,
 )
+from keygate.vendors.admin.money import nano_of
 
 _MODEL, _ENDPOINT = "api-key:model:", "api-key:endpoint:"
 _PAGES = 200
 _PROPAGATION_TRIES = 12
-_READ, _WRITE = "API keys: read", "API keys: write"
+_READ, _WRITE, _BILLING = "API keys: read", "API keys: write", "Billing: read"
+_DAY_NS = 86_400 * NANOSECONDS
+_SPEND = SpendFacts(
+    bucket_seconds=86_400,
+    delay_seconds=None,
+    restated_days=3,
+    per_key=True,
+    means="what xAI's usage report of the team tells for a key, in dollars, by billing item and UTC day",
+)
 
 _FACTS = ProvisionerFacts(
     vendor="xai",
@@ -52,16 +63,21 @@ _FACTS = ProvisionerFacts(
     settings={"team": "the team's id; only needed where the management key does not tell it"},
     options={"requests_per_second": "the most requests in a second"},
     cannot={
-        "budget": "xAI limits the spend of a team, not of a key: use a virtual key where money must be limited",
+        "budget": "xAI limits the spend of a team, not of a key: KeyGate watches the key's spend and disables it; use a virtual key where "
+        "money must be limited hard",
         "last use": "xAI's API does not tell when a key was last used",
-        "spend per key": "xAI's usage report is documented by billing item, not by key: KeyGate shows none, and says so",
     },
-    rights={_READ: "find keys and read them back", _WRITE: "make, change and delete keys"},
+    rights={_READ: "find keys and read them back", _WRITE: "make, change and delete keys", _BILLING: "read what keys cost"},
     sources={
         "calls, access lists, limits, propagation": "docs.x.ai/docs/key-information/using-management-api and "
         "docs.x.ai/docs/management-api/auth, as public copies have them, read 2026-11-26",
         "a key is updated at /auth/api-keys/{id}": "docs.x.ai/docs/management-api/auth; the guide says the team's path: not "
         "verified with xAI",
+        "usage report": "POST /v1/billing/teams/{team}/usage: docs.x.ai/developers/rest-api-reference/management/billing; its body and "
+        "answer: xai-org/xai-proto, xai/management_api/v1/billing.proto and xai/shared/analytics/analytics.proto; read 2026-11-26",
+        "usage by key": "that `api_key_id` can be grouped by: a public client that was run against xAI does so; that the group's value is "
+        "the key's id (and not only its label): not verified; a key that is not recognised stands among the unknown ones",
+        "delay and restatement of the usage report": "not published: not verified",
         "names of the management key's rights, delay of a deletion, rate limit": "not published: not verified",
     },
 )
@@ -69,6 +85,7 @@ _FACTS = ProvisionerFacts(
 
 class XaiProvisioner:
     adds_key = True
+    spend_facts = _SPEND
 
     @property
     def facts(self) -> ProvisionerFacts:
@@ -83,8 +100,19 @@ class XaiProvisioner:
             reads = False
         else:
             reads = True
-        rights = (Right(_READ, reads, _FACTS.rights[_READ]), Right(_WRITE, None, _FACTS.rights[_WRITE]))
-        return Verification(rights, account=f"team {team}")
+        billed, notes = await self._reads_costs(desk, team)
+        held = {_READ: reads, _WRITE: None, _BILLING: billed}
+        return Verification(tuple(Right(name, held[name], why) for name, why in _FACTS.rights.items()), f"team {team}", notes)
+
+    async def _reads_costs(self, desk: Desk, team: str) -> tuple[bool | None, tuple[str, ...]]:
+        """Keys can be made without it: where costs can't be read, that is noted and no right called missing."""
+        now = desk.clock.now_ns()
+        question = _question(now - _DAY_NS, now)
+        try:
+            await _call(desk, "POST", _usage_path(team), "read costs", right=_BILLING, json=question, changes=False)
+        except ProvisionerError as error:
+            return None, (f"what keys cost can't be read: {error.detail}",)
+        return True, ()
 
     async def _team(self, desk: Desk) -> str:
         if team := desk.settings.get("team"):
@@ -194,6 +222,17 @@ class XaiProvisioner:
     async def rename(self, desk: Desk, footprint: Footprint, name: str) -> None:
         await self._update(desk, footprint, "rename the key", name=name)
 
+    async def spend_page(self, desk: Desk, from_ns: int, until_ns: int, cursor: str | None) -> tuple[tuple[SpendRow, ...], str | None]:  # noqa: ARG002  (the report has no pages)
+        """The report has no pages: where it is cut off it says so, and fewer days are asked for."""
+        team = await self._team_of(desk)
+        what, body = "read costs", _question(from_ns, until_ns)
+        told = await _call(desk, "POST", _usage_path(team), what, right=_BILLING, json=body, changes=False, exact=True)
+        if told.get("limitReached"):
+            raise Rejected(
+                "read costs: xAI's report is cut off, as it has more keys and items than xAI tells at a time", reason="limitReached"
+            )
+        return tuple(row for series in told.get("timeSeries") or [] for row in _spend_rows(series)), None
+
     async def list_page(self, desk: Desk, cursor: str | None) -> tuple[tuple[Found, ...], str | None]:
         team = await self._team_of(desk)
         page, following = await self._page(desk, team, cursor)
@@ -207,10 +246,51 @@ async def _call(desk: Desk, method: str, path: str, what: str, *, right: str = _
     )
 
 
+def _usage_path(team: str) -> str:
+    return f"/v1/billing/teams/{team}/usage"
+
+
+def _question(from_ns: int, until_ns: int) -> dict[str, Any]:
+    """Dollars by day, key and billing item; the end is not included, and never before the begin's second."""
+    until_s = max(-(-until_ns // NANOSECONDS), from_ns // NANOSECONDS + 1)
+    times = {"startTime": _second(from_ns), "endTime": _second(until_s * NANOSECONDS), "timezone": "Etc/GMT"}
+    return {
+        "analyticsRequest": {
+            "timeRange": times,
+            "timeUnit": "TIME_UNIT_DAY",
+            "values": [{"name": "usd", "aggregation": "AGGREGATION_SUM"}],
+            "groupBy": ["api_key_id", "description"],
+        }
+    }
+
+
+def _second(moment_ns: int) -> str:
+    return from_ns(moment_ns).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def _spend_rows(series: Mapping[str, Any]) -> list[SpendRow]:
+    """Days of one key and item; the report has one for every day of the range, with nothing on most. The team is no place of a key's own:
+    it is told nowhere."""
+    group: list[Any] = series.get("group") or []
+    key, item, *_ = [*group, "", ""]
+    rows = []
+    for point in series.get("dataPoints") or []:
+        start_ns = _moment_ns(point.get("timestamp"))
+        values = point.get("values") or [0]  # protobuf's JSON leaves nothing out of a list, but an empty list altogether
+        if start_ns is None:
+            raise Unavailable("read costs: xAI tells a cost without its day")
+        amount = nano_of(values[0], what="read costs")
+        if amount:
+            start_ns = start_ns // _DAY_NS * _DAY_NS
+            rows.append(SpendRow({}, str(key) or None, start_ns, start_ns + _DAY_NS, str(item), amount))
+    return rows
+
+
 def _fault(answer: Answer) -> ProvisionerError | None:
     """That a ceiling on keys is told so is not verified; anything else with a 429 is waited out."""
     told = answer.body[:500]
-    return CeilingReached("API keys in the team") if answer.status == 429 and b"limit" in told and b"API keys" in told else None
+    full = answer.status == 429 and b"limit" in told and b"API keys" in told and b"rate limit" not in told.lower()
+    return CeilingReached("API keys in the team") if full else None
 
 
 def _told(body: Mapping[str, Any]) -> dict[str, Any]:

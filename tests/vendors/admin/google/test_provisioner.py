@@ -10,7 +10,7 @@ import httpx
 import pytest
 from tests.sdks.bridge import SdkError
 from tests.sdks.google_clients import Google
-from tests.vendors.admin.desks import Steps, desk
+from tests.vendors.admin.desks import Script, Steps, answer, desk
 
 from keygate.kit.clock import SystemClock
 from keygate.kit.ids import new_id
@@ -43,7 +43,7 @@ from keygate.vendors.admin import (
     Terms,
     Unavailable,
 )
-from keygate.vendors.admin.google import GoogleProvisioner
+from keygate.vendors.admin.google import GoogleProvisioner, calls
 
 GEMINI = "generativelanguage.googleapis.com"
 VERTEX = "aiplatform.googleapis.com"
@@ -282,6 +282,36 @@ async def test_rate_limit_is_waited_out(open_desk: Callable[..., AdminDesk], acc
     at = open_desk()
     account.faults.append(AdminFault("iam.*", status=429, retry_after="1", calls=2))
     assert (await provisioner.create(at, order())).footprint.key
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"code": 403, "message": "Rate Limit Exceeded", "errors": [{"domain": "usageLimits", "reason": "rateLimitExceeded"}]},
+        {"code": 403, "message": "User Rate Limit Exceeded", "errors": [{"domain": "usageLimits", "reason": "userRateLimitExceeded"}]},
+        {
+            "code": 403,
+            "status": "PERMISSION_DENIED",
+            "message": "Quota exceeded",
+            "details": [
+                {"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": "RATE_LIMIT_EXCEEDED", "domain": "googleapis.com"},
+                {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "2.5s"},
+            ],
+        },
+    ],
+)
+async def test_google_telling_its_rate_limit_as_forbidden_is_waited_out_too(told: dict[str, Any], admin_key: Callable[..., str]) -> None:
+    waits: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        waits.append(seconds)
+
+    token = answer(200, {"access_token": "t", "expires_in": 3600})
+    vendor = Script([token, answer(403, {"error": told}), answer(200, {"email": "a@b"})])
+    at = desk(provisioner.facts, vendor, admin_key(), clock=SystemClock(), settings={"project": PROJECT}, sleep=sleep)
+    assert await calls.account_of(at, PROJECT, "a") == {"email": "a@b"}
+    assert len(waits) == 1
+    assert waits[0] == pytest.approx(2.5 if "details" in told else 0.5, rel=0.3)
 
 
 async def test_ceiling_of_service_accounts_is_told(open_desk: Callable[..., AdminDesk], account: Account) -> None:

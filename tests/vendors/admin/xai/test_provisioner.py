@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 from tests.sdks.bridge import Bridge, SdkError
-from tests.vendors.admin.desks import Steps, desk
+from tests.vendors.admin.desks import Script, Steps, answer, desk
 
 from keygate.kit.clock import SystemClock, to_ns
 from keygate.kit.ids import new_id
@@ -97,6 +97,19 @@ async def vendor(sandbox: SandboxServer, account: Account) -> AsyncIterator[http
 
 def order(generation: int = 1, mark: Mark | None = None, **terms: Any) -> Order:
     return Order(mark or Mark(new_id("ik")), generation, "priya, team search", Terms(**terms))
+
+
+async def test_rate_limit_that_names_keys_is_waited_out_and_is_no_ceiling() -> None:
+    waits: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        waits.append(seconds)
+
+    limited = answer(429, {"code": 8, "error": "Rate limit of the API keys endpoint is reached."}, retry_after="4")
+    vendor = Script([limited, answer(200, {"apiKeys": []})])
+    at = desk(provisioner.facts, vendor, "management-key", clock=SystemClock(), settings={"team": "team_1"}, sleep=sleep)
+    assert await provisioner.list_page(at, None) == ((), None)
+    assert waits == [4.0]
 
 
 def test_what_xai_can_is_told_by_its_protocols() -> None:
@@ -236,7 +249,7 @@ async def test_ceiling_is_told(open_desk: Callable[..., AdminDesk], account: Acc
 async def test_verify_tells_the_team_and_the_right_that_is_missing(open_desk: Callable[..., AdminDesk]) -> None:
     whole = await provisioner.verify(open_desk())
     assert (whole.account, whole.missing) == (f"team {TEAM}", ())
-    assert [right.held for right in whole.rights] == [True, None]
+    assert [right.held for right in whole.rights] == [True, None, True]
     poor = await provisioner.verify(open_desk("api-keys:read"))
     assert [right.name for right in poor.missing] == ["API keys: read"]
     with pytest.raises(MissingRight) as caught:

@@ -1,4 +1,5 @@
-"""AWS's admin side for Bedrock: IAM and STS, signed with Signature Version 4. The settings' base URL is `{sandbox}/aws/iam`.
+"""AWS's admin side for Bedrock: IAM, STS and Cost Explorer, signed with Signature Version 4. The settings' base URL is
+`{sandbox}/aws/iam`.
 
 An admin credential is an access key: its `name` is the key id, its `value` the secret, its rights are IAM's actions (`iam:CreateUser`).
 """
@@ -13,18 +14,27 @@ from functools import cached_property
 from typing import Any, ClassVar
 from urllib.parse import parse_qsl
 
+from keygate.kit.clock import NANOSECONDS
 from keygate.kit.sigv4 import SKEW_SECONDS, read_authorization, verifies
 from keygate.sandbox.admin.account import Account
 from keygate.sandbox.admin.api import AdminApi, AdminRequest, Answer, Handler, Route
-from keygate.sandbox.admin.aws import iam, xml
+from keygate.sandbox.admin.aws import ce, iam, xml
 from keygate.sandbox.admin.aws.model import CEILINGS, CREDENTIALS, NUMBER, USERS, ServiceCredential, User, failed, refuses
 from keygate.sandbox.admin.grants import IssuedSecret
 from keygate.sandbox.admin.model import Credential
 from keygate.sandbox.errors import VendorError
 from keygate.sandbox.model import Vendor
 
-_PATHS = {"/aws/iam": "iam", "/aws/iam/": "iam", "/aws/iam/sts": "sts", "/aws/iam/sts/": "sts"}
+_PATHS = {
+    "/aws/iam": "iam",
+    "/aws/iam/": "iam",
+    "/aws/iam/sts": "sts",
+    "/aws/iam/sts/": "sts",
+    "/aws/iam/ce": "ce",
+    "/aws/iam/ce/": "ce",
+}
 _XML = ((b"content-type", b"text/xml"),)
+_JSON = ((b"content-type", b"application/x-amz-json-1.1"),)
 
 
 def form_of(request: AdminRequest) -> dict[str, str]:
@@ -40,6 +50,13 @@ def _handler(service: str, name: str, action: iam.Action) -> Handler:
     return handler
 
 
+def _costs(action: ce.Action) -> Handler:
+    def handler(account: Account, request: AdminRequest) -> Answer:
+        return Answer(200, action(account, request.json()), _JSON)
+
+    return handler
+
+
 class AwsAdmin(AdminApi):
     vendor: ClassVar[Vendor] = Vendor.BEDROCK
     prefixes: ClassVar[tuple[str, ...]] = ("/aws/iam",)
@@ -49,6 +66,7 @@ class AwsAdmin(AdminApi):
     routes: ClassVar[tuple[Route, ...]] = (
         *(Route("POST", "/aws/iam", name, f"iam:{name}", _handler("iam", name, action)) for name, action in iam.ACTIONS.items()),
         Route("POST", "/aws/iam/sts", "GetCallerIdentity", None, _handler("sts", "GetCallerIdentity", iam.caller_identity)),
+        *(Route("POST", "/aws/iam/ce", name, f"ce:{name}", _costs(action)) for name, action in ce.ACTIONS.items()),
     )
 
     @cached_property
@@ -56,9 +74,10 @@ class AwsAdmin(AdminApi):
         return {(_PATHS[route.path], route.operation): route for route in self.routes}
 
     def find(self, request: AdminRequest) -> Route:
-        """By the action in the form: every call is a POST of one path."""
-        service = _PATHS.get(request.path)
-        route = self._by_action.get((service or "", form_of(request).get("Action", ""))) if request.method == "POST" else None
+        """By the action in the form, or at Cost Explorer in a header: every call is a POST of one path."""
+        service = _PATHS.get(request.path, "")
+        action = ce.action_of(request) if service == "ce" else form_of(request).get("Action", "")
+        route = self._by_action.get((service, action)) if request.method == "POST" else None
         if route is None:
             raise failed(400, "InvalidAction", "Could not find operation for this version.")
         return route
@@ -81,7 +100,7 @@ class AwsAdmin(AdminApi):
         credential = next((each for each in account.credentials.values() if each.name == signed.key_id), None)
         if credential is None:
             raise failed(403, "InvalidClientTokenId", "The security token included in the request is invalid.")
-        _check_time(headers.get("x-amz-date", ""))
+        _check_time(headers.get("x-amz-date", ""), account.now_ns())
         service = _PATHS.get(request.path, "iam")
         right = verifies(signed, credential.value, method=request.method, path=request.path, query="", headers=headers, body=request.raw)
         if not right or signed.service != service:
@@ -99,22 +118,24 @@ class AwsAdmin(AdminApi):
         )
         return failed(403, "AccessDenied", message)
 
-    def too_fast(self, seconds: float) -> VendorError:  # noqa: ARG002  (IAM tells no time to wait)
+    def too_fast(self, seconds: float) -> VendorError:  # noqa: ARG002  (AWS tells no time to wait)
         return failed(400, "Throttling", "Rate exceeded")
 
     def error(self, error: VendorError, request: AdminRequest) -> Answer:
         code = error.code or {500: "ServiceFailure", 503: "ServiceUnavailable", 403: "AccessDenied"}.get(error.status, "Failure")
         service = _PATHS.get(request.path, "iam")
+        if service == "ce":
+            return Answer(error.status if error.status >= 500 else 400, ce.failure(code, error.message), _JSON)
         return Answer(error.status, xml.failure(service, error.status, code, error.message, request.id), _XML)
 
 
-def _check_time(stamp: str) -> None:
-    """By this machine's time: a client can't know of a clock that was moved forward."""
+def _check_time(stamp: str, vendor_ns: int) -> None:
+    """By this machine's time, as a client can't know of a clock that was moved forward; one that does know may go by that."""
     try:
         moment = datetime.strptime(stamp, "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
     except ValueError:
         raise failed(403, "IncompleteSignature", "Authorization header requires existence of either a 'X-Amz-Date'.") from None
-    if abs(moment.timestamp() - time.time()) > SKEW_SECONDS:
+    if min(abs(moment.timestamp() - now) for now in (time.time(), vendor_ns / NANOSECONDS)) > SKEW_SECONDS:
         raise failed(403, "SignatureDoesNotMatch", f"Signature expired: {stamp} is now earlier than the server's time.")
 
 

@@ -8,7 +8,7 @@ from urllib.parse import parse_qsl
 
 from keygate.sandbox.admin.account import Account
 from keygate.sandbox.admin.api import AdminApi, AdminRequest, Answer, Route
-from keygate.sandbox.admin.google import apikeys, budgets, iam, oauth, projects, quotas
+from keygate.sandbox.admin.google import apikeys, bigquery, budgets, iam, oauth, projects, quotas
 from keygate.sandbox.admin.google.cloud import CEILINGS, GoogleCloud, Request
 from keygate.sandbox.admin.google.errors import RPC_OF, GoogleError, no_such, unauthenticated
 from keygate.sandbox.admin.google.model import GEMINI, Json
@@ -25,6 +25,7 @@ SERVICES: Mapping[str, Callable[[GoogleCloud, Request], Json]] = {
     "serviceusage": quotas.serve,
     "cloudbilling": projects.serve_billing,
     "billingbudgets": budgets.serve,
+    "bigquery": bigquery.serve,
 }
 PROJECT = "sandbox-project"
 PARENT = "folders/100"
@@ -98,7 +99,8 @@ class GoogleAdmin(AdminApi):
 
     def console(self, account: Account, action: str, body: dict[str, Any]) -> Any:
         """What an administrator does by hand. `admin_key` {without?, token_uri?, account_id?}: a service account that may everything but
-        `without`, and its credentials file. `policy` {project?, constraint, rule}: an organisation policy. `standing`: what there is."""
+        `without`, and its credentials file. `policy` {project?, constraint, rule}: an organisation policy.
+        `billing_export`: switches the export of costs to BigQuery on. `standing`: what there is."""
         cloud = cloud_of(account)
         if action == "admin_key":
             made = cloud.add_service_account(PROJECT, str(body.get("account_id", f"keygate-{len(cloud.accounts) + 1}")))
@@ -106,6 +108,10 @@ class GoogleAdmin(AdminApi):
             account.credentials[made.email] = Credential(made.email, made.email, None, frozenset(body.get("without", ())))
             _, file = iam.create_key_of(cloud, made, token_uri=str(body.get("token_uri", TOKEN_URI)))
             return {"email": made.email, "credentials": file}
+        if action == "billing_export":
+            table = bigquery.export_table(BILLING_ACCOUNT, PROJECT)
+            cloud.exports.add(table)
+            return {"table": table}
         if action == "standing":
             return {
                 "projects": [each.id for each in cloud.projects.values() if each.state == "ACTIVE"],
@@ -124,7 +130,8 @@ class GoogleAdmin(AdminApi):
             return Route("POST", request.path, "oauth2.token", None, _exchange, open=True)
         if service not in SERVICES:
             raise no_such("This service")
-        return Route(request.method, "/", operation_of(request.method, service, path), None, _handler(service, path))
+        operation = operation_of(request.method, service, path.removeprefix("bigquery/"))
+        return Route(request.method, "/", operation, None, _handler(service, path))
 
     def authenticate(self, account: Account, request: AdminRequest) -> Credential:
         email = cloud_of(account).identify(self.shown_secret(request))

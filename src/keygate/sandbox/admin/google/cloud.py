@@ -27,7 +27,7 @@ NO_SERVICE_ACCOUNT_API_KEYS = "iam.managed.disableServiceAccountApiKeyCreation"
 NO_SERVICE_ACCOUNT_KEYS = ("iam.managed.disableServiceAccountKeyCreation", "iam.disableServiceAccountKeyCreation")
 ADMIN_APIS = frozenset(
     f"{name}.googleapis.com"
-    for name in ("iam", "apikeys", "cloudresourcemanager", "serviceusage", "billingbudgets", "cloudbilling", "orgpolicy")
+    for name in ("iam", "apikeys", "cloudresourcemanager", "serviceusage", "billingbudgets", "cloudbilling", "orgpolicy", "bigquery")
 )
 # 100 and 10 are widely quoted, not verified; how many projects there may be depends on the organisation.
 CEILINGS = {"service_accounts": 100, "service_account_keys": 10, "projects": 1000}
@@ -72,6 +72,7 @@ class GoogleCloud:
         self.budgets: dict[str, Budget] = {}
         self.billing_accounts: dict[str, Json] = {}
         self.tokens: dict[str, AccessToken] = {}
+        self.exports: set[str] = set()  # tables of Cloud Billing's export to BigQuery
 
     def things(self) -> dict[str, tuple[type, dict[str, Any]]]:
         """All of it, by kind."""

@@ -15,7 +15,14 @@ RULE_SETTING, ORGANIZATION_SETTING, ACCOUNT_SETTING = "federation_rule_id", "org
 ACCESS_SECONDS = 600  # life of an access token: how long one works on after its rule is gone
 LONGEST_IDENTITY_SECONDS = 176_400  # 49 hours: the most that an issuer may allow
 
-ANTHROPIC_SPEND = SpendFacts(bucket_seconds=86_400, delay_seconds=None, restated_days=3, per_key=True)
+ANTHROPIC_SPEND = SpendFacts(
+    bucket_seconds=86_400,
+    delay_seconds=None,
+    restated_days=3,
+    per_key=True,
+    means="what Anthropic bills for a key by model; use of federated tokens has no key and is told by the workspace, which each has alone",
+    reach_days=365,
+)
 
 ANTHROPIC_FACTS = ProvisionerFacts(
     vendor="anthropic",

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from decimal import Decimal
 from typing import Any
 
 from keygate.kit.clock import NANOSECONDS, rfc3339
-from keygate.kit.money import NANO
 from keygate.vendors.admin.anthropic.calls import call, moment
 from keygate.vendors.admin.anthropic.facts import USAGE
+from keygate.vendors.admin.errors import Unavailable
 from keygate.vendors.admin.interface import Desk, SpendRow
+from keygate.vendors.admin.money import dollars_only, nano_of
 
 _BETA = "analytics-usage-cost-2026-08-24"
 _DAY_NS = 86_400 * NANOSECONDS
@@ -31,7 +31,7 @@ async def page(desk: Desk, from_ns: int, until_ns: int, cursor: str | None) -> t
         ("page", at or None),
         *(("group_by[]", name) for name in _GROUPS),
     ]
-    shown = await call(desk, "GET", "/analytics/cost", what="read costs", right=USAGE, beta=_BETA, params=params)
+    shown = await call(desk, "GET", "/analytics/cost", what="read costs", right=USAGE, beta=_BETA, params=params, exact=True)
     rows = tuple(_row(item) for item in shown.get("data") or [])
     following = shown.get("next_page")
     if following is not None:
@@ -42,13 +42,16 @@ async def page(desk: Desk, from_ns: int, until_ns: int, cursor: str | None) -> t
 def _row(item: Mapping[str, Any]) -> SpendRow:
     group, cost = item.get("group") or {}, item.get("cost") or {}
     workspace = group.get("workspace_id")
-    start_ns = moment(item.get("starting_at")) or 0
+    start_ns = moment(item.get("starting_at"))
+    if start_ns is None:
+        raise Unavailable("read costs: the vendor tells a cost without its day")
+    dollars_only(cost.get("currency"), what="read costs")
     return SpendRow(
         place={} if workspace is None else {"workspace": str(workspace)},
         key=group.get("api_key_id"),
         start_ns=start_ns,
         end_ns=moment(item.get("ending_at")) or start_ns + _DAY_NS,
         item=str(group.get("model") or ""),
-        amount_nano=int((Decimal(str(cost.get("amount") or 0)) * NANO / 100).to_integral_value()),  # fractional cents
+        amount_nano=nano_of(cost.get("amount"), what="read costs", per_dollar=100),  # fractional cents
         requests=cost.get("requests"),
     )

@@ -24,7 +24,14 @@ RIGHTS = {
     "Microsoft.CostManagement/query/action": "import costs",
 }
 
-SPEND_FACTS = SpendFacts(bucket_seconds=86_400, delay_seconds=24 * 3600, restated_days=34, per_key=False)
+SPEND_FACTS = SpendFacts(
+    bucket_seconds=86_400,
+    delay_seconds=24 * 3600,
+    restated_days=34,
+    per_key=False,
+    means="what Azure bills for the key's Cognitive Services account, both of its keys together, by meter and day",
+    window_days=35,  # Microsoft suggests few queries, and throttles by what they process
+)
 FACTS = ProvisionerFacts(
     vendor="azure",
     title="Azure OpenAI",
@@ -32,6 +39,7 @@ FACTS = ProvisionerFacts(
     admin_key_env=("AZURE_CLIENT_SECRET",),
     admin_key_form="the client secret of an app registration (Entra ID) that has a role on the resource group",
     confirms=frozenset({Term.MODELS, Term.TOKENS_PER_MINUTE}),
+    needs={Term.MODELS: "name those to deploy, as Azure names them (`gpt-4o-mini`): it has no `all models`"},
     tells_last_use=False,
     revoke_delay_seconds=0,
     container="Cognitive Services account",

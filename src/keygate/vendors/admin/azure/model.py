@@ -5,8 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from decimal import Decimal
+from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from typing import Any
 from urllib.parse import quote
@@ -16,6 +15,7 @@ from keygate.kit.secret import Secret
 from keygate.vendors.admin.azure.facts import DEFAULT_CAPACITY, PREFIX, UNIT
 from keygate.vendors.admin.errors import NotFound, Rejected
 from keygate.vendors.admin.interface import Footprint, SpendRow, Terms
+from keygate.vendors.admin.money import dollars_only, nano_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,23 +134,22 @@ def day_of(moment_ns: int, *, end: bool = False) -> str:
 
 
 _ACCOUNTS = f"/providers/{PREFIX}/accounts/".lower()
+_DAY_NS = 86_400 * NANOSECONDS
 
 
 def spend_rows(properties: Mapping[str, Any]) -> list[SpendRow]:
-    """Rows by the columns' names: Azure promises no order of them."""
+    """Rows by the columns' names: Azure promises no order of them. Ids that differ in their case are one account: their rows are added up,
+    as the same row told again would replace the former."""
     names = [str(column.get("name")) for column in properties.get("columns") or ()]
-    rows = []
+    sums: dict[tuple[str, int, str], int] = {}
     for values in properties.get("rows") or ():
         row = dict(zip(names, values, strict=False))
         resource = str(row.get("ResourceId", "")).lower()
         if _ACCOUNTS not in resource:
             continue  # the group may hold other things, which no key of ours can have used
-        currency = str(row.get("Currency", "USD"))
-        if currency != "USD":
-            raise Rejected(f"Azure bills this subscription in {currency}: KeyGate reads costs in USD only")
-        start = datetime.strptime(str(row.get("UsageDate")), "%Y%m%d").replace(tzinfo=UTC)
-        cost = row.get("Cost", row.get("totalCost", 0))
-        place = {"account": resource.partition(_ACCOUNTS)[2].partition("/")[0]}
-        amount = int((Decimal(str(cost)) * NANOSECONDS).to_integral_value())
-        rows.append(SpendRow(place, None, to_ns(start), to_ns(start + timedelta(days=1)), str(row.get("Meter", "")), amount))
-    return rows
+        dollars_only(row.get("Currency"), what="query the costs")
+        account = resource.partition(_ACCOUNTS)[2].partition("/")[0]
+        day = to_ns(datetime.strptime(str(row.get("UsageDate")), "%Y%m%d").replace(tzinfo=UTC))
+        at = (account, day, str(row.get("Meter", "")))
+        sums[at] = sums.get(at, 0) + nano_of(row.get("Cost", row.get("totalCost")), what="query the costs")
+    return [SpendRow({"account": account}, None, day, day + _DAY_NS, meter, amount) for (account, day, meter), amount in sums.items()]

@@ -33,6 +33,22 @@ _VERSIONS = {"iam": "2010-05-08", "sts": "2011-06-15"}
 _READS = ("Get", "List", "Simulate")
 _MAX_PAGES = 200
 _TRIES = 6  # of a call about a user that IAM has not heard of everywhere
+# What AWS's own SDK takes for throttling, whatever the status: botocore 1.44.6, retries/standard.py, read 2026-11-26. IAM's `LimitExceeded`
+# is a quota and not among them.
+_THROTTLED = frozenset(
+    {
+        "Throttling",
+        "ThrottlingException",
+        "ThrottledException",
+        "RequestThrottled",
+        "RequestThrottledException",
+        "RequestLimitExceeded",
+        "TooManyRequestsException",
+        "BandwidthLimitExceeded",
+        "PriorRequestNotComplete",
+        "SlowDown",
+    }
+)
 _DENIED = re.compile(r"not authorized to perform: ([\w-]+:\w+)")
 
 
@@ -75,12 +91,10 @@ class Iam:
         found = await self._call("GetCallerIdentity", {}, what="read whose access key it is", service="sts")
         return _text(found, "Account"), _text(found, "Arn")
 
-    async def simulate(self, arn: str, account: str, actions: Sequence[str]) -> dict[str, bool]:
-        """Which actions the credential's policies allow on a user that KeyGate would make."""
-        parameters = {
-            "PolicySourceArn": _principal(arn),
-            "ResourceArns.member.1": f"arn:{self.partition}:iam::{account}:user{PATH}kg-probe",
-        }
+    async def simulate(self, arn: str, account: str, actions: Sequence[str], *, anywhere: bool = False) -> dict[str, bool]:
+        """Which actions the credential's policies allow on a user that KeyGate would make; `anywhere`: of services without resources."""
+        resource = "*" if anywhere else f"arn:{self.partition}:iam::{account}:user{PATH}kg-probe"
+        parameters = {"PolicySourceArn": _principal(arn), "ResourceArns.member.1": resource}
         parameters |= {f"ActionNames.member.{number}": action for number, action in enumerate(actions, 1)}
         found = await self._call("SimulatePrincipalPolicy", parameters, what="look up the access key's rights")
         results = found.findall("EvaluationResults/member")
@@ -236,6 +250,8 @@ def _fault(answer: Answer, *, what: str, right: str) -> ProvisionerError | None:
     if found is None:
         return None
     code, message = found.findtext("Error/Code") or "", (found.findtext("Error/Message") or "")[:300]
+    if code in _THROTTLED:
+        return RateLimited(f"{what}: AWS limits calls now ({code})")
     match code:
         case "InvalidClientTokenId" | "SignatureDoesNotMatch" | "MissingAuthenticationToken" | "IncompleteSignature":
             hint = "; look at this machine's clock too" if code == "SignatureDoesNotMatch" else ""
@@ -246,8 +262,8 @@ def _fault(answer: Answer, *, what: str, right: str) -> ProvisionerError | None:
             return MissingRight(missing, f"{what}: the access key lacks the right {missing}; allow it in its policy and try again")
         case "NoSuchEntity":
             return NotFound(f"{what}: not found at AWS: {message}")
-        case "Throttling" | "ThrottlingException":
-            return RateLimited(f"{what}: AWS limits calls now", retry_after=5.0)
+        case "ConcurrentModification" | "EntityTemporarilyUnmodifiable":
+            return Unavailable(f"{what}: AWS is busy with another change of the same user ({code}); try again in a moment")
         case "LimitExceeded":
             thing = "users" if "Users" in message else "keys of this user" if "Credential" in message else "of this"
             return CeilingReached(thing, f"{what}: {message}; remove what is not needed, or have AWS raise the quota")

@@ -7,10 +7,13 @@ known by its generation.
 
 from __future__ import annotations
 
-from keygate.vendors.admin.bedrock.facts import FACTS, RIGHTS
+from collections.abc import Mapping
+
+from keygate.vendors.admin.bedrock import costs
+from keygate.vendors.admin.bedrock.facts import COST_SETTING, FACTS, RIGHTS, SPEND_FACTS, SPEND_OFF, SPEND_RIGHTS
 from keygate.vendors.admin.bedrock.iam import Credential, Iam, User
 from keygate.vendors.admin.bedrock.policy import document, terms_of, whole_second
-from keygate.vendors.admin.errors import CeilingReached, MissingRight, NotFound, Rejected
+from keygate.vendors.admin.errors import AdminKeyRefused, CeilingReached, MissingRight, NotFound, ProvisionerError, Rejected
 from keygate.vendors.admin.interface import (
     Desk,
     Footprint,
@@ -21,6 +24,7 @@ from keygate.vendors.admin.interface import (
     Presence,
     Reading,
     Right,
+    SpendRow,
     Terms,
     Verification,
 )
@@ -31,8 +35,11 @@ _PRESENCE = {"Active": Presence.LIVE, "Inactive": Presence.DISABLED, "Expired": 
 
 
 class BedrockProvisioner:
+    """Also `AddsKey`, `Retires`, `SetsModels`, `SetsExpiry`, `Disables`, `Lists`, and `ReportsSpend` where it is switched on."""
+
     adds_key = True
     facts = FACTS
+    spend_facts = SPEND_FACTS
 
     async def verify(self, desk: Desk) -> Verification:
         iam = Iam(desk)
@@ -45,14 +52,28 @@ class BedrockProvisioner:
         try:
             held = await iam.simulate(arn, account, list(RIGHTS))
         except MissingRight:
-            rights = tuple(Right(name, False if name == simulated else None, why) for name, why in RIGHTS.items())
-            return Verification(rights, f"AWS account {account}")
-        rights = tuple(Right(name, held.get(name), why) for name, why in RIGHTS.items())
-        notes: tuple[str, ...] = ()
+            untold = tuple(Right(name, False if name == simulated else None, why) for name, why in RIGHTS.items())
+            return Verification(untold, f"AWS account {account}")
+        rights = [Right(name, held.get(name), why) for name, why in RIGHTS.items()]
+        notes = []
         if held.get("iam:GetAccountSummary"):
             left, quota = await iam.users_left()
-            notes = (f"{left} of {quota} IAM users are left",)
-        return Verification(rights, f"AWS account {account}", notes)
+            notes.append(f"{left} of {quota} IAM users are left")
+        if self.spend_off(desk.settings) is None:
+            bills = await iam.simulate(arn, account, list(SPEND_RIGHTS), anywhere=True)
+            rights += [Right(name, bills.get(name), why) for name, why in SPEND_RIGHTS.items()]
+            notes += await self._of_costs(desk) if all(bills.values()) else []
+        return Verification(tuple(rights), f"AWS account {account}", tuple(notes))
+
+    async def _of_costs(self, desk: Desk) -> list[str]:
+        """What stands in the way of telling costs by key. Keys can be made all the same."""
+        try:
+            active = await costs.tag_is_active(desk)
+        except AdminKeyRefused:
+            raise
+        except ProvisionerError as error:
+            return [f"whether costs can be told by key could not be seen: {error.detail}"]
+        return [] if active else [f"costs can't be told by key yet: {SPEND_OFF}"]
 
     async def create(self, desk: Desk, order: Order) -> Made:
         iam = Iam(desk)
@@ -161,6 +182,14 @@ class BedrockProvisioner:
         if footprint.key is None:
             raise Rejected("At AWS single keys are switched off, not users")
         await Iam(desk).set_active(_name(footprint), footprint.key, active=enabled)
+
+    def spend_off(self, settings: Mapping[str, str]) -> str | None:
+        if settings.get("partition", "aws") != "aws":
+            return "KeyGate reads AWS's bill in the standard partition only; a virtual key's costs are counted by KeyGate"
+        return None if settings.get(COST_SETTING, "").strip().lower() == "on" else SPEND_OFF
+
+    async def spend_page(self, desk: Desk, from_ns: int, until_ns: int, cursor: str | None) -> tuple[tuple[SpendRow, ...], str | None]:
+        return await costs.page(desk, from_ns, until_ns, cursor)
 
     async def list_page(self, desk: Desk, cursor: str | None) -> tuple[tuple[Found, ...], str | None]:
         """First KeyGate's users, then the Bedrock keys of all users in the account; of KeyGate's users only, where the access key may not

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json as jsonlib
+import re
 from collections.abc import Collection, Mapping
 from datetime import datetime
 from typing import Any
@@ -21,10 +22,11 @@ from keygate.vendors.admin.errors import (
     CeilingReached,
     MissingRight,
     ProvisionerError,
+    RateLimited,
     Rejected,
     Unavailable,
 )
-from keygate.vendors.admin.google.facts import GEMINI, NO_BOUND_KEYS, VERTEX, VERTEX_ROLE
+from keygate.vendors.admin.google.facts import DATA, GEMINI, NO_BOUND_KEYS, VERTEX, VERTEX_ROLE
 from keygate.vendors.admin.interface import Desk
 
 _GRANT = "urn:ietf:params:oauth:grant-type:jwt-bearer"
@@ -32,6 +34,11 @@ _SCOPE = "https://www.googleapis.com/auth/cloud-platform"
 _TOKEN_SECONDS = 3600
 _POLLS = 60
 _LONGEST_POLL_SECONDS = 2.0
+# A limit of calls is told as 429, and by older services as 403: google-api-python-client 2.202.0, http.py `_should_retry_response`, read
+# 2026-11-26; `RATE_LIMIT_EXCEEDED` is ErrorInfo's word.
+_LIMITED = frozenset({"rateLimitExceeded", "userRateLimitExceeded", "RATE_LIMIT_EXCEEDED"})
+_EXHAUSTED = frozenset({"quotaExceeded", "jobRateLimitExceeded"})  # BigQuery's, for a while and without telling how long
+_EXHAUSTED_SECONDS = 60.0
 _CEILINGS = {"service accounts on project": "service accounts in the project", "project quota": "projects"}
 
 
@@ -120,10 +127,16 @@ def _fault(answer: Answer) -> ProvisionerError | None:
             return Rejected(
                 f"{service} is not enabled in the project: enable it there and try again", status=403, reason="SERVICE_DISABLED"
             )
+    if message.startswith("Access Denied: Table"):  # BigQuery's words; it gives no ErrorInfo
+        return MissingRight(DATA, f"The admin credential lacks the right {DATA}: {message}")
     if error.get("status") == "RESOURCE_EXHAUSTED":
         for words, what in _CEILINGS.items():
             if words in message:
                 return CeilingReached(what, f"Google: {message}")
+    reasons = _reasons(error, info)
+    if (_LIMITED | _EXHAUSTED) & reasons:
+        wait = _delay(details) or (_EXHAUSTED_SECONDS if _EXHAUSTED & reasons else 0.0)
+        return RateLimited(f"Google limits calls now: {message}", retry_after=wait)
     if NO_BOUND_KEYS in message:
         return Rejected(
             f"The organisation policy {NO_BOUND_KEYS} forbids keys that are bound to service accounts: have an administrator of the "
@@ -131,6 +144,22 @@ def _fault(answer: Answer) -> ProvisionerError | None:
             reason="FAILED_PRECONDITION",
         )
     return None
+
+
+def _reasons(error: Mapping[str, Any], info: Mapping[str, Any]) -> set[str]:
+    """ErrorInfo's reason, and those of the older form, `errors: [{reason}]`."""
+    older = error.get("errors")
+    told = [each.get("reason") for each in older if isinstance(each, dict)] if isinstance(older, list) else []
+    return {each for each in (info.get("reason"), *told) if isinstance(each, str)}
+
+
+def _delay(details: Any) -> float:
+    """Seconds of `google.rpc.RetryInfo`, `{"retryDelay": "3.5s"}`; 0: not told."""
+    for each in details if isinstance(details, list) else ():
+        found = re.fullmatch(r"(\d{1,6}(?:\.\d{1,9})?)s", str(each.get("retryDelay"))) if isinstance(each, dict) else None
+        if found is not None:
+            return float(found[1])
+    return 0.0
 
 
 # ---- sign-in

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from keygate.vendors.admin.interface import ProvisionerFacts, Term
+from keygate.vendors.admin.interface import ProvisionerFacts, SpendFacts, Term
 
 GEMINI = "generativelanguage.googleapis.com"
 VERTEX = "aiplatform.googleapis.com"
@@ -48,6 +48,24 @@ BILLING_RIGHTS = {
     "billing.budgets.update": "change a spend cap",
     "billing.budgets.delete": "remove a spend cap",
 }
+JOBS, DATA = "bigquery.jobs.create", "bigquery.tables.getData"
+SPEND_RIGHTS = {JOBS: "query the billing export", DATA: "read the billing export's table"}  # only where that is set
+EXPORT_SETTING = "billing_export_table"
+SPEND_OFF = (
+    "Google has no API that tells costs: switch Cloud Billing's export to BigQuery on (standard or detailed usage cost) and set "
+    f"`{EXPORT_SETTING}` to its table, project.dataset.gcp_billing_export_v1_…; it tells projects and no keys, so keys need a project of "
+    "their own (`parent`) to be told apart"
+)
+SPEND_FACTS = SpendFacts(
+    bucket_seconds=86_400,
+    delay_seconds=None,
+    restated_days=35,
+    per_key=False,
+    means="what Google bills for the key's own project by SKU and UTC day, before credits and taxes; what keys of a shared project used "
+    "can't be told apart by key and counts for none",
+    every_seconds=14_400,
+    window_days=40,  # one query reads all that may still change: queries cost by what they read
+)
 
 FACTS = ProvisionerFacts(
     vendor="google",
@@ -65,6 +83,7 @@ FACTS = ProvisionerFacts(
                 "serviceusage",
                 "cloudbilling",
                 "billingbudgets",
+                "bigquery",
             )
         },
     },
@@ -84,6 +103,7 @@ FACTS = ProvisionerFacts(
         "role": f"the IAM role that each key's service account is given in its project; for {VERTEX} {VERTEX_ROLE} is the default",
         "billing_service": "the Gemini API's id in the billing catalogue, where it is not found there by its title",
         "billing_account": "the billing account that pays for such projects: 012345-6789AB-CDEF01",
+        EXPORT_SETTING: "the table of Cloud Billing's export to BigQuery, to read costs from: project.dataset.gcp_billing_export_v1_…",
     },
     options={"allowed_ips": "addresses from which the key may be used, separated by commas"},
     cannot={
@@ -95,10 +115,10 @@ FACTS = ProvisionerFacts(
         f"keys of {VERTEX} at once": "a role is in force two minutes after it was given, or later, says Google",
         "budget per day or week": "Google's spend caps are monthly",
         "last use": "uses of such keys are not recorded in the service account's metrics: an old key can't be shown unused",
-        "spend per key": "there is no cost API; costs go to a BigQuery export, by project: KeyGate shows none, and says so",
+        "spend of a key in a shared project": f"Google's bill tells projects, no keys: set `parent`, and `{EXPORT_SETTING}` for the bill",
         "disabling one key": "Google has no verb for it: KeyGate disables the service account, which stops its keys at once",
     },
-    rights={**RIGHTS, **PROJECT_RIGHTS, **ROLE_RIGHTS, **BILLING_RIGHTS},
+    rights={**RIGHTS, **PROJECT_RIGHTS, **ROLE_RIGHTS, **BILLING_RIGHTS, **SPEND_RIGHTS},
     max_keys_per_container=None,
     sources={
         "methods, fields, LROs, spend caps, disable is immediate": "discovery documents in google-api-python-client 2.202.0 "
@@ -110,6 +130,9 @@ FACTS = ProvisionerFacts(
         "public projects' notes, read 2026-11-26; the parameter's exact form is not verified with Google",
         "100 service accounts in a project": "widely quoted, not verified",
         "120 writes and 240 reads a minute (API keys)": "docs.cloud.google.com/api-keys/docs/quotas.md.txt, read 2026-11-20",
+        "columns of the billing export; no delay is promised; loads are atomic": "docs.cloud.google.com/billing/docs/how-to/"
+        "export-data-bigquery-tables, read 2026-11-26; until when it is restated: not verified",
+        "names of the Gemini API and of Vertex AI in the billing export": "not verified; `billing_service` names the former by its id",
         "names of the Gemini API's quota metric and of its service in the billing catalogue": "not verified; both are looked for in the "
         "lists that Google answers, and an order that needs one that is not there is refused",
     },

@@ -17,8 +17,8 @@ from typing import Any
 
 from keygate.kit.clock import NANOSECONDS
 from keygate.kit.secret import Secret
-from keygate.vendors.admin.errors import MissingRight, NotFound, Rejected, Unavailable
-from keygate.vendors.admin.google import bindings, limits
+from keygate.vendors.admin.errors import AdminKeyRefused, MissingRight, NotFound, ProvisionerError, Rejected, Unavailable
+from keygate.vendors.admin.google import bindings, costs, limits
 from keygate.vendors.admin.google.calls import (
     account_of,
     billing_account,
@@ -36,7 +36,20 @@ from keygate.vendors.admin.google.calls import (
     shared_project,
     targets_of,
 )
-from keygate.vendors.admin.google.facts import BILLING_RIGHTS, FACTS, GEMINI, NO_BOUND_KEYS, PROJECT_RIGHTS, RIGHTS, ROLE_RIGHTS, VERTEX
+from keygate.vendors.admin.google.facts import (
+    BILLING_RIGHTS,
+    EXPORT_SETTING,
+    FACTS,
+    GEMINI,
+    NO_BOUND_KEYS,
+    PROJECT_RIGHTS,
+    RIGHTS,
+    ROLE_RIGHTS,
+    SPEND_FACTS,
+    SPEND_OFF,
+    SPEND_RIGHTS,
+    VERTEX,
+)
 from keygate.vendors.admin.interface import (
     Desk,
     Footprint,
@@ -49,6 +62,7 @@ from keygate.vendors.admin.interface import (
     ProvisionerFacts,
     Reading,
     Right,
+    SpendRow,
     Terms,
     Verification,
     generation_of,
@@ -62,6 +76,7 @@ _KEYS_RETRIED = 8  # a service account that was just made is not known everywher
 
 class GoogleProvisioner:
     adds_key = True
+    spend_facts = SPEND_FACTS
 
     @property
     def facts(self) -> ProvisionerFacts:
@@ -83,11 +98,27 @@ class GoogleProvisioner:
         shown = await call(desk, "serviceusage", "GET", path, what, accept=(403, 404))
         if shown is not None and shown.get("state") != "ENABLED":
             rights.append(Right(f"{service} enabled in {project}", False, "use keys: enable the service in the project"))
+        if self.spend_off(desk.settings) is None:
+            told, said = await self._bill_rights(desk)
+            rights += told
+            notes += said
         if not desk.settings.get("parent"):
             notes.append(
                 "keys share one project: no budget and no rate limit can be set at Google; set `parent` and `billing_account` for that"
             )
         return Verification(tuple(rights), account, tuple(notes))
+
+    async def _bill_rights(self, desk: Desk) -> tuple[list[Right], list[str]]:
+        """By a query that is not run. What is wrong with it other than a right is noted: keys can be made all the same."""
+        try:
+            await costs.may_read(desk)
+        except AdminKeyRefused:
+            raise
+        except MissingRight as error:
+            return [Right(name, False if name == error.right else None, why) for name, why in SPEND_RIGHTS.items()], []
+        except ProvisionerError as error:
+            return [Right(name, None, why) for name, why in SPEND_RIGHTS.items()], [f"the bill can't be read: {error.detail}"]
+        return [Right(name, True, why) for name, why in SPEND_RIGHTS.items()], []
 
     async def _held(self, desk: Desk, service: str, resource: str, wanted: Mapping[str, str]) -> list[Right]:
         """Which of these rights the credential has on a resource: Google is asked for exactly that, and makes nothing. Where Google
@@ -401,6 +432,15 @@ class GoogleProvisioner:
                 return
             raise Rejected("Google limits the requests of projects, and this key shares one: make a new key with `parent` set")
         await limits.set_requests_per_minute(desk, project, terms.requests_per_minute)
+
+    def spend_off(self, settings: Mapping[str, str]) -> str | None:
+        if costs.table_of(settings) is not None:
+            return None
+        wrong = f"`{EXPORT_SETTING}` is set to what is no such table. " if settings.get(EXPORT_SETTING) else ""
+        return wrong + SPEND_OFF
+
+    async def spend_page(self, desk: Desk, from_ns: int, until_ns: int, cursor: str | None) -> tuple[tuple[SpendRow, ...], str | None]:
+        return await costs.page(desk, from_ns, until_ns, cursor)
 
     async def list_page(self, desk: Desk, cursor: str | None) -> tuple[tuple[Found, ...], str | None]:
         """Keys of one project after another: the shared one, then each below `parent`. The cursor is the project's number in that list."""
