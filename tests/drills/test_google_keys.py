@@ -99,7 +99,7 @@ def test_key_that_was_being_rotated_has_one_successor(house: House) -> None:
         house.keygate,
         house.sandbox.state.admin[Vendor.GOOGLE],
         "apikeys.keys.create",
-        lambda: house.call("POST", f"/keys/{made['id']}/rotate", {"overlap_seconds": 1}),
+        lambda: house.call("POST", f"/keys/{made['id']}/rotate", {"overlap_seconds": 1, "insist": True}),
     )
     done = house.until(made["id"], lambda key: key["state"] == "active" and key["former"] is None)
     assert done["generation"] == 2

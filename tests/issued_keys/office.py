@@ -25,7 +25,7 @@ class Office(KeyHouse):
         return self.sandbox.state.admin[Vendor.OPENAI]
 
     def configure(self, admin_key: str | None = None, **settings: str) -> dict[str, Any]:
-        wanted = {"base_url": self.sandbox.openai_base_url, "calls_per_minute": "100000", **settings}
+        wanted = {"base_url": self.sandbox.openai_base_url, "calls_per_minute": "100000", "last_use_delay_seconds": "1", **settings}
         body = {"vendor": "openai", "admin_key": admin_key or self.admin_key, "settings": wanted}
         return self.call("POST", "/vendors/configure", body)  # type: ignore[no-any-return]  # JSON
 

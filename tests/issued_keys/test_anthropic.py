@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx
 import pytest
+from tests.issued_keys.delays import from_provision_to_revocation, slow
 from tests.issued_keys.houses import KeyHouse
 from tests.running import ApiError, RunningKeyGate
 from tests.sdks.admin_clients import anthropic_bridge
@@ -65,6 +66,34 @@ class House(KeyHouse):
         except SdkError:
             return False
 
+    def trade(self, made: dict[str, Any]) -> str:
+        """An access token, as the holder's SDK gets it and keeps it for its ten minutes."""
+        body = {
+            "grant_type": "urn:ietf:params:oauth:grant-type:jwt-bearer",
+            "assertion": made["key"],
+            "federation_rule_id": made["env"]["ANTHROPIC_FEDERATION_RULE_ID"],
+            "organization_id": made["env"]["ANTHROPIC_ORGANIZATION_ID"],
+            "service_account_id": made["env"]["ANTHROPIC_SERVICE_ACCOUNT_ID"],
+            "workspace_id": made["env"]["ANTHROPIC_WORKSPACE_ID"],
+        }
+        return str(httpx.post(f"{self.sandbox.anthropic_base_url}/v1/oauth/token", json=body, timeout=10).json()["access_token"])
+
+    def answers_token(self, token: str) -> bool:
+        """The same for a client that keeps an access token."""
+        try:
+            told = self._bridge.call(base=self.sandbox.anthropic_base_url, token=token, method="messages.create", options=HELLO)
+        except SdkError:
+            return False
+        return bool(told["answer"]["content"])
+
+    def let_tokens_expire(self, made: dict[str, Any]) -> None:
+        """Ten minutes of the vendor's pass for what was traded for this generation."""
+        rule = made["env"]["ANTHROPIC_FEDERATION_RULE_ID"]
+        with self.sandbox.state.admin.lock:
+            for token in self.account.shelves["tokens"]:
+                if token.body.get("rule") == rule and token.grant is not None:
+                    token.grant.expires_at_ns = self.account.now_ns()
+
 
 @pytest.fixture(scope="module")
 def house(tmp_path_factory: pytest.TempPathFactory, anthropic_bridge: Bridge) -> Iterator[House]:
@@ -84,15 +113,21 @@ def test_anthropic_key_from_provision_to_revocation(house: House) -> None:
     assert {limit["value"] for row in rows for limit in row["limits"]} == {600}
     assert len(rows) == 3
 
-    turned = house.call("POST", f"/keys/{made['id']}/rotate", {"overlap_seconds": 2})
+    turned = house.call("POST", f"/keys/{made['id']}/rotate", {"overlap_seconds": 2, "insist": True})
     assert turned["generation"] == 2
     calls: list[bool] = []
     assert house.answers(made["env"])
-    done = house.until(made["id"], lambda key: key["state"] == "active", meanwhile=lambda: calls.append(house.answers(turned["env"])))
-    assert done["former"] is None
+    token = house.trade(made)
+    gone = house.until(made["id"], lambda key: key["former"]["gone_at"], meanwhile=lambda: calls.append(house.answers(turned["env"])))
     assert calls, "there was an overlap"
     assert all(calls), "no failed call in between"
-    assert not house.answers(made["env"])
+    assert not house.answers(made["env"]), "no token is traded any more"
+    assert house.answers_token(token), "one that was traded before lives its ten minutes"
+    assert (gone["state"], gone["former"]["waits_for"]) == ("rotating", "refusal"), "and so long the former key is not called cut"
+    house.let_tokens_expire(made)
+    done = house.until(made["id"], lambda key: key["state"] == "active")
+    assert done["former"] is None
+    assert not house.answers_token(token)
     assert house.answers(turned["env"])
     rules = [
         rule for rule in house.vendor("federation.rules.list", include_archived=True, all=True) if rule["workspace_ids"] == [workspace]
@@ -175,3 +210,40 @@ def test_developer_mints_for_own_keys_only(house: House) -> None:
         assert house.answers(minted.json()["env"])
         assert client.post(f"/keys/{foreign['id']}/token").status_code == 404
         assert client.post(f"/keys/{own['id']}/revoke").status_code == 403
+
+
+def test_nothing_is_said_of_a_key_before_the_vendors_inference_side_knows_it(house: House) -> None:
+    """What works on at Anthropic is a token that was traded: for its ten minutes after a rotation, and until the inference side has heard
+    of it after the workspace's end. (How late a new rule is known the sandbox does not tell apart from how late each token is.)"""
+    tokens: dict[str, str] = {}
+
+    def opens(made: dict[str, Any]) -> bool:
+        """A holder that keeps the token it got first."""
+        if made["key"] not in tokens:
+            tokens[made["key"]] = house.trade(made)
+        return house.answers_token(tokens[made["key"]])
+
+    made: list[dict[str, Any]] = []
+
+    def provision() -> dict[str, Any]:
+        made.append(house.provision())
+        return made[0]
+
+    def time_passes(key: dict[str, Any]) -> None:
+        if key["former"] is not None and key["former"]["waits_for"] == "refusal":
+            house.let_tokens_expire(made[0])
+
+    with slow(house.account, new_key_s=0):
+        from_provision_to_revocation(house, provision, opens, meanwhile=time_passes)
+
+
+def test_tokens_are_waited_out_where_no_copy_is_kept(house: House) -> None:
+    """`proof` is off: what was traded may work for ten minutes more, and so long the key is not called revoked."""
+    assert house.configure(name="unproved", proof="off", **house.federation)["status"] == "ready"
+    made = house.provision(account="unproved")
+    token = house.trade(made)
+    told = house.call("POST", f"/keys/{made['id']}/revoke", {"wait_seconds": 2})
+    assert (told["state"], told["error_code"]) == ("revoking", "may_still_work")
+    waits = datetime.fromisoformat(told["next_try_at"]) - datetime.fromisoformat(told["gone_at"])
+    assert waits.total_seconds() == 600
+    assert not house.answers_token(token)

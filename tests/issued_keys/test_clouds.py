@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from tests.issued_keys.delays import from_provision_to_revocation, slow
 from tests.issued_keys.houses import KeyHouse
 from tests.running import ApiError, RunningKeyGate
 from tests.sdks.aws_clients import MODEL, Boto, aws_bridge
@@ -46,6 +48,7 @@ class House(KeyHouse):
             settings |= {"subscription": SUBSCRIPTION, "resource_group": GROUP, "region": "eastus"}
         else:
             settings = {"base_url": f"{self.sandbox.address}/aws/iam", "access_key_id": credential.name, "region": "us-east-1"}
+            settings["runtime_url"] = f"{self.sandbox.address}/aws/bedrock-runtime"
         settings["calls_per_minute"] = "100000"
         body = {"vendor": vendor, "name": name, "admin_key": credential.value, "settings": settings}
         return self.call("POST", "/vendors/configure", body)  # type: ignore[no-any-return]  # JSON
@@ -270,3 +273,49 @@ def test_bedrock_policy_that_somebody_widened_is_found_and_repaired_as_a_whole(h
     assert house.boto.iam("get_user_policy", **asks)["PolicyDocument"] == agreed
     assert house.opens(made)
     assert house.call("POST", f"/keys/{made['id']}/revoke")["state"] == "revoked"
+
+
+@VENDORS
+def test_nothing_is_said_of_a_key_before_the_vendors_inference_side_knows_it(house: House, vendor: Vendor) -> None:
+    """No call fails in a rotation, and nothing is called revoked while the SDK gets answers. At its end a key goes with Azure's account and
+    its address, or with the IAM user and its policy, at once."""
+    with slow(house.account(vendor)):
+        from_provision_to_revocation(house, lambda: house.provision(vendor), house.opens, lasts_at_end=False)
+
+
+def test_no_proof_of_quiet_is_promised_where_the_vendor_never_tells(house: House) -> None:
+    made = house.provision(Vendor.AZURE)
+    with pytest.raises(ApiError, match="never tells when a key was used"):
+        house.call("POST", f"/keys/{made['id']}/rotate", {"overlap_seconds": 1, "quiet_seconds": 60})
+    house.call("POST", f"/keys/{made['id']}/rotate", {"overlap_seconds": 1})
+    waiting = house.until(made["id"], lambda key: key["former"]["waits_for"] == "insist")
+    assert waiting["state"] == "rotating"
+    assert house.opens(made), "nobody has insisted"
+    assert house.call("POST", f"/keys/{made['id']}/cut")["former"] is None
+    assert not house.opens(made)
+
+
+def test_a_lease_ends_during_a_rotation_too(house: House) -> None:
+    made = house.provision(Vendor.AZURE)
+    turned = house.call("POST", f"/keys/{made['id']}/rotate", {"overlap_seconds": 600})
+    soon = datetime.fromtimestamp(time.time() + 3, UTC).isoformat()
+    house.call("POST", f"/keys/{made['id']}/extend", {"expires_at": soon})
+    house.until(made["id"], lambda key: key["state"] == "expired")
+    assert not house.opens(made)
+    assert not house.opens(turned)
+
+
+def test_a_former_key_that_the_vendor_refuses_to_cut_is_told_at_once(house: House) -> None:
+    made = house.provision(Vendor.BEDROCK)
+    account = house.account(Vendor.BEDROCK)
+    account.faults.append(AdminFault("DeleteServiceSpecificCredential", status=403, calls=None))
+    try:
+        house.call("POST", f"/keys/{made['id']}/rotate", {"overlap_seconds": 0, "insist": True})
+        stuck = house.until(made["id"], lambda key: key["former"]["waits_for"] == "vendor")
+        assert "iam:DeleteServiceSpecificCredential" in stuck["error"]
+        told = [each["type"] for each in house.call("GET", "/events", limit=500)["items"] if each["subject"] == made["id"]]
+        assert "issued_key.irrevocable" in told
+    finally:
+        account.faults.clear()
+    house.call("POST", f"/keys/{made['id']}/cut")
+    assert not house.opens(made)

@@ -8,15 +8,17 @@ from typing import Any
 
 import httpx
 import pytest
+from tests.issued_keys.delays import from_provision_to_revocation, slow
 from tests.issued_keys.houses import KeyHouse
 from tests.running import ApiError, RunningKeyGate
+from tests.sdks.admin_clients import openai_bridge
 from tests.sdks.bridge import Bridge, SdkError
 from tests.sdks.google_clients import admin_client, genai_client
 
 from keygate.sandbox import SandboxServer, Vendor
 from keygate.sandbox.admin.google.api import BILLING_ACCOUNT, PARENT, PROJECT, cloud_of
 
-__all__ = ["admin_client", "genai_client"]
+__all__ = ["admin_client", "genai_client", "openai_bridge"]
 
 GEMINI = "generativelanguage.googleapis.com"
 TEXT = "This answer comes from the sandbox of KeyGate: no vendor was asked, nothing was paid."
@@ -82,7 +84,7 @@ def test_google_key_from_provision_to_revocation(house: House) -> None:
     quota = house.google("serviceusage", "v1beta1", "services.consumerQuotaMetrics.limits.get", name=limit)
     assert quota["quotaBuckets"][0]["effectiveLimit"] == "120"
 
-    turned = house.call("POST", f"/keys/{made['id']}/rotate", {"overlap_seconds": 2})
+    turned = house.call("POST", f"/keys/{made['id']}/rotate", {"overlap_seconds": 2, "insist": True})
     assert turned["generation"] == 2
     calls: list[bool] = []
 
@@ -168,6 +170,35 @@ def test_xai_key_from_provision_to_revocation(house: House) -> None:
     assert status() == 200
     assert house.call("POST", f"/keys/{made['id']}/revoke")["state"] == "revoked"
     assert status() == 401
+
+
+def test_nothing_is_said_of_a_google_key_before_its_inference_side_knows_it(house: House) -> None:
+    """With google-genai. At its end a key goes with its service account, at once."""
+    with slow(house.sandbox.state.admin[Vendor.GOOGLE], revoked_key_s=9):
+        from_provision_to_revocation(
+            house, lambda: house.provision(account="shared"), lambda made: house.answers(made["key"]), lasts_at_end=False
+        )
+
+
+def test_nothing_is_said_of_an_xai_key_before_its_inference_side_knows_it(house: House, openai_bridge: Bridge) -> None:
+    """With OpenAI's SDK at xAI's address, which xAI documents as a client of its own."""
+    account = house.sandbox.state.admin[Vendor.XAI]
+    settings = {"base_url": f"{house.sandbox.address}/xai", "calls_per_minute": "100000"}
+    admin = account.create_credential(name="late").value
+    house.call("POST", "/vendors/configure", {"vendor": "xai", "name": "late", "admin_key": admin, "settings": settings})
+
+    def answers(made: dict[str, Any]) -> bool:
+        options = {"model": "grok-3", "messages": [{"role": "user", "content": "Hello"}]}
+        try:
+            openai_bridge.call(base=house.sandbox.xai_base_url, key=made["key"], method="chat.completions.create", options=options)
+        except SdkError as error:
+            if error.code != 401:
+                raise
+            return False
+        return True
+
+    with slow(account):
+        from_provision_to_revocation(house, lambda: house.provision("xai", account="late", models=["grok-3"]), answers)
 
 
 def test_vendor_without_an_api_for_keys_says_so_and_what_instead(house: House) -> None:

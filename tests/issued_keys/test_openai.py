@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import threading
+import time
 from typing import Any
 
 import pytest
+from tests.issued_keys.delays import from_provision_to_revocation, slow
 from tests.issued_keys.office import CHAT, MODEL, Office
 from tests.sdks.admin_clients import openai_bridge
 from tests.sdks.bridge import Bridge, SdkError
@@ -101,4 +103,32 @@ def test_revoked_is_not_said_while_the_vendor_still_shows_the_key(office: Office
     office.heal()
     office.call("POST", f"/keys/{made['id']}/revoke")
     office.until(made["id"], lambda key: key["state"] == "revoked", seconds=60)
+    assert looker.chats(made["key"]) == 401
+
+
+def test_nothing_is_said_of_a_key_before_the_vendors_inference_side_knows_it(office: Office, looker: Looker) -> None:
+    """No call fails in a rotation, and nothing is called revoked while the SDK gets answers; all with the vendor's own SDK."""
+    dev = office.developer("late")
+    with slow(office.account):
+        from_provision_to_revocation(
+            office, lambda: office.provision(developer_id=dev, models=[MODEL]), lambda made: looker.chats(made["key"]) == 200
+        )
+
+
+def test_a_former_key_in_use_is_not_cut_where_uses_are_told_late(office: Office, looker: Looker) -> None:
+    """That no use is told yet is no proof: quiet is counted from when the next key worked, and what the vendor tells lags."""
+    made = office.provision(developer_id=office.developer("quiet"))
+    with slow(office.account, last_used_s=5, new_key_s=0, revoked_key_s=0):
+        office.configure(last_use_delay_seconds="6")
+        order = {"overlap_seconds": 1, "quiet_seconds": 2}
+        office.call("POST", f"/keys/{made['id']}/rotate", order)
+        used = time.monotonic() + 12
+        while time.monotonic() < used:
+            assert looker.chats(made["key"]) == 200, "in use: it is not cut"
+        key = office.key(made["id"])
+        assert (key["state"], key["former"]["waits_for"]) == ("rotating", "quiet")
+        last = time.monotonic()
+        office.until(made["id"], lambda key: key["former"] is None)
+        assert time.monotonic() - last >= 2, "unused for the chosen time"
+    office.configure()
     assert looker.chats(made["key"]) == 401

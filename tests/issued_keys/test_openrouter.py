@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from tests.issued_keys.delays import OVERLAP, from_provision_to_revocation, slow
 from tests.issued_keys.houses import KeyHouse
 from tests.running import ApiError, RunningKeyGate
 from tests.sdks.admin_clients import openrouter_bridge
@@ -24,7 +26,7 @@ class House(KeyHouse):
         super().__init__(keygate, sandbox)
         self._bridge = bridge
         self._asks = self.account.create_credential().value
-        settings = {"base_url": sandbox.openrouter_base_url, "calls_per_minute": "100000"}
+        settings = {"base_url": sandbox.openrouter_base_url, "calls_per_minute": "100000", "last_use_delay_seconds": "2"}
         body = {"vendor": "openrouter", "admin_key": self.account.create_credential().value, "settings": settings}
         told = self.call("POST", "/vendors/configure", body)
         assert told["status"] == "ready", told
@@ -122,3 +124,25 @@ def test_keys_that_last_have_no_tokens_to_fetch(house: House) -> None:
     with pytest.raises(ApiError, match="no token to fetch"):
         house.call("POST", f"/keys/{made['id']}/token")
     house.call("POST", f"/keys/{made['id']}/revoke")
+
+
+def test_nothing_is_said_of_a_key_before_the_vendors_inference_side_knows_it(house: House) -> None:
+    """With the vendor's own SDK; the former key is cut without anybody's word, once OpenRouter shows it unused."""
+    quiet = {"overlap_seconds": OVERLAP, "quiet_seconds": 2}
+    with slow(house.account):
+        from_provision_to_revocation(
+            house, lambda: house.provision(budget_usd="1.00"), lambda made: house.answers(made["key"]), rotation={**quiet, "insist": True}
+        )
+
+
+def test_former_key_is_cut_once_it_was_seen_unused_and_not_before(house: House) -> None:
+    made = house.provision(budget_usd="1.00")
+    with slow(house.account, new_key_s=0, revoked_key_s=0):
+        house.call("POST", f"/keys/{made['id']}/rotate", {"overlap_seconds": 1, "quiet_seconds": 2})
+        for _ in range(8):
+            assert house.answers(made["key"]), "in use: it is not cut"
+            time.sleep(0.5)
+        last = time.monotonic()
+        house.until(made["id"], lambda key: key["former"] is None)
+        assert time.monotonic() - last >= 2
+    assert not house.answers(made["key"])

@@ -410,6 +410,7 @@ async def test_rotation_by_itself_converges_from_a_death_at_every_step(workshop:
         fresh.append(await ann.collect())
         await turn(workshop)
         await turn(workshop, HOUR)
+        await turn(workshop, DAY + HOUR)
 
     for number in range(1, 60):
         workshop.clock.advance(31 * DAY)

@@ -146,7 +146,7 @@ def _awaited(client: Api, made: dict[str, Any], *, link: bool) -> dict[str, Any]
     """The key once the vendor is done, where the first answer came before; its secret is then fetched with a link."""
     ends = time.monotonic() + _PATIENCE
     waited = False
-    while made["state"] in {"requested", "creating"} and time.monotonic() < ends:
+    while (made["state"] in {"requested", "creating"} or _next_is_made(made)) and time.monotonic() < ends:
         if not waited:
             output.note(f"{made['id']}: the vendor takes its time" + (f" ({made['error']})" if made["error"] else ""))
         waited = True
@@ -159,6 +159,11 @@ def _awaited(client: Api, made: dict[str, Any], *, link: bool) -> dict[str, Any]
         fetched = client.request("POST", f"/api/v1/keys/{made['id']}/link", body={"expires_in_seconds": 60})
         made = client.request("POST", "/api/v1/keys/deliveries", body={"token": fetched["token"]})
     return made
+
+
+def _next_is_made(made: dict[str, Any]) -> bool:
+    """A rotation whose next key the vendor has not made, or does not take yet."""
+    return made["state"] == "rotating" and made["former"] is not None and made["former"]["works_until"] is None
 
 
 def show_new(made: dict[str, Any], *, env: bool, as_json: bool) -> None:
@@ -183,17 +188,26 @@ def show_new(made: dict[str, Any], *, env: bool, as_json: bool) -> None:
 def rotate(
     key_id: str,
     overlap: Annotated[str, typer.Option(help="How long both keys work: 90m, 24h, 2d.")] = "24h",
-    quiet: Annotated[str, typer.Option(help="The former key is cut once the vendor shows it unused for so long.")] = "1h",
+    quiet: Annotated[
+        str | None, typer.Option(help="The former key is cut once the vendor shows it unused for so long: 1h where it tells.")
+    ] = None,
     *,
     insist: Annotated[bool, typer.Option("--insist", help="Cut it at the end of the overlap, used or not.")] = False,
     env: Annotated[bool, typer.Option("--env", help="Print only what to export.")] = False,
     as_json: output.JsonOption = False,
 ) -> None:
     """A second key beside the first; the first is cut once nobody uses it."""
-    body = {"overlap_seconds": seconds(overlap), "quiet_seconds": seconds(quiet), "insist": insist, "wait_seconds": _WAIT}
+    body = {
+        "overlap_seconds": seconds(overlap),
+        "quiet_seconds": None if quiet is None else seconds(quiet),
+        "insist": insist,
+        "wait_seconds": _WAIT,
+    }
     with api() as client:
-        made = client.request("POST", f"{one('keys', key_id)}/rotate", body=body)
+        made = _awaited(client, client.request("POST", f"{one('keys', key_id)}/rotate", body=body), link=False)
     show_new(made, env=env, as_json=as_json)
+    if made["state"] == "rotating" and not insist and made["former"]["quiet_seconds"] is None and not env and not as_json:
+        output.note(f"\nThe vendor never tells when a key was used: once nothing uses the former one, `keygate issued-keys cut {key_id}`.")
 
 
 def revoke(

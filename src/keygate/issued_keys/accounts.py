@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING
 from keygate.audit import AuditLog
 from keygate.errors import Conflict, InvalidInput, NotFound, Unavailable, UpstreamFailed
 from keygate.identities import Actor
-from keygate.issued_keys.desks import CALLS_SETTING, CEILING_SETTING, Desks, admin_place, calls_per_minute, ceiling
+from keygate.issued_keys.desks import (
+    CALLS_SETTING,
+    CEILING_SETTING,
+    LAG_SETTING,
+    PROOF_SETTING,
+    Desks,
+    admin_place,
+    calls_per_minute,
+    ceiling,
+)
 from keygate.issued_keys.model import AccountStatus, VendorAccount
 from keygate.issued_keys.records import account_record
 from keygate.kit.clock import Clock
@@ -188,7 +197,7 @@ class VendorAccountService:
     def _settings(self, provisioner: Provisioner, settings: Mapping[str, str]) -> dict[str, str]:
         facts = provisioner.facts
         addresses = {"base_url", *(f"{host}_url" for host in facts.hosts)}
-        known = {*facts.settings, *addresses, CALLS_SETTING, CEILING_SETTING}
+        known = {*facts.settings, *addresses, CALLS_SETTING, CEILING_SETTING, LAG_SETTING, PROOF_SETTING}
         unknown = set(settings) - known
         if unknown:
             raise InvalidInput(
@@ -198,9 +207,11 @@ class VendorAccountService:
         if missing:
             listed = "; ".join(f"{name}: {what.removesuffix(' (required)')}" for name, what in missing.items())
             raise InvalidInput(f"settings: {facts.title} needs {listed}", field=f"settings.{next(iter(missing))}")
-        for name in (CALLS_SETTING, CEILING_SETTING):
+        for name in (CALLS_SETTING, CEILING_SETTING, LAG_SETTING):
             if name in settings and not (settings[name].isascii() and settings[name].isdecimal() and 0 < int(settings[name]) <= 1_000_000):
                 raise InvalidInput(f"settings.{name}: a number from 1 to 1000000", field=f"settings.{name}")
+        if settings.get(PROOF_SETTING, "on") not in {"on", "off"}:
+            raise InvalidInput(f"settings.{PROOF_SETTING}: on or off", field=f"settings.{PROOF_SETTING}")
         return {
             name: checked_base_url(value, field=f"settings.{name}") if name in addresses else value
             for name, value in settings.items()

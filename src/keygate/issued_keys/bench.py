@@ -7,7 +7,7 @@ whenever the process ends, the next one knows what was begun, and the marks at t
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from keygate.audit import AuditLog, digest_secret
 from keygate.errors import KeyGateError
 from keygate.events import EventOutbox
 from keygate.identities import Actor, ActorKind, Role
+from keygate.issued_keys.desks import PROOF_SETTING
 from keygate.issued_keys.model import IssuedKey, KnownSecret, VendorAccount
 from keygate.issued_keys.records import key_record
 from keygate.kit.clock import NANOSECONDS, Clock
@@ -34,8 +35,9 @@ from keygate.vendors.admin import (
 
 if TYPE_CHECKING:
     from keygate.issued_keys.repository import IssuedKeyRepository
-    from keygate.kit.database import Database
+    from keygate.kit.database import Database, UnitOfWork
 
+PROBE, FORMER_PROBE = "probe", "former_probe"  # columns of sealed copies that the vendor is asked with
 LEASE_NS = 600 * NANOSECONDS
 _POLL_SECONDS = (0.2, 0.5, 1.0, 2.0, 4.0)  # a vendor's own reads may lag behind its writes
 
@@ -98,9 +100,10 @@ class Bench:
         detail: str | None = None,
         secret: Secret | None = None,
         secret_ends_ns: int | None = None,
+        witnesses: Mapping[str, Secret] | None = None,
     ) -> IssuedKey:
         """Commits the key as it is now, with its audit entry and its event; secrets of generations that live no more are noted as ended.
-        Raises `Overtaken` where it was changed meanwhile."""
+        `witnesses`: what the vendor is asked with from now on, by column. Raises `Overtaken` where it was changed meanwhile."""
         tools = self.tools
         after = replace(after, version=self.key.version + 1)
         async with tools.database.unit(after.organization_id) as work:
@@ -109,6 +112,9 @@ class Bench:
                 after = replace(after, secret=sealed, hint=secret.hint())
                 known = known_secret(after, digest_secret(secret, tools.digest_key), self.now, expires_at_ns=secret_ends_ns)
                 await tools.repository.note_secret(work.connection, known)
+                after = await self._with_probes(work, after, secret)
+            for column, witness in (witnesses or {}).items():
+                after = with_copy(after, column, await tools.vault.seal(work, witness, column_place(after, column)))
             if action is not None:
                 record = key_record(after)
                 actor = worker_actor(after.organization_id)
@@ -126,6 +132,23 @@ class Bench:
         self.key = after
         await tools.at_step(f"saved {after.state}")
         return after
+
+    async def _with_probes(self, work: UnitOfWork, after: IssuedKey, secret: Secret) -> IssuedKey:
+        """The copies to ask the vendor with, of the newest key and of the one that it replaces."""
+        vault, former = self.tools.vault, None
+        if after.former is not None and self.key.probe is not None:
+            known = await vault.open(self.key.probe, column_place(after, PROBE))
+            former = await vault.seal(work, known, column_place(after, FORMER_PROBE))
+        newest = await vault.seal(work, secret, column_place(after, PROBE)) if keeps_proof(self) else None
+        return replace(after, probe=newest, former_probe=former)
+
+    async def moved(self, sealed: bytes | None, from_column: str, to_column: str) -> bytes | None:
+        """A sealed copy as another column holds it."""
+        if sealed is None:
+            return None
+        secret = await self.tools.vault.open(sealed, column_place(self.key, from_column))
+        async with self.tools.database.unit(self.key.organization_id) as work:
+            return await self.tools.vault.seal(work, secret, column_place(self.key, to_column))
 
     # Watcher
 
@@ -187,6 +210,15 @@ class Bench:
         }
 
 
+def with_copy(key: IssuedKey, column: str, sealed: bytes | None) -> IssuedKey:
+    return replace(key, probe=sealed) if column == PROBE else replace(key, former_probe=sealed)
+
+
+def keeps_proof(bench: Bench) -> bool:
+    """Whether the operator lets KeyGate keep copies of this account's keys to ask the vendor with."""
+    return bench.account is None or bench.account.settings.get(PROOF_SETTING) != "off"
+
+
 def is_gone(reading: Reading) -> bool:
     return reading.presence in {Presence.GONE, Presence.EXPIRED}
 
@@ -210,7 +242,11 @@ def known_secret(
 
 
 def secret_place(key: IssuedKey) -> Place:
-    return Place("issued_keys", key.id, key.organization_id, "secret")
+    return column_place(key, "secret")
+
+
+def column_place(key: IssuedKey, column: str) -> Place:
+    return Place("issued_keys", key.id, key.organization_id, column)
 
 
 def title(name: str) -> str:

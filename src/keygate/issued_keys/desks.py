@@ -14,6 +14,9 @@ from keygate.vendors.admin import AdminDesk, AdminHttp, Issuer, Pace, Provisione
 
 CALLS_SETTING = "calls_per_minute"
 CEILING_SETTING = "ceiling"
+UNTOLD_LAG_SECONDS = 900
+LAG_SETTING = "last_use_delay_seconds"  # how late this account tells when a key was used
+PROOF_SETTING = "proof"  # `off`: no sealed copies of keys are kept, so no vendor is asked with them
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +83,13 @@ def admin_place(account: VendorAccount) -> Place:
 def calls_per_minute(facts: ProvisionerFacts, settings: Mapping[str, str]) -> int:
     text = settings.get(CALLS_SETTING, "")
     return int(text) if text.isdecimal() and text else facts.calls_per_minute
+
+
+def last_use_delay(facts: ProvisionerFacts, settings: Mapping[str, str]) -> int:
+    """Seconds by which the vendor's `last used` may lag; where it does not say, a quarter of an hour."""
+    text = settings.get(LAG_SETTING, "")
+    told = facts.last_use_delay_seconds
+    return int(text) if text.isdecimal() and text else (UNTOLD_LAG_SECONDS if told is None else told)
 
 
 def ceiling(facts: ProvisionerFacts, settings: Mapping[str, str]) -> int | None:

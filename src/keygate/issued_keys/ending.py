@@ -1,16 +1,17 @@
-"""Ending a key: told to the vendor, read back, and only then called revoked. What a vendor refuses stands as irrevocable and is tried
-again."""
+"""Ending a key: told to the vendor, read back, asked for with the key itself, and only then called revoked. What a vendor refuses stands
+as irrevocable and is tried again."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from keygate.events import EventType
-from keygate.issued_keys.bench import Bench, is_gone, pause_ns
+from keygate.issued_keys.bench import FORMER_PROBE, PROBE, Bench, is_gone, pause_ns
 from keygate.issued_keys.life import Event, State, step
 from keygate.issued_keys.making import CHECK_NS, next_due
 from keygate.issued_keys.model import Ending, IssuedKey
+from keygate.issued_keys.proving import Waiting, refused, take_witnesses
 from keygate.kit.clock import NANOSECONDS
 from keygate.vendors.admin import Footprint, ProvisionerError, RateLimited, Rejected, Retires
 
@@ -19,14 +20,22 @@ LONGEST_SECONDS = 3_600.0
 
 
 async def end(bench: Bench) -> None:
-    """revoking or irrevocable → revoked or expired, or irrevocable with the time of the next try."""
+    """revoking or irrevocable → revoked or expired once the vendor refuses the key itself, or irrevocable with the time of the next try."""
     key = bench.key
     again = key.attempts > 0
-    key = await bench.save(replace(key, attempts=key.attempts + 1))
-    try:
-        evidence = await _ended(bench)
-    except ProvisionerError as error:
-        await _refused(bench, error)
+    if key.gone_at_ns is None:
+        try:
+            await take_witnesses(bench, _asked_with(key))
+            key = await bench.save(replace(bench.key, attempts=key.attempts + 1))
+            evidence = await _ended(bench)
+        except ProvisionerError as error:
+            await _refused(bench, error)
+            return
+        key = replace(key, gone_at_ns=bench.now, evidence=evidence)
+    said = {column: await refused(bench, column, place, key.gone_at_ns or bench.now) for column, place in _asked_with(key).items()}
+    waiting = [each for each in said.values() if isinstance(each, Waiting)]
+    if waiting:
+        await _still_there(bench, key, waiting)
         return
     now = bench.now
     lapsed = key.ending is Ending.EXPIRED
@@ -35,9 +44,11 @@ async def end(bench: Bench) -> None:
         state=step(key.state, Event.LAPSED if lapsed else Event.CONFIRMED),
         ended_at_ns=now,
         read_at_ns=now,
-        evidence=evidence,
+        evidence=_with_word(key, {column: str(word) for column, word in said.items()}),
         former=None,
         secret=None,
+        probe=None,
+        former_probe=None,
         owed=False,
         attempts=0,
         error=None,
@@ -46,6 +57,31 @@ async def end(bench: Bench) -> None:
     )
     action = "issued_key.expire" if lapsed else "issued_key.confirm_revoked"
     await bench.save(replace(ended, due_at_ns=next_due(ended)), action=action, event=EventType.ISSUED_KEY_ENDED)
+
+
+def _asked_with(key: IssuedKey) -> dict[str, Footprint | None]:
+    """The keys that the vendor is asked with, by the column of their copy."""
+    former = None if key.former is None else key.former.footprint
+    return {PROBE: key.footprint} if former is None else {PROBE: key.footprint, FORMER_PROBE: former}
+
+
+def _with_word(key: IssuedKey, said: Mapping[str, str]) -> tuple[Mapping[str, str], ...]:
+    words = {None if place is None else place.key: said[column] for column, place in _asked_with(key).items()}
+    return tuple({**each, "the_key_itself": words[each["key"]]} if each.get("key") in words else each for each in key.evidence)
+
+
+async def _still_there(bench: Bench, key: IssuedKey, waiting: Sequence[Waiting]) -> None:
+    """The admin API says gone, the key itself does not: shown as it is, asked again and again; irrevocable once it is late."""
+    first = max(waiting, key=lambda each: each.again_ns)
+    noted = replace(key, read_at_ns=bench.now, error_code=first.code, error=first.error, due_at_ns=min(each.again_ns for each in waiting))
+    if not any(each.late for each in waiting):
+        await bench.save(noted)
+        return
+    begun = key.state is State.REVOKING
+    pause = int(min(LONGEST_SECONDS, 30.0 * 2.0 ** min(key.attempts, 10)) * NANOSECONDS)
+    standing = replace(noted, state=step(key.state, Event.REFUSED), gone_at_ns=None, due_at_ns=bench.now + pause)
+    action, event = ("issued_key.irrevocable", EventType.ISSUED_KEY_IRREVOCABLE) if begun else (None, None)
+    await bench.save(standing, action=action, event=event, detail=first.error)
 
 
 async def _ended(bench: Bench) -> tuple[dict[str, str], ...]:
@@ -112,6 +148,7 @@ def told_to_end(key: IssuedKey, *, ending: Ending, reason: str, by: str, now: in
         end_asked_at_ns=now,
         end_asked_by=by,
         secret=None,
+        gone_at_ns=None,
         attempts=0,
         error=None,
         error_code=None,

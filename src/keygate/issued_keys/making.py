@@ -8,6 +8,7 @@ from keygate.events import EventType
 from keygate.issued_keys.bench import Bench, is_gone, is_lasting, pause_ns
 from keygate.issued_keys.life import Event, State, step
 from keygate.issued_keys.model import PICKUP_NS, Enforcement, IssuedKey, compare
+from keygate.issued_keys.proving import known
 from keygate.kit.clock import NANOSECONDS
 from keygate.vendors.admin import Footprint, ProvisionerError, RateLimited, Rejected, Retires
 
@@ -24,10 +25,12 @@ async def begin(bench: Bench) -> None:
 
 
 async def make(bench: Bench) -> None:
-    """creating → active, or failed."""
+    """creating → active once the vendor takes the key, or failed."""
     try:
         again = await acquire(bench)
         enforcement = await confirm(bench)
+        if not await known(bench):
+            return
     except ProvisionerError as error:
         await _failed(bench, error)
         return
@@ -109,6 +112,8 @@ async def _failed(bench: Bench, error: ProvisionerError) -> None:
         owed=owed is not None,
         error=error.detail if owed is None else f"{error.detail} · still at the vendor: {owed}",
         secret=None,
+        probe=None,
+        former_probe=None,
         ended_at_ns=now if owed is None else None,
         attempts=0,
         check_at_ns=now + CHECK_NS,
@@ -159,10 +164,10 @@ async def check(bench: Bench) -> None:
     ended."""
     provisioner, desk = bench.at_vendor
     key = bench.key
-    known = {None if key.footprint is None else key.footprint.key, None if key.former is None else key.former.footprint.key}
+    ours = {None if key.footprint is None else key.footprint.key, None if key.former is None else key.former.footprint.key}
     try:
         for found in await provisioner.find(desk, key.mark):
-            if found.footprint.key is not None and found.footprint.key not in known:
+            if found.footprint.key is not None and found.footprint.key not in ours:
                 await provisioner.revoke(desk, found.footprint)
     except ProvisionerError as error:
         await bench.save(replace(key, error_code=error.code, error=error.detail, due_at_ns=bench.now + 60 * NANOSECONDS))

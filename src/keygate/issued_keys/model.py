@@ -12,7 +12,12 @@ from keygate.policies import Place
 from keygate.vault import SealedColumn
 from keygate.vendors.admin import Footprint, Mark, ProvisionerFacts, Right, Term, Terms
 
-SEALED = (SealedColumn("vendor_accounts", "id", "admin_key"), SealedColumn("issued_keys", "id", "secret"))  # for the rotation of data keys
+SEALED = (  # for the rotation of data keys
+    SealedColumn("vendor_accounts", "id", "admin_key"),
+    SealedColumn("issued_keys", "id", "secret"),
+    SealedColumn("issued_keys", "id", "probe"),
+    SealedColumn("issued_keys", "id", "former_probe"),
+)
 
 MAX_OVERLAP_SECONDS = 90 * 86_400
 DEFAULT_OVERLAP_SECONDS = 86_400
@@ -86,7 +91,10 @@ class Waits(StrEnum):
     """What the end of a rotation waits for, besides the end of its overlap."""
 
     HANDOVER = "handover"  # nobody has fetched the new secret
-    QUIET = "quiet"  # somebody still uses the former key
+    QUIET = "quiet"  # it was not seen unused for long enough
+    INSIST = "insist"  # the vendor never tells when a key was used: the operator's word (`cut`)
+    VENDOR = "vendor"  # the vendor refuses to end the former key; tried again and again
+    REFUSAL = "refusal"  # the vendor says that it is gone, and still takes it
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,9 +104,11 @@ class Former:
     footprint: Footprint
     generation: int
     overlap_seconds: int
-    quiet_seconds: int  # it is cut once the vendor shows it unused for so long
+    quiet_seconds: int | None  # it is cut once the vendor shows it unused for so long; None: on the operator's word
     insist: bool = False  # cut it at the end of the overlap, used or not
     cut_at_ns: int | None = None
+    ready_at_ns: int | None = None  # since when the next key works: nobody can have gone over to it before
+    gone_at_ns: int | None = None  # when the vendor's admin API first said that it is gone
     last_used_at_ns: int | None = None  # as the vendor told last
     hint: str | None = None
     made_at_ns: int | None = None
@@ -132,6 +142,8 @@ class IssuedKey:
     footprint: Footprint | None = None
     former: Former | None = None
     secret: bytes | None = field(default=None, repr=False)  # sealed
+    probe: bytes | None = field(default=None, repr=False)  # sealed: a copy that is never told, to ask the vendor with until the key's end
+    former_probe: bytes | None = field(default=None, repr=False)  # sealed: of the former key
     secret_generation: int = 0  # which key's secret the footprint goes with; 0: none yet
     secret_until_ns: int | None = None  # then it is erased, fetched or not
     delivered_at_ns: int | None = None
@@ -145,6 +157,7 @@ class IssuedKey:
     end_asked_at_ns: int | None = None
     end_asked_by: str | None = None
     ended_at_ns: int | None = None  # when the vendor confirmed
+    gone_at_ns: int | None = None  # when the vendor's admin API first said that all is gone; since then it is asked with the key itself
     evidence: tuple[Mapping[str, str], ...] = ()  # what the vendor showed of each key that was ended
     owed: bool = False  # something may be left at the vendor
     due_at_ns: int | None = None  # when the worker looks at it next

@@ -11,15 +11,19 @@ from dataclasses import dataclass, replace
 
 from keygate.errors import Conflict
 from keygate.events import EventType
-from keygate.issued_keys.bench import Bench, is_gone, is_lasting, pause_ns
+from keygate.issued_keys.bench import FORMER_PROBE, PROBE, Bench, is_gone, is_lasting, pause_ns
+from keygate.issued_keys.desks import last_use_delay
 from keygate.issued_keys.life import Event, State, step
 from keygate.issued_keys.making import CHECK_NS, LONGEST_SECONDS, MAX_ATTEMPTS, MAX_LIMITED, acquire, confirm, next_due
 from keygate.issued_keys.model import PICKUP_NS, Cause, Delivery, Former, IssuedKey, Waits
+from keygate.issued_keys.proving import Waiting, known, refused, take_witnesses
 from keygate.issued_keys.rotation.model import IDLE_SECONDS, pause_before_reminder_ns, retry_pause_ns
 from keygate.kit.clock import NANOSECONDS
-from keygate.vendors.admin import Mints, ProvisionerError, RateLimited, Rejected
+from keygate.vendors.admin import Mints, Presence, ProvisionerError, RateLimited, Reading, Rejected
 
 _LOOK_AGAIN_NS = 60 * NANOSECONDS
+LATE_NS = 1_800 * NANOSECONDS
+PATIENT_ATTEMPTS = 3  # of a vendor that fails; a refusal that lasts is told at once
 _NEWS = "The key was rotated: its owner fetches the new secret with `keygate issued-keys {command}`; the former key works on until then"
 _USED = "The new secret was fetched, and somebody still uses the former key: put the new one in its place wherever it is set"
 
@@ -44,7 +48,7 @@ def told_to_rotate(
     key: IssuedKey,
     *,
     overlap_seconds: int,
-    quiet_seconds: int,
+    quiet_seconds: int | None,
     now: int,
     insist: bool = False,
     cause: Cause = Cause.HAND,
@@ -85,12 +89,14 @@ async def _make_next(bench: Bench, former: Former) -> None:
     try:
         again = await acquire(bench)
         enforcement = await confirm(bench)
+        if not await known(bench):
+            return
     except ProvisionerError as error:
         await _not_made(bench, former, error)
         return
     key, now = bench.key, bench.now
     cut_at = now + former.overlap_seconds * NANOSECONDS
-    beside, due = replace(former, cut_at_ns=cut_at), cut_at
+    beside, due = replace(former, cut_at_ns=cut_at, ready_at_ns=now), cut_at
     if former.by_itself:
         remind_at = now + pause_before_reminder_ns(0)
         beside, due = replace(beside, waits_for=Waits.HANDOVER, reminders=1, remind_at_ns=remind_at), min(cut_at, remind_at)
@@ -124,6 +130,7 @@ async def _not_made(bench: Bench, former: Former, error: ProvisionerError) -> No
         await bench.clear(key.generation)
     except ProvisionerError as other:
         noted = replace(noted, error=f"{error.detail} · not yet removed: {other.detail}")
+    took_over = key.secret_generation == key.generation  # the copies of both keys were moved on when the next one was made
     back = replace(
         noted,
         state=step(key.state, Event.ROTATED),
@@ -132,6 +139,8 @@ async def _not_made(bench: Bench, former: Former, error: ProvisionerError) -> No
         secret=None,
         secret_generation=former.generation,
         hint=former.hint,
+        probe=await bench.moved(key.former_probe, FORMER_PROBE, PROBE) if took_over else key.probe,
+        former_probe=None,
         made_at_ns=former.made_at_ns,
         delivered_at_ns=key.delivered_at_ns or key.activated_at_ns,
         attempts=0,
@@ -155,21 +164,26 @@ class _Needed:
 
 
 async def _needed(bench: Bench, former: Former) -> _Needed | None:
-    """None: it may be cut. The operator insists; or the vendor shows that nobody has used it for long enough; or the vendor never tells,
-    and somebody has the new secret."""
-    if former.insist:
+    """None: it may be cut. The operator insists; or the vendor shows that nobody has used it for long enough, which is counted from when
+    the next key worked: what the vendor has not told yet is no proof; or the rotation began by itself, the vendor never tells, and somebody
+    has the new secret."""
+    if former.insist or former.gone_at_ns is not None:
         return None
     provisioner, desk = bench.at_vendor
     taken = not former.by_itself or bench.key.delivered_at_ns is not None
     waits_for = Waits.QUIET if taken else Waits.HANDOVER
     if not provisioner.facts.tells_last_use:
-        return None if taken else _Needed(waits_for)
+        if taken:
+            return None if former.by_itself or former.quiet_seconds == 0 else _Needed(Waits.INSIST)
+        return _Needed(waits_for)
+    quiet = former.quiet_seconds or 0
+    if taken and quiet == 0:
+        return None
     reading = await provisioner.read(desk, former.footprint)
     used = reading.last_used_at_ns
-    if taken:
-        quiet_at = 0 if used is None else used + former.quiet_seconds * NANOSECONDS
-    else:
-        quiet_at = max(used or 0, former.made_at_ns or 0) + max(former.quiet_seconds, IDLE_SECONDS) * NANOSECONDS
+    lag = last_use_delay(provisioner.facts, {} if bench.account is None else bench.account.settings)
+    since = max(used or 0, (former.ready_at_ns if taken else former.made_at_ns) or 0)
+    quiet_at = since + ((quiet if taken else max(quiet, IDLE_SECONDS)) + lag) * NANOSECONDS
     return None if is_gone(reading) or bench.now >= quiet_at else _Needed(waits_for, used, quiet_at)
 
 
@@ -180,7 +194,10 @@ async def _hold(bench: Bench, former: Former, needed: _Needed, until: int | None
     waiting = replace(former, last_used_at_ns=needed.used_ns or former.last_used_at_ns, waits_for=needed.waits_for)
     held = replace(key, read_at_ns=key.read_at_ns if needed.again_ns is None else now, attempts=0, error=None, error_code=None)
     if not former.by_itself:
-        due = max(now + _LOOK_AGAIN_NS, needed.again_ns or 0)
+        due = max(now + NANOSECONDS, min(now + _LOOK_AGAIN_NS, needed.again_ns or now + _LOOK_AGAIN_NS))
+        if needed.waits_for is Waits.INSIST:  # nobody but the operator can end it: there is nothing to look at
+            await bench.save(replace(held, former=waiting, due_at_ns=key.expires_at_ns))
+            return
         await bench.save(replace(held, former=waiting, due_at_ns=_look_at(key, due)))
         return
     reminders, remind_at = former.reminders, former.remind_at_ns or now
@@ -201,25 +218,58 @@ def _news(bench: Bench) -> str:
 
 
 async def _cut(bench: Bench, former: Former) -> None:
-    """Only with proof that it is not needed any more."""
+    """Only with proof that it is not needed any more; and it counts as cut once the vendor refuses it."""
     provisioner, desk = bench.at_vendor
-    key, now = bench.key, bench.now
     try:
         needed = await _needed(bench, former)
         if needed is not None:
             await _hold(bench, former, needed)
             return
-        await provisioner.revoke(desk, former.footprint)
-        reading = await bench.gone(former.footprint)
-        if not is_gone(reading):
-            raise Rejected(f"The vendor took the call, but still shows the former key as {reading.presence}")
+        if former.gone_at_ns is None:
+            await take_witnesses(bench, {FORMER_PROBE: former.footprint})
+            await provisioner.revoke(desk, former.footprint)
+            reading = await bench.gone(former.footprint)
+            if not is_gone(reading):
+                raise Rejected(f"The vendor took the call, but still shows the former key as {reading.presence}")
+            former = replace(former, gone_at_ns=bench.now)
+            evidence = bench.evidence(former.footprint, reading)
+        else:
+            evidence = bench.evidence(former.footprint, Reading(Presence.GONE))
     except ProvisionerError as error:
-        pause = pause_ns(error, key.attempts + 1, longest=3_600.0)
-        failed = replace(key, attempts=key.attempts + 1, error_code=error.code, error=error.detail, due_at_ns=now + pause)
-        event = EventType.ISSUED_KEY_IRREVOCABLE if failed.attempts == MAX_ATTEMPTS else None
-        await bench.save(failed, event=event, detail=error.detail if event else None)
+        await _not_cut(bench, former, error)
         return
-    await _finish(bench, (*key.evidence, bench.evidence(former.footprint, reading)))
+    said = await refused(bench, FORMER_PROBE, former.footprint, former.gone_at_ns or bench.now)
+    if isinstance(said, Waiting):
+        await _still_there(bench, former, said)
+        return
+    await _finish(bench, (*bench.key.evidence, {**evidence, "the_key_itself": said}))
+
+
+async def _not_cut(bench: Bench, former: Former, error: ProvisionerError) -> None:
+    """The vendor does not end the former key: visible at once, told to everybody when it lasts, tried again and again."""
+    key, now = bench.key, bench.now
+    attempts = key.attempts + 1
+    failed = replace(
+        key,
+        former=replace(former, waits_for=Waits.VENDOR),
+        attempts=attempts,
+        error_code=error.code,
+        error=error.detail,
+        due_at_ns=_look_at(key, now + pause_ns(error, attempts, longest=3_600.0)),
+    )
+    lasts = attempts == 1 if is_lasting(error) else attempts == PATIENT_ATTEMPTS
+    first = lasts and not isinstance(error, RateLimited)
+    await bench.save(failed, event=EventType.ISSUED_KEY_IRREVOCABLE if first else None, detail=error.detail if first else None)
+
+
+async def _still_there(bench: Bench, former: Former, waiting: Waiting) -> None:
+    """The admin API says gone, the former key itself does not. Once that is late it is ended again, and everybody is told."""
+    key = bench.key
+    stands = replace(former, waits_for=Waits.REFUSAL, gone_at_ns=None if waiting.late else former.gone_at_ns)
+    noted = replace(key, former=replace(stands, insist=stands.insist or waiting.late), error_code=waiting.code, error=waiting.error)
+    event = EventType.ISSUED_KEY_IRREVOCABLE if waiting.late else None
+    due = bench.now + LATE_NS if waiting.late else waiting.again_ns
+    await bench.save(replace(noted, attempts=0, due_at_ns=_look_at(key, due)), event=event, detail=waiting.error if event else None)
 
 
 async def _finish(bench: Bench, evidence: tuple[Mapping[str, str], ...] | None = None) -> None:
@@ -228,6 +278,7 @@ async def _finish(bench: Bench, evidence: tuple[Mapping[str, str], ...] | None =
         key,
         state=step(key.state, Event.ROTATED),
         former=None,
+        former_probe=None,
         evidence=key.evidence if evidence is None else evidence,
         attempts=0,
         error=None,

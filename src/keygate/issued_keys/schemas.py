@@ -11,7 +11,6 @@ from keygate.issued_keys.leaks import LeakAnswer
 from keygate.issued_keys.life import State
 from keygate.issued_keys.model import (
     DEFAULT_OVERLAP_SECONDS,
-    DEFAULT_QUIET_SECONDS,
     MAX_LINK_SECONDS,
     MAX_OVERLAP_SECONDS,
     AccountStatus,
@@ -233,9 +232,11 @@ class Extend(Schema):
 
 class RotateIssued(Schema):
     overlap_seconds: Annotated[int, Field(ge=0, le=MAX_OVERLAP_SECONDS, description="How long both keys work")] = DEFAULT_OVERLAP_SECONDS
-    quiet_seconds: Annotated[
-        int, Field(ge=0, le=MAX_OVERLAP_SECONDS, description="The former key is cut once the vendor shows it unused for so long")
-    ] = DEFAULT_QUIET_SECONDS
+    quiet_seconds: Annotated[int, Field(ge=0, le=MAX_OVERLAP_SECONDS)] | None = Field(
+        None,
+        description="The former key is cut once the vendor shows it unused for so long, counted from when the next key worked; null: an "
+        "hour, or where the vendor never tells when a key was used, once you `cut` it; 0: at the end of the overlap, used or not",
+    )
     insist: bool = Field(False, description="Cut the former key at the end of the overlap, used or not")
     request_id: _RequestId | None = Field(None, description="Yours; the same rotation under the same id is made once, as for an order")
     deliver: Annotated[str, StringConstraints(max_length=6, pattern=r"^(answer|link|later)$")] = "answer"
@@ -312,10 +313,13 @@ class FormerOut(Schema):
         "overlap counts from when the new secret was fetched: until then it works on"
     )
     waits_for: Waits | None = Field(
-        description="What its end waits for besides: `handover`, nobody has fetched the new secret; `quiet`, somebody still uses it"
+        description="What its end waits for besides: `handover`, nobody has fetched the new secret; `quiet`, the vendor has not shown it "
+        "unused for long enough; `insist`, your `cut`, since the vendor never tells; `vendor`, which does not end it; `refusal`, the "
+        "vendor says that it is gone, and still takes it"
     )
-    quiet_seconds: int
+    quiet_seconds: int | None
     insist: bool
+    gone_at: Moment = Field(description="Since when the vendor's admin API says that it is gone; it is cut once the vendor refuses it")
     last_used_at: Moment
     made_at: Moment
 
@@ -382,8 +386,13 @@ class IssuedOut(Schema):
     attempts: int
     end_reason: str | None
     end_asked_at: Moment
+    gone_at: Moment = Field(
+        description="When the vendor's admin API first said that it is gone; while it still takes the key, the key is `revoking`"
+    )
     ended_at: Moment = Field(description="When the vendor confirmed")
-    evidence: list[dict[str, str]]
+    evidence: list[dict[str, str]] = Field(
+        description="What the vendor's API said of each key that was ended, and what became of a call with `the_key_itself`"
+    )
     last_used_at: Moment
     read_at: Moment = Field(description="When the vendor was last asked")
     activated_at: Moment
@@ -430,6 +439,7 @@ class IssuedOut(Schema):
                 waits_for=former.waits_for,
                 quiet_seconds=former.quiet_seconds,
                 insist=former.insist,
+                gone_at=rfc3339(former.gone_at_ns),
                 last_used_at=rfc3339(former.last_used_at_ns),
                 made_at=rfc3339(former.made_at_ns),
             ),
@@ -445,6 +455,7 @@ class IssuedOut(Schema):
             "attempts": key.attempts,
             "end_reason": key.end_reason,
             "end_asked_at": rfc3339(key.end_asked_at_ns),
+            "gone_at": rfc3339(key.gone_at_ns),
             "ended_at": rfc3339(key.ended_at_ns),
             "evidence": [dict(each) for each in key.evidence],
             "last_used_at": rfc3339(key.last_used_at_ns),

@@ -16,9 +16,10 @@ from keygate.issued_keys.bench import is_gone
 from keygate.issued_keys.desks import Desks
 from keygate.issued_keys.ending import told_to_end
 from keygate.issued_keys.handover import Handover, Told
-from keygate.issued_keys.life import ENDED, Event, State, may
+from keygate.issued_keys.life import ENDED, LIVE, Event, State, may
 from keygate.issued_keys.making import next_due
 from keygate.issued_keys.model import (
+    DEFAULT_QUIET_SECONDS,
     MAX_OVERLAP_SECONDS,
     AccountStatus,
     Ending,
@@ -145,16 +146,17 @@ class IssuedKeyService:
         key_id: str,
         *,
         overlap_seconds: int,
-        quiet_seconds: int,
+        quiet_seconds: int | None = None,
         insist: bool = False,
         request_id: str | None = None,
         tell: bool = True,
         patience: float = PATIENCE_SECONDS,
     ) -> Told:
         """A second key with the same terms. The former one goes on for `overlap_seconds`, then until the vendor shows it unused for
-        `quiet_seconds`; with `insist` it ends with the overlap, used or not."""
+        `quiet_seconds` (None: an hour; 0: no proof is wanted); with `insist` it ends with the overlap, used or not. Where the vendor never
+        tells when a key was used it waits for `cut`; raises `InvalidInput` for a `quiet_seconds` that can't be kept there."""
         for name, value in (("overlap_seconds", overlap_seconds), ("quiet_seconds", quiet_seconds)):
-            if not 0 <= value <= MAX_OVERLAP_SECONDS:
+            if value is not None and not 0 <= value <= MAX_OVERLAP_SECONDS:
                 raise InvalidInput(f"{name}: from 0 to {MAX_OVERLAP_SECONDS}", field=name)
         now = self._clock.now_ns()
         if request_id is not None:
@@ -167,6 +169,7 @@ class IssuedKeyService:
                 raise Conflict("This key was made by hand: make its successor at the vendor, adopt that one, then revoke this one")
             if not isinstance(self._provisioners.get(key.vendor), AddsKey):
                 raise Conflict("This vendor can't hold a second key beside the first; make a new key and revoke this one")
+            quiet_seconds = self._quiet(key, quiet_seconds, insist=insist)
             after = told_to_rotate(
                 key, overlap_seconds=overlap_seconds, quiet_seconds=quiet_seconds, insist=insist, request_id=request_id, now=now
             )
@@ -178,6 +181,18 @@ class IssuedKeyService:
         if key.state is State.ACTIVE and key.error is not None:
             raise UpstreamFailed(f"The key was not rotated; it goes on as it is. {key.error}")
         return await self._handover.tell(actor, key) if tell else Told(key)
+
+    def _quiet(self, key: IssuedKey, wanted: int | None, *, insist: bool) -> int | None:
+        facts = self._provisioners[key.vendor].facts
+        if facts.tells_last_use:
+            return DEFAULT_QUIET_SECONDS if wanted is None else wanted
+        if wanted and not insist:
+            raise InvalidInput(
+                f"quiet_seconds: {facts.title} never tells when a key was used, so no such proof can be had; leave it out and `cut` the "
+                "former key yourself once nothing uses it, or send insist: it then ends with the overlap",
+                field="quiet_seconds",
+            )
+        return wanted
 
     async def cut(self, actor: Actor, key_id: str, *, patience: float = PATIENCE_SECONDS) -> IssuedKey:
         """During a rotation: the operator insists that the former key ends now, used or not."""
@@ -199,18 +214,19 @@ class IssuedKeyService:
         return key if after is None else await self._worked(after, patience)
 
     async def extend(self, actor: Actor, key_id: str, *, expires_at_ns: int | None) -> IssuedKey:
-        """Another end, at the vendor first where it keeps one. Raises `Conflict` for a key that is not active."""
+        """Another end, at the vendor first where it keeps one; in the overlap of a rotation too, whose former key ends with it. Raises
+        `Conflict` for a key that is not active."""
         now = self._clock.now_ns()
         if expires_at_ns is not None and expires_at_ns <= now:
             raise InvalidInput("expires_at: must lie in the future; to end a key now, revoke it", field="expires_at")
         async with self._database.read() as connection:
             key = await own_key(self._repository, connection, actor, key_id)
-        if key.state is not State.ACTIVE or key.vendor not in self._provisioners:
+        if key.state not in LIVE or not key.settled or key.vendor not in self._provisioners:
             raise Conflict(f"The key is {key.state}; only active ones get another end")
         enforcement = await self._extend_at_vendor(key, expires_at_ns)
         async with change(self._database, self._audit, actor, "issued_key.extend", key_id) as work:
             current = await own_key(self._repository, work.connection, actor, key_id, lock=True)
-            if current.state is not State.ACTIVE:
+            if current.state not in LIVE or not current.settled:
                 raise Conflict(f"The key is {current.state} by now")
             after = replace(
                 current,
@@ -218,7 +234,7 @@ class IssuedKeyService:
                 enforcement={**current.enforcement, **enforcement},
                 version=current.version + 1,
             )
-            after = replace(after, due_at_ns=next_due(after))
+            after = replace(after, due_at_ns=next_due(after) if after.former is None else now)  # a rotation looks at the new end itself
             await self._audit.record(work, actor, "issued_key.extend", key_id, before=key_record(current), after=key_record(after))
             await self._repository.save(work.connection, after)
         return after

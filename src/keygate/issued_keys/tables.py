@@ -45,6 +45,8 @@ issued_keys = sa.Table(
     sa.Column("footprint", sa.JSON(none_as_null=True)),
     sa.Column("former", sa.JSON(none_as_null=True)),
     sa.Column("secret", sa.LargeBinary),  # sealed; gone once told
+    sa.Column("probe", sa.LargeBinary),  # sealed; never told, gone with the key
+    sa.Column("former_probe", sa.LargeBinary),  # sealed; of the former key of a rotation
     sa.Column("secret_generation", sa.Integer, nullable=False),
     sa.Column("secret_until_ns", sa.BigInteger),
     sa.Column("delivered_at_ns", sa.BigInteger),
@@ -58,6 +60,7 @@ issued_keys = sa.Table(
     sa.Column("end_asked_at_ns", sa.BigInteger),
     sa.Column("end_asked_by", sa.String(200)),
     sa.Column("ended_at_ns", sa.BigInteger),
+    sa.Column("gone_at_ns", sa.BigInteger),
     sa.Column("evidence", sa.JSON, nullable=False),
     sa.Column("owed", sa.Boolean, nullable=False),
     sa.Column("due_at_ns", sa.BigInteger),

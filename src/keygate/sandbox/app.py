@@ -95,6 +95,9 @@ class Sandbox:
         if call.vendor is Vendor.GOOGLE:
             await self._gemini(connection, call)
             return
+        if (method, path) == ("GET", "/openrouter/api/v1/key"):
+            await self._openrouter_key(connection, call)
+            return
         if (method, path) == ("GET", "/xai/v1/api-key"):
             await self._xai_key(connection, call)
             return
@@ -114,7 +117,10 @@ class Sandbox:
         if method == "POST" and name and does:
             await Exchange(self.state, connection, call).run(gemini.dialect_of(name, does))
         elif method == "GET" and not does:
-            authenticate(self.state, connection, call)
+            key = authenticate(self.state, connection, call)
+            refused = None if key.grant is None or key.grant.rule is None else key.grant.rule(key.grant, name or "")
+            if refused is not None:
+                raise refused
             await self._models(connection, call, name or "")
         else:
             raise no_path(call.vendor, method, path)
@@ -125,6 +131,13 @@ class Sandbox:
             raise no_path(call.vendor, "GET", call.path)
         call.status = 200
         await connection.answer(200, [JSON, *identity(call)], encode(xai.key_info(key.grant)))
+        call.finished = True
+
+    async def _openrouter_key(self, connection: Connection, call: Call) -> None:
+        """What a key may know of itself (openrouter.ai/docs/api-reference/limits); of what it says, the label only."""
+        key = authenticate(self.state, connection, call)
+        call.status = 200
+        await connection.answer(200, [JSON, *identity(call)], encode({"data": {"label": f"sk-or-v1-...{key.value[-3:]}"}}))
         call.finished = True
 
     async def _models(self, connection: Connection, call: Call, name: str) -> None:

@@ -15,7 +15,7 @@ from keygate.sandbox.errors import VendorError
 from keygate.sandbox.inference import Exchange, Plain
 from keygate.sandbox.model import Call, Key, KeyStatus, Vendor
 from keygate.sandbox.openai_chat import Chat, Completions
-from keygate.sandbox.openai_inputs import read_embeddings
+from keygate.sandbox.openai_inputs import model_list, read_embeddings
 from keygate.sandbox.openai_responses import Responses
 from keygate.sandbox.state import SandboxState
 from keygate.sandbox.wire import Connection
@@ -58,6 +58,11 @@ class AzureExchange(Exchange):
         self._call.key = key.value
         return key
 
+    async def models(self) -> None:
+        """Models - List: what the account could deploy. For whoever has a key of it."""
+        self._authenticate()
+        await self._json(model_list(model for model in self._state.models.values() if model.vendor is Vendor.OPENAI))
+
     def _decode(self, raw: bytes) -> dict[str, Any]:
         body = super()._decode(raw)
         name = str(body.get("model")) if self._deployment is None else self._deployment
@@ -91,4 +96,7 @@ async def serve(state: SandboxState, connection: Connection, call: Call) -> None
         if dialect is not None:
             await AzureExchange(state, connection, call, subdomain, deployment).run(dialect)
             return
+    if found and connection.scope["method"] == "GET" and found.group(2) is None and found.group(4) == "models":
+        await AzureExchange(state, connection, call, found.group(1), None).models()
+        return
     raise VendorError(404, "Resource not found", code="404")

@@ -28,6 +28,8 @@ ATTEMPTS = 6
 PATIENCE_SECONDS = 90.0  # all waits of one call together
 _SAFE = frozenset({"GET", "HEAD", "PUT", "DELETE"})
 _MAX_QUOTE = 300
+_MAX_ASKED = 20_000
+ASK_SECONDS = 10.0  # for an answer of the vendor's inference side
 _LEAST = 16  # characters of a line that could be a secret's
 _COUNTER = "x-ms-ratelimit-"
 _SECRET_HEADERS = frozenset({"authorization", "x-api-key", "api-key", "x-goog-api-key", "x-amz-security-token"})
@@ -106,6 +108,20 @@ class AdminHttp:
         if not isinstance(found, dict):
             raise Unavailable(f"{what}: the vendor's answer is not a JSON object", uncertain=method not in {"GET", "HEAD"})
         return found
+
+    async def ask(self, method: str, url: str, *, what: str, headers: Mapping[str, str], body: bytes | None = None) -> Answer:
+        """One call of the vendor's inference side with a key that KeyGate issued: outside of the admin API's pace, short, once, and
+        changing nothing. Any answer but "wait" and the vendor's own failures is returned; those, and none, are `Unavailable`."""
+        lines = {name.lower(): value for name, value in headers.items()}
+        if body is not None:
+            lines.setdefault("content-type", "application/json")
+        try:
+            answer = await self._sender.send(method, url, headers=lines, body=body, timeout=ASK_SECONDS)
+        except Unreached as error:
+            raise Unavailable(f"{what}: {urlsplit(url).hostname} {error.detail}") from None
+        if answer.status == 429 or answer.status >= 500:
+            raise Unavailable(f"{what}: the vendor answers {answer.status}")
+        return replace(answer, body=answer.body[:_MAX_ASKED])
 
     async def call(
         self,

@@ -199,6 +199,7 @@ class ProvisionerFacts:
     names_container: bool = False  # `rename` renames what holds the key, with everything in it
     adopt_only: bool = False  # the vendor's API makes no keys: keys made by hand are entered
     max_keys_per_container: int | None = None
+    last_use_delay_seconds: int | None = None  # how late `last_used_at_ns` is told; None: the vendor does not say
     needs: Mapping[Term, str] = field(default_factory=dict)  # terms that every order must name → what to name
     sources: Mapping[str, str] = field(default_factory=dict)  # fact → source and date
 
@@ -330,6 +331,21 @@ class Renames(Protocol):
 class Mints(Protocol):
     async def mint(self, desk: Desk, footprint: Footprint) -> Made:
         """A fresh short-lived token of a key that exists, where the vendor has no lasting secrets."""
+
+
+@runtime_checkable
+class Probes(Protocol):
+    async def answers(self, desk: Desk, footprint: Footprint, secret: Secret, env: Mapping[str, str]) -> bool | None:
+        """Whether the vendor takes the key now: asked with the key itself, by a call that costs nothing (`desk.http.ask`).
+        False only for a key that the vendor does not know (yet, or any more); a key that lacks a right or is limited is known. None: the
+        answer tells neither. `env` is what was handed out beside the secret (`Made.env`)."""
+
+
+@runtime_checkable
+class Witnesses(Protocol):
+    async def witness(self, desk: Desk, footprint: Footprint) -> Secret:
+        """Where keys are traded for tokens that outlive them: a fresh one of those, got just before the key is ended. `answers` asks with
+        it, so that the key is not called dead before what a holder may have got for it is."""
 
 
 @runtime_checkable

@@ -83,6 +83,8 @@ OPENAI_FACTS = ProvisionerFacts(
         "calls a minute": "not published; our own choice",
         "how long a deleted key works on": "not published; a user reports that one went on for a while "
         "(community.openai.com/t/1345417); a spend limit is enforced with a delay, says developers.openai.com/api/docs/guides/spend-limits",
+        "how late last_used_at is told": "not published",
+        "an unknown key is a 401 without the word scopes": "users' reports of OpenAI's answers: unverified",
         "names of rights": "as OpenAI's roles name scopes in error messages; the whole list is not published: unverified",
         "that rights are judged before the body": "unverified: what `verify` says of rights to write relies on it",
     },
@@ -90,7 +92,7 @@ OPENAI_FACTS = ProvisionerFacts(
 
 
 class OpenAIProvisioner:
-    """Also `AddsKey`, `Retires`, `SetsBudget`, `SetsLimits`, `SetsModels`, `SetsExpiry`, `Renames`, `Lists`, `ReportsSpend`."""
+    """Also `AddsKey`, `Retires`, `SetsBudget`, `SetsLimits`, `SetsModels`, `SetsExpiry`, `Renames`, `Lists`, `Probes`, `ReportsSpend`."""
 
     facts = OPENAI_FACTS
     spend_facts = _SPEND
@@ -192,6 +194,15 @@ class OpenAIProvisioner:
             if not str(shown.get("name", "")).startswith("kg-"):
                 raise  # not one of ours: other keys may hang on it
             await _call(desk, "DELETE", f"{path}/service_accounts/{account}", what="delete the service account", right=_ACCOUNTS)
+
+    async def answers(self, desk: Desk, footprint: Footprint, secret: Secret, env: Mapping[str, str]) -> bool | None:  # noqa: ARG002  (as the protocol has it)
+        """By the list of models. A key whose scopes lack that is told so with a 401 or a 403 that names them: it is known."""
+        answer = await desk.http.ask(
+            "GET", f"{desk.base()}/models", what="see whether the key works", headers={"authorization": f"Bearer {secret.open()}"}
+        )
+        if answer.status == 401:
+            return b"scopes" in answer.body or b"insufficient permissions" in answer.body
+        return True if answer.status in {200, 403} else None
 
     async def retire(self, desk: Desk, footprint: Footprint) -> None:
         path = f"/organization/projects/{footprint.place['project']}/archive"

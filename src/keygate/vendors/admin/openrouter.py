@@ -85,13 +85,15 @@ OPENROUTER_FACTS = ProvisionerFacts(
         "names of rights": "a management key has no scopes that are published: the names are ours",
         "calls a minute": "not published; our own choice",
         "how long a deleted key works on": "not published",
+        "what a key tells of itself (GET /key)": "openrouter.ai/docs/api-reference/limits, from memory; that a deleted one gets a 401: "
+        "unverified",
         "OPENROUTER_BASE_URL": "the SDK takes `server_url=` and reads no variable: the name is ours",
     },
 )
 
 
 class OpenRouterProvisioner:
-    """Also `AddsKey`, `SetsBudget`, `Disables`, `Renames`, `Lists`, `ReportsSpend`."""
+    """Also `AddsKey`, `SetsBudget`, `Disables`, `Renames`, `Lists`, `Probes`, `ReportsSpend`."""
 
     facts = OPENROUTER_FACTS
     spend_facts = _SPEND
@@ -144,6 +146,12 @@ class OpenRouterProvisioner:
             await _call(desk, "DELETE", f"/keys/{footprint.key}", what="delete the key", right=_WRITE)
         except NotFound:
             return
+
+    async def answers(self, desk: Desk, footprint: Footprint, secret: Secret, env: Mapping[str, str]) -> bool | None:  # noqa: ARG002  (as the protocol has it)
+        """By what OpenRouter tells a key of itself; its list of models is open to anybody."""
+        what, headers = "see whether the key works", {"authorization": f"Bearer {secret.open()}"}
+        answer = await desk.http.ask("GET", f"{desk.base()}/key", what=what, headers=headers)
+        return {200: True, 402: True, 401: False}.get(answer.status)
 
     async def set_budget(self, desk: Desk, footprint: Footprint, amount_nano: int | None, period: Period) -> None:
         await self._update(desk, footprint, "set the key's limit", **_limit(amount_nano, period))

@@ -73,6 +73,7 @@ _FACTS = ProvisionerFacts(
         "docs.x.ai/docs/management-api/auth, as public copies have them, read 2026-11-26",
         "a key is updated at /auth/api-keys/{id}": "docs.x.ai/docs/management-api/auth; the guide says the team's path: not "
         "verified with xAI",
+        "an unknown key is a 401, or a 400 that says so": "users' reports of xAI's answers: unverified",
         "usage report": "POST /v1/billing/teams/{team}/usage: docs.x.ai/developers/rest-api-reference/management/billing; its body and "
         "answer: xai-org/xai-proto, xai/management_api/v1/billing.proto and xai/shared/analytics/analytics.proto; read 2026-11-26",
         "usage by key": "that `api_key_id` can be grouped by: a public client that was run against xAI does so; that the group's value is "
@@ -200,6 +201,14 @@ class XaiProvisioner:
             await _call(desk, "DELETE", f"/auth/api-keys/{footprint.key}", "delete the key", right=_WRITE)
         except NotFound:
             return
+
+    async def answers(self, desk: Desk, footprint: Footprint, secret: Secret, env: Mapping[str, str]) -> bool | None:  # noqa: ARG002  (as the protocol has it)
+        """By the list of models, which a key may lack the endpoint for (403): it is known all the same."""
+        what, headers = "see whether the key works", {"authorization": f"Bearer {secret.open()}"}
+        answer = await desk.http.ask("GET", f"{desk.base()}/v1/models", what=what, headers=headers)
+        if answer.status == 401 or (answer.status == 400 and b"incorrect api key" in answer.body.lower()):
+            return False
+        return True if answer.status in {200, 403} else None
 
     async def _update(self, desk: Desk, footprint: Footprint, what: str, **members: Any) -> None:
         body = {"apiKey": {"apiKeyId": footprint.key, **members}, "fieldMask": ",".join(members)}

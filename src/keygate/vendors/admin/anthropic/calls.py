@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json as jsonlib
 from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -18,12 +19,12 @@ from keygate.vendors.admin.anthropic.facts import (
     RULE_SETTING,
     VERSION,
 )
-from keygate.vendors.admin.errors import CeilingReached, MissingRight, ProvisionerError, Rejected
-from keygate.vendors.admin.interface import Desk
+from keygate.vendors.admin.errors import CeilingReached, MissingRight, ProvisionerError, Rejected, Unavailable
+from keygate.vendors.admin.interface import Desk, Footprint
 
 ORGANIZATIONS = "/v1/organizations"
 _GRANT = "urn:ietf:params:oauth:grant-type:jwt-bearer"
-_OAUTH_BETA, _FEDERATION_BETA = "oauth-2025-04-20", "oidc-federation-2026-04-01"
+OAUTH_BETA, _FEDERATION_BETA = "oauth-2025-04-20", "oidc-federation-2026-04-01"
 _ADMIN_IDENTITY_SECONDS = 300
 _MAX_PAGES = 200
 _PAGE = 100
@@ -60,7 +61,7 @@ async def _headers(desk: Desk, right: str, beta: str | None) -> dict[str, str]:
     betas = [] if beta is None else [beta]
     if right == ADMIN:
         headers["authorization"] = f"Bearer {(await _admin_token(desk)).open()}"
-        betas.append(_OAUTH_BETA)
+        betas.append(OAUTH_BETA)
     else:
         headers["x-api-key"] = desk.admin.open()
     return {**headers, "anthropic-beta": ",".join(betas)} if betas else headers
@@ -87,7 +88,7 @@ async def _admin_token(desk: Desk) -> Secret:
             what="sign in with KeyGate's identity token",
             right=ADMIN,
             json=body,
-            headers={"anthropic-beta": f"{_OAUTH_BETA},{_FEDERATION_BETA}"},
+            headers={"anthropic-beta": f"{OAUTH_BETA},{_FEDERATION_BETA}"},
             changes=False,
             fault=_no_exchange,
         )
@@ -97,6 +98,31 @@ async def _admin_token(desk: Desk) -> Secret:
         return Secret(token), desk.clock.now_ns() + seconds * NANOSECONDS
 
     return await desk.token(ADMIN, make)
+
+
+async def trade(desk: Desk, footprint: Footprint, assertion: Secret) -> Secret | None:
+    """The access token for an identity token of a key, as its holder's SDK gets it. None: Anthropic gives none for it."""
+    body = {
+        "grant_type": _GRANT,
+        "assertion": assertion.open(),
+        "federation_rule_id": footprint.key,
+        "organization_id": desk.settings.get(ORGANIZATION_SETTING),
+        "service_account_id": footprint.place.get("service_account"),
+        "workspace_id": footprint.place.get("workspace"),
+    }
+    headers = {"anthropic-beta": f"{OAUTH_BETA},{_FEDERATION_BETA}"}
+    what = "trade the key's identity token"
+    answer = await desk.http.ask("POST", f"{desk.base()}/v1/oauth/token", what=what, headers=headers, body=jsonlib.dumps(body).encode())
+    if answer.status in {400, 401, 403}:
+        return None
+    try:
+        shown = jsonlib.loads(answer.body)
+    except (ValueError, RecursionError):
+        shown = None
+    token = shown.get("access_token") if isinstance(shown, dict) else None
+    if answer.status != 200 or not isinstance(token, str):
+        raise Unavailable(f"{what}: the vendor's answer ({answer.status}) holds no token")
+    return Secret(token)
 
 
 def _no_exchange(answer: Answer) -> ProvisionerError | None:

@@ -15,8 +15,21 @@ from typing import Any
 
 from keygate.kit.clock import NANOSECONDS, rfc3339
 from keygate.kit.outbound import Answer
+from keygate.kit.secret import Secret
 from keygate.vendors.admin.anthropic import limits, spend
-from keygate.vendors.admin.anthropic.calls import archived, by_cursor, by_id, call, federated, full, identity, moment, probe
+from keygate.vendors.admin.anthropic.calls import (
+    OAUTH_BETA,
+    archived,
+    by_cursor,
+    by_id,
+    call,
+    federated,
+    full,
+    identity,
+    moment,
+    probe,
+    trade,
+)
 from keygate.vendors.admin.anthropic.facts import (
     ACCESS_SECONDS,
     ADMIN,
@@ -28,6 +41,7 @@ from keygate.vendors.admin.anthropic.facts import (
     LONGEST_IDENTITY_SECONDS,
     ORGANIZATION_SETTING,
     USAGE,
+    VERSION,
     WORKSPACES_READ,
     WORKSPACES_WRITE,
 )
@@ -53,13 +67,15 @@ _ROLE = "workspace_developer"
 _SCOPE = "workspace:inference"
 _OURS = re.compile(r"kg-[a-z2-7]{26}\b")
 _RULE, _KEY = "fdrl_", "apikey_"
+_JWT = "eyJ"  # how every JWT begins: `{"` in base64url
 _AGAIN = re.compile(r"-again\d$")
 _MAX_NAMES = 5
 _PRESENCES = {"active": Presence.LIVE, "inactive": Presence.DISABLED, "expired": Presence.EXPIRED, "archived": Presence.GONE}
 
 
 class AnthropicProvisioner:
-    """Also `AddsKey`, `Retires`, `Mints`, `SetsBudget`, `SetsLimits`, `Disables`, `Renames`, `Lists`, `ReportsSpend`."""
+    """Also `AddsKey`, `Retires`, `Mints`, `SetsBudget`, `SetsLimits`, `Disables`, `Renames`, `Lists`, `Probes`, `Witnesses`,
+    `ReportsSpend`."""
 
     facts = ANTHROPIC_FACTS
     spend_facts = ANTHROPIC_SPEND
@@ -172,6 +188,24 @@ class AnthropicProvisioner:
                 await self._set_status(desk, footprint, "archived", "archive the key")
         except NotFound:
             return
+
+    async def answers(self, desk: Desk, footprint: Footprint, secret: Secret, env: Mapping[str, str]) -> bool | None:  # noqa: ARG002  (as the protocol has it)
+        """An identity token by trading it, an access token (of `witness`) by the list of models."""
+        if secret.open().startswith(_JWT):
+            return await trade(desk, footprint, secret) is not None
+        what = "see whether access tokens still work"
+        headers = {"authorization": f"Bearer {secret.open()}", "anthropic-version": VERSION, "anthropic-beta": OAUTH_BETA}
+        answer = await desk.http.ask("GET", f"{desk.base()}/v1/models", what=what, headers=headers)
+        return {200: True, 403: True, 401: False}.get(answer.status)
+
+    async def witness(self, desk: Desk, footprint: Footprint) -> Secret:
+        """The access token that somebody may have got a moment before the rule's end."""
+        if footprint.key is None or not footprint.key.startswith(_RULE):
+            raise NotFound("A key made by hand is traded for nothing")
+        token = await trade(desk, footprint, (await self.mint(desk, footprint)).secret)
+        if token is None:
+            raise NotFound("The federation rule gives no token any more")
+        return token
 
     async def retire(self, desk: Desk, footprint: Footprint) -> None:
         """Only what KeyGate made: a workspace that carries no mark, in which an adopted key stands, is left alone. The workspace goes

@@ -8,6 +8,9 @@ stands there is nobody's.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+from keygate.kit.secret import Secret
 from keygate.vendors.admin.azure.arm import Arm
 from keygate.vendors.admin.azure.facts import DEFAULT_CAPACITY, FACTS, PREFIX, RIGHTS, SPEND_FACTS
 from keygate.vendors.admin.azure.model import (
@@ -28,7 +31,7 @@ from keygate.vendors.admin.azure.model import (
     terms_of,
     wanted_of,
 )
-from keygate.vendors.admin.errors import CeilingReached
+from keygate.vendors.admin.errors import CeilingReached, Unavailable
 from keygate.vendors.admin.interface import (
     Desk,
     Footprint,
@@ -134,6 +137,22 @@ class AzureProvisioner:
         tags = tags_of(account)
         if tags.get(tag_of(slot)) == str(generation):
             await call.tag(name, {**tags, tag_of(slot): ""})
+
+    async def answers(self, desk: Desk, footprint: Footprint, secret: Secret, env: Mapping[str, str]) -> bool | None:
+        """By the account's list of models. An account that was deleted takes its address with it."""
+        endpoint = env.get("AZURE_OPENAI_ENDPOINT", "").rstrip("/")
+        if not endpoint:
+            return None
+        url, what = f"{endpoint}/openai/models?api-version={_INFERENCE_VERSION}", "see whether the key works"
+        try:
+            answer = await desk.http.ask("GET", url, what=what, headers={"api-key": secret.open()})
+        except Unavailable:
+            if await Arm(desk).account(name_of(footprint)) is None:
+                return False
+            raise
+        if answer.status == 404:
+            return False if await Arm(desk).account(name_of(footprint)) is None else None
+        return {200: True, 401: False}.get(answer.status)
 
     async def retire(self, desk: Desk, footprint: Footprint) -> None:
         """Deletes the account and purges it: until then it counts against the ceiling, and its name is taken."""

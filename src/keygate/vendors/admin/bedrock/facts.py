@@ -51,6 +51,7 @@ FACTS = ProvisionerFacts(
     hosts={
         "iam": "https://iam.amazonaws.com",
         "sts": "https://sts.amazonaws.com",
+        "runtime": "https://bedrock-runtime.{region}.amazonaws.com",
         "ce": "https://ce.us-east-1.amazonaws.com",
     },
     admin_key_env=("AWS_SECRET_ACCESS_KEY",),
@@ -86,6 +87,7 @@ FACTS = ProvisionerFacts(
         "read 2026-11-20",
         "5,000 users": "IAM's default quota, from memory: not verified; the account's own is read by GetAccountSummary",
         "end by policy": "IAM User Guide, condition key aws:CurrentTime with DateLessThan, from memory: not verified with an account",
+        "a key that is not known is refused before the call is read": "wording of refusals from users' reports: unverified",
         "costs by IAM user and its tags, API keys too": "aws.amazon.com/blogs/machine-learning/"
         "introducing-granular-cost-attribution-for-amazon-bedrock and docs.aws.amazon.com/awsaccountbilling/latest/aboutv2/"
         "iam-principal-cost-allocation.html, as public copies have them, read 2026-11-26",

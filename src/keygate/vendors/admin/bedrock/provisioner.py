@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from keygate.kit.secret import Secret
 from keygate.vendors.admin.bedrock import costs
 from keygate.vendors.admin.bedrock.facts import COST_SETTING, FACTS, RIGHTS, SPEND_FACTS, SPEND_OFF, SPEND_RIGHTS
 from keygate.vendors.admin.bedrock.iam import Credential, Iam, User
@@ -152,6 +153,18 @@ class BedrockProvisioner:
         user = await iam.user(name)
         if user is not None and f"{_KEY}{key}" in user.tags:
             await iam.untag(name, f"{_KEY}{key}")
+
+    async def answers(self, desk: Desk, footprint: Footprint, secret: Secret, env: Mapping[str, str]) -> bool | None:  # noqa: ARG002  (as the protocol has it)
+        """By a call without a message, of a model that does not exist: who the key is of is judged first, and nothing is run."""
+        if "base_url" in desk.settings and "runtime_url" not in desk.settings:
+            return None  # IAM is asked elsewhere than at AWS, and where Bedrock is then is not told
+        base = desk.base("runtime").replace("{region}", Iam(desk).setting("region"))
+        suffix = ".cn" if desk.settings.get("partition") == "aws-cn" and "runtime_url" not in desk.settings else ""
+        url, what = f"{base}{suffix}/model/keygate.nothing-v1:0/converse", "see whether the key works"
+        answer = await desk.http.ask("POST", url, what=what, headers={"authorization": f"Bearer {secret.open()}"}, body=b"{}")
+        if answer.status in {401, 403}:
+            return b"not authorized to perform" in answer.body  # by its user's policy: the key is known
+        return True if answer.status in {200, 400, 404} else None
 
     async def retire(self, desk: Desk, footprint: Footprint) -> None:
         iam = Iam(desk)

@@ -34,6 +34,7 @@ _SCOPE = "https://www.googleapis.com/auth/cloud-platform"
 _TOKEN_SECONDS = 3600
 _POLLS = 60
 _LONGEST_POLL_SECONDS = 2.0
+_KNOWN_KEY = ("API_KEY_SERVICE_BLOCKED", "API_KEY_IP_ADDRESS_BLOCKED", "API_KEY_HTTP_REFERRER_BLOCKED")  # restrictions of a key that lives
 # A limit of calls is told as 429, and by older services as 403: google-api-python-client 2.202.0, http.py `_should_retry_response`, read
 # 2026-11-26; `RATE_LIMIT_EXCEEDED` is ErrorInfo's word.
 _LIMITED = frozenset({"rateLimitExceeded", "userRateLimitExceeded", "RATE_LIMIT_EXCEEDED"})
@@ -214,6 +215,18 @@ def _signed(file: Mapping[str, Any], claims: Mapping[str, Any]) -> str:
 
 def _base64(data: bytes) -> str:
     return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+def takes_key(answer: Answer) -> bool | None:
+    """What the Gemini API's answer to a key says of it: known, unknown, or neither. Reasons: google.api.ErrorReason; that a deleted key is
+    a 400 "API key not valid" and one of a deleted service account a 401: unverified."""
+    if answer.status == 200:
+        return True
+    error = (_decoded(answer) or {}).get("error")
+    told = jsonlib.dumps(error) if isinstance(error, dict) else ""
+    if answer.status == 401 or (answer.status == 400 and ("API_KEY_INVALID" in told or "API key not valid" in told)):
+        return False
+    return True if answer.status == 403 and any(reason in told for reason in _KNOWN_KEY) else None
 
 
 # ---- where things stand

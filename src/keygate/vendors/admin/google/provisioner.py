@@ -34,6 +34,7 @@ from keygate.vendors.admin.google.calls import (
     role_of,
     service_of,
     shared_project,
+    takes_key,
     targets_of,
 )
 from keygate.vendors.admin.google.facts import (
@@ -412,6 +413,13 @@ class GoogleProvisioner:
         params, body = {"updateMask": "displayName"}, {"displayName": name[:63]}
         started = await call(desk, "apikeys", "PATCH", path, what, right="apikeys.keys.update", params=params, json=body, repeatable=True)
         await finish(desk, "apikeys", "v2", started or {}, what)
+
+    async def answers(self, desk: Desk, footprint: Footprint, secret: Secret, env: Mapping[str, str]) -> bool | None:  # noqa: ARG002  (as the protocol has it)
+        """By the Gemini API's list of models; of Vertex AI no call is known that costs nothing."""
+        if service_of(desk) == VERTEX:
+            return None
+        url, what = f"{desk.base()}/v1beta/models?pageSize=1", "see whether the key works"
+        return takes_key(await desk.http.ask("GET", url, what=what, headers={"x-goog-api-key": secret.open()}))
 
     async def set_budget(self, desk: Desk, footprint: Footprint, amount_nano: int | None, period: Period) -> None:
         project = footprint.place["project"]
