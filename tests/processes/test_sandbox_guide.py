@@ -53,7 +53,9 @@ class House:
 @pytest.fixture(scope="module")
 def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     with RunningKeyGate(tmp_path_factory.mktemp("house"), sandbox=True) as keygate:
-        yield House(keygate)
+        made = House(keygate)
+        yield made
+        made.sandbox.close()
 
 
 @pytest.mark.parametrize("vendor", VENDORS)
