@@ -70,8 +70,8 @@ async def place_sandbox(organization_id: str, credentials: CredentialService, sa
             if vendor.value in ours:
                 await credentials.update(actor, ours[vendor.value].id, {"status": CredentialStatus.DISABLED})
             continue
-        fresh = vendor not in sandbox.state.own
-        secret = Secret(sandbox.state.own_key(vendor).value)
+        former, key = sandbox.state.own.get(vendor), sandbox.state.own_key(vendor).value
+        secret, fresh = Secret(key), key != former
         known = ours.get(vendor.value)
         if known is not None:
             if fresh or (known.base_url, known.status) != (base_url, CredentialStatus.ENABLED):
