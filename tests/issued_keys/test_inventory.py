@@ -14,7 +14,7 @@ from keygate.errors import Conflict, Forbidden, InvalidInput, NotFound, Upstream
 from keygate.issued_keys import State
 from keygate.issued_keys.inventory.adopting import Adopted, Adoption
 from keygate.issued_keys.inventory.judging import marked
-from keygate.issued_keys.inventory.model import Finding, Kind, ScanState, Standing, Wanted
+from keygate.issued_keys.inventory.model import Finding, Kind, Scan, ScanState, Standing, Wanted
 from keygate.issued_keys.inventory.service import How
 from keygate.issued_keys.model import Enforcement
 from keygate.kit.clock import NANOSECONDS
@@ -513,7 +513,72 @@ async def test_containers_that_are_not_ours_leave_less_room_for_a_bulk_order(wor
     await workshop.configure(ceiling="10")
     for number in range(6):
         await workshop.console("POST", "/projects", {"name": f"project {number}"})
-    assert (await workshop.stock.bulk.check(workshop.owner, order_of(5))).fits
-    await workshop.scan()
     plan = await workshop.stock.bulk.check(workshop.owner, order_of(5))
-    assert (plan.alive, plan.room, plan.fits) == (7, 3, False)
+    assert (plan.room.counted, plan.room.standing, plan.left, plan.fits) == (True, 7, 3, False)  # by the vendor, before any scan
+    await workshop.scan()
+    workshop.clock.advance(60)
+    workshop.account.faults.append(_fault("projects.list", 403, calls=None))
+    plan = await workshop.stock.bulk.check(workshop.owner, order_of(5))
+    assert (plan.room.counted, plan.room.standing, plan.left, plan.fits) == (False, 7, 3, False)  # as the scan saw it
+
+
+# Scans that can't be
+
+
+async def _asked(workshop: Workshop) -> Scan:
+    """A scan that somebody asks for, once it is over."""
+    await workshop.stock.inventory.scan(workshop.owner, None)
+    for _ in range(300):
+        await workshop.stock.scanner.tick()
+        [scan] = await workshop.stock.inventory.scans(workshop.owner, before=None, limit=1)
+        if scan.ended_at_ns is not None:
+            return scan
+        workshop.clock.advance(1)
+    raise AssertionError(scan)
+
+
+async def test_a_scan_of_an_address_without_such_an_api_ends_soon_and_says_so(workshop: Workshop) -> None:
+    workshop.account.faults.append(_fault("projects.list", 404, calls=None))
+    began = workshop.clock.now_ns()
+    ended = await _asked(workshop)
+    assert (ended.state, ended.attempts) == (ScanState.FAILED, 3)
+    assert "see the account's base_url" in (ended.error or "")
+    assert workshop.clock.now_ns() - began < 30 * NANOSECONDS
+
+
+async def test_a_scan_that_somebody_waits_for_ends_soon_where_nobody_answers(workshop: Workshop) -> None:
+    workshop.sandbox.stop()
+    began = workshop.clock.now_ns()
+    ended = await _asked(workshop)
+    assert ended.state is ScanState.FAILED
+    assert "127.0.0.1" in (ended.error or "")
+    assert workshop.clock.now_ns() - began < 120 * NANOSECONDS
+
+
+async def test_whoever_asks_does_not_wait_for_the_next_try_of_a_scan_that_is_in_trouble(workshop: Workshop) -> None:
+    workshop.account.faults.append(_fault("projects.list", 500, calls=18))
+    workshop.clock.advance(3_601)
+    await workshop.stock.scanner.plan()
+    for _ in range(3):
+        await workshop.stock.scanner.tick()
+        workshop.clock.advance(5)
+    [stuck] = await workshop.stock.inventory.scans(workshop.owner, before=None, limit=1)
+    assert stuck.state is ScanState.LISTING
+    assert (await _asked(workshop)).state is ScanState.DONE
+
+
+async def test_one_key_that_cannot_be_read_fails_no_scan(workshop: Workshop) -> None:
+    made = [await workshop.provision(name) for name in ("priya", "sam", "kim")]
+    workshop.account.faults.append(_fault("keys.get", 500, calls=6))  # every try of one call
+    done = await _asked(workshop)
+    assert done.state is ScanState.DONE
+    assert "1 could not be read, the others were" in (done.error or "")
+    read = [await workshop.item_of(key) for key in made]
+    assert sum(item.read_at_ns is None for item in read) == 1
+
+
+async def test_a_vendor_that_cannot_be_read_at_all_fails_the_scan(workshop: Workshop) -> None:
+    for number in range(6):
+        await workshop.provision(f"dev{number}")
+    workshop.account.faults.append(_fault("keys.get", 500, calls=None))
+    assert (await _asked(workshop)).state is ScanState.FAILED

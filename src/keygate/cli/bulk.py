@@ -215,7 +215,7 @@ def _rows(client: Api, lines: list[Line]) -> list[dict[str, Any]]:
 
 
 def _require(plan: dict[str, Any], *, fit: bool) -> None:
-    """Every problem, and the vendor's ceiling, are told before the first call."""
+    """Every problem, and the vendor's ceiling, are told before anything is made."""
     if plan["problems"]:
         told = [f"line {problem['line']}: {problem['detail']}" for problem in plan["problems"][:_SHOWN]]
         more = [f"and {len(plan['problems']) - _SHOWN} more"] if len(plan["problems"]) > _SHOWN else []
@@ -223,7 +223,7 @@ def _require(plan: dict[str, Any], *, fit: bool) -> None:
     if not plan["fits"] and not fit:
         fail(
             f"nothing was ordered: {plan['wanted']} keys need as many {plan['container']}s, and there is room for {plan['room']} "
-            f"({plan['standing']} of {plan['ceiling']} are taken); --fit orders as many as fit",
+            f"({plan['standing']} of {plan['ceiling']} are taken): {plan['remedy']}; --fit orders as many as fit",
             Exit.NOT_VALID,
         )
 

@@ -117,7 +117,7 @@ def _awaited(client: Api, begun: list[dict[str, Any]]) -> list[dict[str, Any]]:
         rows = [row for row in client.pages("/api/v1/inventory/scans", most=500) if row["id"] in wanted]
         if all(row["state"] in _OVER for row in rows):
             return rows
-        said = ", ".join(f"{row['vendor']}: {row['seen']} seen, {row['read']} read" for row in rows if row["state"] not in _OVER)
+        said = "; ".join(map(_progress, (row for row in rows if row["state"] not in _OVER)))
         if said != told:
             output.note(said)
             told = said
@@ -125,6 +125,11 @@ def _awaited(client: Api, begun: list[dict[str, Any]]) -> list[dict[str, Any]]:
             output.note("The scan goes on; `keygate inventory summary` shows it.")
             return rows
         time.sleep(_POLL_SECONDS)
+
+
+def _progress(row: dict[str, Any]) -> str:
+    said = f"{row['vendor']} {row['state']}: {row['seen']} seen, {row['read']} read"
+    return f"{said}; {row['error']}; tried again at {row['next_try_at']}" if row["error"] else said
 
 
 @commands.command("show")

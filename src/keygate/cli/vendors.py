@@ -121,7 +121,32 @@ def accounts(*, as_json: output.JsonOption = False) -> None:
     """The admin credentials; secrets are never shown."""
     with api() as client:
         rows = client.pages("/api/v1/vendors/accounts")
-    output.as_json(rows) if as_json else output.table(rows, _ACCOUNTS, empty="None yet: `keygate vendors configure openai`.")
+    if as_json:
+        output.as_json(rows)
+        return
+    output.table(rows, _ACCOUNTS, empty="None yet: `keygate vendors configure openai`.")
+    for row in rows:
+        if row["status"] == "refused":
+            said = row["notes"][0] if row["notes"] else "the vendor does not know it any more"
+            output.note(f"{row['vendor']} {row['name']}: {said} (`keygate vendors configure {row['vendor']} --name {row['name']}`)")
+
+
+@commands.command("room")
+def room(
+    account_id: str,
+    region: Annotated[str | None, typer.Option(help="Another than the setting's, where a vendor counts by region.")] = None,
+    *,
+    as_json: output.JsonOption = False,
+) -> None:
+    """How many keys still fit. The vendor is asked where its API can tell; nothing is made."""
+    with api() as client:
+        row = client.request("GET", f"{one('vendors/accounts', account_id)}/room", query={"region": region})
+    if as_json:
+        output.as_json(row)
+        return
+    output.card(row)
+    if row["room"] == 0:
+        output.note(f"There is no room: {row['remedy']}.")
 
 
 @commands.command("verify")

@@ -23,6 +23,7 @@ class EventType(StrEnum):
     BULK_DONE = "bulk_order.done"
     BULK_HALTED = "bulk_order.halted"  # it goes on once somebody has mended what its note says
     ISSUED_KEY_DRIFTED = "issued_key.drifted"  # at the vendor it is not what it was made as
+    VENDOR_REFUSED = "vendor.refused"  # the vendor does not know the admin credential any more: nothing can be made or ended with it
     ISSUED_KEY_IRREVOCABLE = "issued_key.irrevocable"  # the vendor does not end it: somebody must look
     ISSUED_KEY_LEAKED = "issued_key.leak_reported"  # somebody found a secret of it; what was done is in the payload
     ISSUED_KEY_BUDGET_THRESHOLD_REACHED = "issued_key.budget_threshold_reached"  # as the vendor bills, late

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from keygate.audit import AuditLog
-from keygate.errors import Conflict, InvalidInput, NotFound, Unavailable, UpstreamFailed
+from keygate.errors import Conflict, InvalidInput, KeyGateError, NotFound, Unavailable, UpstreamFailed
 from keygate.identities import Actor
+from keygate.issued_keys.bench import worker_actor
+from keygate.issued_keys.counting import Counting
 from keygate.issued_keys.desks import (
     CALLS_SETTING,
     CEILING_SETTING,
@@ -17,23 +20,28 @@ from keygate.issued_keys.desks import (
     Desks,
     admin_place,
     calls_per_minute,
-    ceiling,
 )
-from keygate.issued_keys.model import AccountStatus, VendorAccount
+from keygate.issued_keys.model import AccountStatus, Room, VendorAccount
+from keygate.issued_keys.operations import AT_ONCE, Operations
 from keygate.issued_keys.records import account_record
-from keygate.kit.clock import Clock
+from keygate.issued_keys.whose import require_same, same_place
+from keygate.kit.clock import NANOSECONDS, Clock
 from keygate.kit.ids import new_id
 from keygate.kit.secret import Secret
 from keygate.policies import change
-from keygate.vault import Vault, checked_base_url
+from keygate.vault import EnvelopeBroken, Vault, checked_base_url
 from keygate.vendors.admin import AdminDesk, AdminKeyRefused, MissingRight, Provisioner, ProvisionerError, Right, Verification
+from keygate.vendors.admin import NotFound as VendorNotFound
 from keygate.vendors.admin import Unavailable as VendorUnavailable
 
 if TYPE_CHECKING:
     from keygate.issued_keys.account_repository import VendorAccountRepository
     from keygate.issued_keys.repository import IssuedKeyRepository
-    from keygate.kit.database import Database
+    from keygate.kit.database import Database, UnitOfWork
 
+_log = logging.getLogger(__name__)
+
+RETRY_NS = 900 * NANOSECONDS
 MAX_ADMIN_KEY = 16_384  # a service account's JSON is 2,400
 
 
@@ -48,6 +56,7 @@ class VendorAccountService:
         audit: AuditLog,
         desks: Desks,
         provisioners: Mapping[str, Provisioner],
+        operations: Operations,
         clock: Clock,
     ) -> None:
         self._database = database
@@ -58,22 +67,31 @@ class VendorAccountService:
         self._desks = desks
         self._provisioners = provisioners
         self._clock = clock
+        self._operations = operations
+        self._counting = Counting(database=database, keys=keys, desks=desks, provisioners=provisioners, clock=clock)
 
     async def configure(
         self, actor: Actor, *, vendor: str, name: str, admin_key: Secret, settings: Mapping[str, str], by_hand: bool = False
     ) -> VendorAccount:
-        """Tries the admin credential at the vendor, then stores it, sealed; under a name that is taken it replaces what was there. One
-        that the vendor does not know is not stored. One that lacks rights is, with each of them named: nothing is made with it until
-        `verify` finds them. With `by_hand` also a key of a vendor whose keys are made by hand: the account then stands for that key. Raises
-        `InvalidInput`, `UpstreamFailed`, `Unavailable`."""
+        """Tries the admin credential at the vendor, then stores it, sealed; under a name that is taken it replaces what was there, if it is
+        of the same organisation or no key is left. One that the vendor does not know is not stored. One that lacks rights is, with each
+        of them named: nothing is made with it until `verify` finds them. With `by_hand` also a key of a vendor whose keys are made by
+        hand: the account then stands for that key. Raises `InvalidInput`, `Conflict`, `UpstreamFailed`, `Unavailable`."""
         provisioner = self._provisioner(vendor, by_hand=by_hand)
         admin = _checked(admin_key)
         wanted = self._settings(provisioner, settings)
-        found, status = await self._try(provisioner, self._desks.trial(provisioner.facts, admin, wanted))
+        desk = self._desks.trial(provisioner.facts, admin, wanted)
+        try:
+            found, status = await self._try(provisioner, desk)
+        except _NothingThere as error:
+            raise InvalidInput(f"settings: {error.detail}", field="settings") from None
+        replaced, same = await self._replaced(actor, provisioner, desk, name=name, found=found)
         now = self._clock.now_ns()
         async with self._database.unit(actor.organization_id) as work:
             known = await self._repository.all(work.connection, actor.organization_id, vendor=vendor)
             former = next((each for each in known if each.name == name), None)
+            if (None if former is None else former.updated_at_ns) != (None if replaced is None else replaced.updated_at_ns):
+                raise Conflict("name: this account was just entered by somebody else; look at it, then try again", field="name")
             draft = VendorAccount(
                 id=new_id("va") if former is None else former.id,
                 organization_id=actor.organization_id,
@@ -85,6 +103,8 @@ class VendorAccountService:
                 status=status,
                 rights=found.rights,
                 account=None if found.account is None else found.account[:200],
+                identity=None if found.identity is None else found.identity[:200],
+                same_since_ns=now if former is None or not same else former.same_since_ns,
                 notes=found.notes,
                 verified_at_ns=now,
                 created_at_ns=now if former is None else former.created_at_ns,
@@ -97,6 +117,7 @@ class VendorAccountService:
             )
             if former is not None:
                 await self._repository.save(work.connection, account)
+                await self._woken(work, account)
             elif not await self._repository.add(work.connection, account):
                 raise Conflict("name: another account of this vendor has just been given this name", field="name")
         return account
@@ -105,11 +126,11 @@ class VendorAccountService:
         """Asks the vendor again which rights the admin credential has, and keeps the answer."""
         account = await self.get(actor, account_id)
         provisioner = self._provisioner(account.vendor, by_hand=True)
-        desk = await self._desks.open(account)
+        desk = await self._desks.open(account, trial=True)
         try:
             found, status = await self._try(provisioner, desk)
-        except InvalidInput:
-            found, status = Verification(rights=account.rights, account=account.account), AccountStatus.REFUSED
+        except InvalidInput as error:
+            found, status = Verification(rights=account.rights, account=account.account, notes=(error.detail,)), AccountStatus.REFUSED
         async with self._database.unit(actor.organization_id) as work:
             current = await self._repository.get(work.connection, actor.organization_id, account_id)
             if current is None:
@@ -119,7 +140,21 @@ class VendorAccountService:
                 record = account_record(after)
                 await self._audit.record(work, actor, "vendor.verify", account_id, before=account_record(current), after=record)
             await self._repository.save(work.connection, after)
+            if after.status is not AccountStatus.REFUSED and (after.status, after.rights) != (current.status, current.rights):
+                await self._woken(work, after)
         return after
+
+    async def retry(self) -> None:
+        """Asks again about credentials that were refused: a vendor may have stumbled, or have mended it. For the worker."""
+        before = self._clock.now_ns() - RETRY_NS
+        async with self._database.read() as connection:
+            every = await self._repository.everywhere(connection)
+        for account in every:
+            if account.status is AccountStatus.REFUSED and account.verified_at_ns < before and account.vendor in self._provisioners:
+                try:
+                    await self.verify(worker_actor(account.organization_id), account.id)
+                except KeyGateError as error:
+                    _log.info("vendor account %s: refused, and can't be asked about: %s", account.id, error.detail)
 
     async def get(self, actor: Actor, account_id: str) -> VendorAccount:
         async with self._database.read() as connection:
@@ -149,16 +184,15 @@ class VendorAccountService:
             raise InvalidInput(f"account: {vendor} has several; name one of {', '.join(each.name for each in found)}", field="account")
         return (named or found)[0]
 
-    async def room(self, actor: Actor, account: VendorAccount) -> tuple[int, int | None]:
-        """How many keys of the account may have a container at the vendor, and how many it allows; None: no ceiling is known."""
-        async with self._database.read() as connection:
-            alive = await self._keys.count_alive(connection, actor.organization_id, account.id)
-        return alive, ceiling(self._provisioner(account.vendor, by_hand=True).facts, account.settings)
+    async def room(self, account: VendorAccount, options: Mapping[str, str], *, others: int = 0) -> Room:
+        """How many containers still fit, before anything is changed: the vendor is asked where its API can tell. `others`: what stands
+        there beside our own, as the inventory knows, for where it can't."""
+        self._provisioner(account.vendor, by_hand=True)
+        return await self._counting.room(account, options, others=others)
 
-    def measures(self, account: VendorAccount) -> tuple[str, int]:
-        """What the vendor counts (`project`), and how many calls a minute KeyGate allows itself."""
-        facts = self._provisioner(account.vendor, by_hand=True).facts
-        return facts.container or "key", calls_per_minute(facts, account.settings)
+    def pace(self, account: VendorAccount) -> int:
+        """How many calls a minute KeyGate allows itself."""
+        return calls_per_minute(self._provisioner(account.vendor, by_hand=True).facts, account.settings)
 
     async def delete(self, actor: Actor, account_id: str) -> None:
         """Forgets an admin credential. Refused while keys made with it are alive: nothing could revoke them any more."""
@@ -172,6 +206,37 @@ class VendorAccountService:
             await self._audit.record(work, actor, "vendor.delete", account_id, before=account_record(account))
             await self._repository.delete(work.connection, actor.organization_id, account_id)
 
+    async def _replaced(
+        self, actor: Actor, provisioner: Provisioner, desk: AdminDesk, *, name: str, found: Verification
+    ) -> tuple[VendorAccount | None, bool]:
+        """The account that a credential under this name replaces, and whether it is known to be of the same organisation. Raises `Conflict`
+        where keys that live would be in nobody's hands."""
+        async with self._database.read() as connection:
+            known = await self._repository.all(connection, actor.organization_id, vendor=provisioner.facts.vendor)
+            former = next((each for each in known if each.name == name), None)
+            keys = [] if former is None else await self._keys.alive(connection, actor.organization_id, former.id)
+        if former is None:
+            return None, False
+        try:
+            before = await self._vault.open(former.admin_key, admin_place(former))
+        except EnvelopeBroken:
+            before = None
+        if before is not None and same_place(former, desk.admin, before, desk.settings):
+            return former, True
+        return former, await require_same(provisioner, desk, former=former, found=found, keys=keys)
+
+    async def _woken(self, work: UnitOfWork, account: VendorAccount) -> None:
+        """Whatever waits for its next try with this account is tried again at once."""
+        if account.status is AccountStatus.REFUSED:
+            return
+        ids = await self._keys.wake(work.connection, account.organization_id, account.id, now_ns=self._clock.now_ns())
+
+        async def begin() -> None:
+            for key_id in ids[:AT_ONCE]:  # the worker follows with the rest
+                self._operations.start(account.organization_id, key_id)
+
+        work.after_commit(begin)
+
     async def _try(self, provisioner: Provisioner, desk: AdminDesk) -> tuple[Verification, AccountStatus]:
         try:
             found = await provisioner.verify(desk)
@@ -181,6 +246,11 @@ class VendorAccountService:
             found = Verification(rights=(Right(error.right, held=False, needed_for="everything"),))
         except VendorUnavailable as error:
             raise Unavailable(f"The vendor can't be asked about the admin credential: {error.detail}") from None
+        except VendorNotFound as error:
+            raise _NothingThere(
+                f"{provisioner.facts.title}'s admin API does not find what was asked for at {desk.base()}: {error.detail}. See that "
+                "base_url is the API's root as the vendor's own SDK has it, and that the other settings are right"
+            ) from None
         except ProvisionerError as error:
             raise UpstreamFailed(f"The vendor did not answer as expected: {error.detail}") from None
         return found, AccountStatus.RIGHTS_MISSING if found.missing else AccountStatus.READY
@@ -217,6 +287,10 @@ class VendorAccountService:
             for name, value in settings.items()
             if value
         }
+
+
+class _NothingThere(UpstreamFailed):
+    """No missing right: there is no such API, or no such project, at this address."""
 
 
 def _checked(secret: Secret) -> Secret:

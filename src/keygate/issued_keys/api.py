@@ -66,6 +66,7 @@ _Rotation = Annotated[RotationService, service(RotationService)]
 _Clock = Annotated[Clock, service(Clock)]
 _Id = Annotated[str, Path(max_length=100)]
 _IdQuery = Annotated[str | None, Query(max_length=40, pattern=r"^[A-Za-z0-9_]+$")]
+_RegionQuery = Annotated[str | None, Query(max_length=40, pattern=r"^[a-z0-9-]+$", description="Another than the setting's")]
 _VendorQuery = Annotated[str | None, Query(max_length=40, pattern=r"^[a-z0-9_-]+$")]
 
 Responses = dict[int | str, dict[str, Any]]
@@ -107,18 +108,20 @@ async def verify_vendor_account(account_id: _Id, actor: _Actor, accounts: _Accou
 
 
 @vendor_routes.get("/accounts/{account_id}/room", permission="vendors.read", responses=_ABSENT)
-async def vendor_account_room(account_id: _Id, actor: _Actor, accounts: _Accounts) -> RoomOut:
-    """How many keys still fit, before a bulk order makes the first."""
+async def vendor_account_room(account_id: _Id, actor: _Actor, accounts: _Accounts, region: _RegionQuery = None) -> RoomOut:
+    """How many keys still fit, before a bulk order makes the first: the vendor is asked where its API can tell."""
     account = await accounts.get(actor, account_id)
-    alive, ceiling = await accounts.room(actor, account)
-    container, pace = accounts.measures(account)
+    room = await accounts.room(account, {} if region is None else {"region": region})
     return RoomOut(
         account_id=account_id,
-        container=container,
-        alive=alive,
-        ceiling=ceiling,
-        room=None if ceiling is None else max(0, ceiling - alive),
-        calls_per_minute=pace,
+        container=room.container,
+        alive=room.standing,
+        counted=room.counted,
+        place=room.place,
+        ceiling=room.ceiling,
+        room=room.left,
+        remedy=room.remedy,
+        calls_per_minute=accounts.pace(account),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from keygate.issued_keys.model import VendorAccount
 from keygate.kit.clock import Clock
@@ -46,9 +47,11 @@ class Desks:
         self._provisioners = provisioners
         self._sleep = sleep
         self._kept: dict[str, _Kept] = {}
+        self.refused: Callable[[VendorAccount], Awaitable[None]] | None = None  # told where a vendor does not know a credential any more
 
-    async def open(self, account: VendorAccount, *, watcher: Watcher | None = None) -> AdminDesk:
-        """Raises `EnvelopeBroken` where the admin credential can't be opened."""
+    async def open(self, account: VendorAccount, *, watcher: Watcher | None = None, trial: bool = False) -> AdminDesk:
+        """With `trial` to ask about the credential itself: no token that it was traded for before, and nobody is told of a refusal. Raises
+        `EnvelopeBroken` where the admin credential can't be opened."""
         admin = await self._vault.open(account.admin_key, admin_place(account))
         facts = self._provisioners[account.vendor].facts
         stamp = (account.id, account.updated_at_ns)
@@ -56,7 +59,10 @@ class Desks:
         if kept is None or kept.stamp != stamp:
             pace = Pace(calls_per_minute(facts, account.settings), clock=self._clock, sleep=self._sleep)
             kept = self._kept[account.id] = _Kept(pace, TokenShelf(self._clock), stamp)
-        return self._desk(facts, admin, account.settings, kept.pace, kept.shelf, watcher)
+        if trial:
+            return self._desk(facts, admin, account.settings, kept.pace, TokenShelf(self._clock), watcher)
+        tell = None if self.refused is None else partial(self.refused, account)
+        return self._desk(facts, admin, account.settings, kept.pace, kept.shelf, watcher, tell)
 
     def trial(self, facts: ProvisionerFacts, admin: Secret, settings: Mapping[str, str]) -> AdminDesk:
         """For a credential that is not stored yet."""
@@ -71,8 +77,9 @@ class Desks:
         pace: Pace,
         shelf: TokenShelf,
         watcher: Watcher | None,
+        refused: Callable[[], Awaitable[None]] | None = None,
     ) -> AdminDesk:
-        http = AdminHttp(self._sender, pace=pace, clock=self._clock, watcher=watcher, conceal=(admin,), sleep=self._sleep)
+        http = AdminHttp(self._sender, pace=pace, clock=self._clock, watcher=watcher, conceal=(admin,), sleep=self._sleep, refused=refused)
         return AdminDesk(facts, admin, settings, http, self._clock, self._issuer, shelf)
 
 

@@ -12,6 +12,7 @@ from keygate.issued_keys.life import Event, State, step
 from keygate.issued_keys.making import CHECK_NS, next_due
 from keygate.issued_keys.model import Ending, IssuedKey
 from keygate.issued_keys.proving import Waiting, refused, take_witnesses
+from keygate.issued_keys.whose import NOT_CONFIRMED, absence_counts
 from keygate.kit.clock import NANOSECONDS
 from keygate.vendors.admin import Footprint, ProvisionerError, RateLimited, Rejected, Retires
 
@@ -116,6 +117,8 @@ async def _ended(bench: Bench) -> tuple[dict[str, str], ...]:
         evidence.append(bench.evidence(footprint, reading))
     if kept is not None:
         raise kept  # the keys are gone, the container is not
+    if not await absence_counts(bench, since_ns=key.end_asked_at_ns or 0):
+        raise Rejected(NOT_CONFIRMED)
     return tuple(evidence) or ({"key": "", "place": "", "vendor_says": "nothing carries this key's mark", "read_at_ns": str(bench.now)},)
 
 

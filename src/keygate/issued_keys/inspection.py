@@ -3,6 +3,7 @@ where that is wanted. What else stands at the vendors is the inventory's."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Collection, Mapping
 from dataclasses import replace
@@ -43,7 +44,12 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 EVERY_NS = 6 * 3_600 * NANOSECONDS  # each active key is read at the vendor so often
-AT_ONCE = 20
+RETRY_NS = 1_800 * NANOSECONDS  # one that could not be read is asked for again
+ACCOUNTS_AT_ONCE = 8
+AT_ONCE = 4  # of one account: whatever else is to be done there has its turn in between
+BATCH = 40
+LONGEST_NS = 900 * NANOSECONDS  # of one turn; the next one goes on
+IN_A_ROW = 5  # keys of an account that can't be read: then it is the account that can't
 GONE = "gone_at_vendor"
 DRIFTED = "drifted"
 
@@ -77,14 +83,65 @@ class InspectionService:
         self._clock = clock
 
     async def tick(self) -> None:
-        """Reads keys at the vendor that were not read for hours. For the worker."""
+        """Reads keys at the vendor that were not read for hours: account beside account, so that none waits for another's dead address, and
+        each account as fast as its pace allows. For the worker."""
+        now = self._clock.now_ns()
         async with self._database.read() as connection:
-            due = await self._repository.unread(connection, before_ns=self._clock.now_ns() - EVERY_NS, limit=AT_ONCE)
-        for organization_id, key_id in due:
-            try:
-                await self.check(worker_actor(organization_id), key_id)
-            except (UpstreamFailed, Conflict, NotFound, EnvelopeBroken) as error:
-                _log.info("issued key %s can't be read at its vendor: %s", key_id, error.detail)
+            accounts = await self._repository.accounts(connection, now_ns=now, before_ns=now - EVERY_NS)
+        turn, ends = asyncio.Semaphore(ACCOUNTS_AT_ONCE), self._clock.monotonic_ns() + LONGEST_NS
+
+        async def look(organization_id: str, account_id: str) -> None:
+            async with turn:
+                await self._account(organization_id, account_id, ends_ns=ends)
+
+        async with asyncio.TaskGroup() as group:
+            for organization_id, account_id in accounts:
+                group.create_task(look(organization_id, account_id))
+
+    async def _account(self, organization_id: str, account_id: str, *, ends_ns: int) -> None:
+        """All keys of one account that are due, some beside each other. Where several in a row can't be read, the rest is put off."""
+        failed = 0
+        while self._clock.monotonic_ns() < ends_ns:
+            now = self._clock.now_ns()
+            window = {"now_ns": now, "before_ns": now - EVERY_NS}
+            async with self._database.unit() as work:
+                ids = await self._repository.claim(
+                    work.connection, organization_id, account_id, until_ns=now + RETRY_NS, limit=BATCH, **window
+                )
+            if not ids:
+                return
+            waiting = iter(ids)
+
+            async def read() -> None:
+                nonlocal failed
+                for key_id in waiting:  # noqa: B023  (they all take from this batch, and end with it)
+                    if failed >= IN_A_ROW:
+                        return
+                    failed = 0 if await self._read(organization_id, key_id) else failed + 1
+
+            async with asyncio.TaskGroup() as group:
+                for _ in range(AT_ONCE):
+                    group.create_task(read())
+            if failed >= IN_A_ROW:
+                _log.warning("vendor account %s: its keys can't be read now; they are tried again later", account_id)
+                sooner = now + RETRY_NS // 2  # they have their turn before those that failed
+                async with self._database.unit() as work:
+                    await self._repository.put_off(work.connection, organization_id, account_id, until_ns=sooner, **window)
+                return
+
+    async def _read(self, organization_id: str, key_id: str) -> bool:
+        """False: it could not be read. What nobody foresaw stops no other key."""
+        try:
+            await self.check(worker_actor(organization_id), key_id)
+        except (Conflict, NotFound) as error:
+            _log.info("issued key %s is not read at its vendor: %s", key_id, error.detail)  # it has ended, or changed, meanwhile
+        except (UpstreamFailed, EnvelopeBroken) as error:
+            _log.info("issued key %s can't be read at its vendor: %s", key_id, error.detail)
+            return False
+        except Exception:  # noqa: BLE001  (one key's trouble must not stop the others)
+            _log.exception("issued key %s: reading it at its vendor failed", key_id)
+            return False
+        return True
 
     async def check(self, actor: Actor, key_id: str, *, repair: bool = False) -> IssuedKey:
         """Reads an active key at the vendor: whether it is there, when it was used, and whether its terms are those that were asked
@@ -147,6 +204,7 @@ class InspectionService:
                 enforcement=dict(told) if not is_gone(reading) else current.enforcement,
                 last_used_at_ns=reading.last_used_at_ns or current.last_used_at_ns,
                 read_at_ns=now,
+                inspect_at_ns=None,
                 error_code=code,
                 error=error,
                 version=current.version + 1,

@@ -10,12 +10,32 @@ from keygate.issued_keys.tables import issued_keys as t
 
 
 class InspectionRepository:
-    async def unread(self, connection: AsyncConnection, *, before_ns: int, limit: int) -> list[tuple[str, str]]:
+    async def accounts(self, connection: AsyncConnection, *, now_ns: int, before_ns: int) -> list[tuple[str, str]]:
+        """`(organisation, account)` with active keys whose time has come."""
         # Across organisations: the worker serves them all.
-        query = (
-            sa.select(t.c.organization_id, t.c.id)
-            .where(t.c.state == str(State.ACTIVE), sa.or_(t.c.read_at_ns.is_(None), t.c.read_at_ns < before_ns))
-            .order_by(t.c.read_at_ns)
-            .limit(limit)
-        )
-        return [(row[0], row[1]) for row in await connection.execute(query)]
+        query = sa.select(t.c.organization_id, t.c.account_id).where(_due(now_ns, before_ns)).distinct()
+        return [(row[0], row[1]) for row in await connection.execute(query.order_by(t.c.account_id))]
+
+    async def claim(
+        self, connection: AsyncConnection, organization_id: str, account_id: str, *, now_ns: int, before_ns: int, until_ns: int, limit: int
+    ) -> list[str]:
+        """Takes keys of an account whose time has come, those first that wait longest. Nobody takes them again before `until_ns`, whatever
+        comes of it."""
+        own = sa.and_(t.c.organization_id == organization_id, t.c.account_id == account_id, _due(now_ns, before_ns))
+        first = sa.select(t.c.id).where(own).order_by(sa.func.coalesce(t.c.inspect_at_ns, t.c.read_at_ns).asc().nulls_first(), t.c.id)
+        ids = [row[0] for row in await connection.execute(first.limit(limit))]
+        change = sa.update(t).where(own, t.c.id.in_(ids)).values(inspect_at_ns=until_ns)
+        return [row[0] for row in await connection.execute(change.returning(t.c.id))] if ids else []
+
+    async def put_off(
+        self, connection: AsyncConnection, organization_id: str, account_id: str, *, now_ns: int, before_ns: int, until_ns: int
+    ) -> None:
+        """All that wait at an account that can't be read now."""
+        own = sa.and_(t.c.organization_id == organization_id, t.c.account_id == account_id, _due(now_ns, before_ns))
+        await connection.execute(sa.update(t).where(own).values(inspect_at_ns=until_ns))
+
+
+def _due(now_ns: int, before_ns: int) -> sa.ColumnElement[bool]:
+    """Read last before `before_ns` or never, and not put off."""
+    asked = sa.or_(t.c.inspect_at_ns.is_(None), t.c.inspect_at_ns <= now_ns)
+    return sa.and_(t.c.state == State.ACTIVE, asked, sa.or_(t.c.read_at_ns.is_(None), t.c.read_at_ns < before_ns))

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
+from keygate.issued_keys.accounts import VendorAccountService
 from keygate.issued_keys.inspection import InspectionService
 from keygate.issued_keys.operations import Operations
 
 TICK_SECONDS = 2.0
 FORGET_SECONDS = 60.0
+RETRY_SECONDS = 300.0
 INSPECT_SECONDS = 300.0  # looks for keys that were not read for hours
 
 
@@ -19,9 +21,10 @@ class Job(NamedTuple):
     tick: Callable[[], Awaitable[object]]
 
 
-def jobs(operations: Operations, inspection: InspectionService) -> tuple[Job, ...]:
+def jobs(operations: Operations, inspection: InspectionService, accounts: VendorAccountService) -> tuple[Job, ...]:
     return (
         Job("issued-keys", TICK_SECONDS, operations.tick),
         Job("issued-keys.forget", FORGET_SECONDS, operations.forget),
         Job("issued-keys.inspect", INSPECT_SECONDS, inspection.tick),
+        Job("vendor-accounts.retry", RETRY_SECONDS, accounts.retry),
     )

@@ -9,6 +9,7 @@ from keygate.issued_keys.bench import Bench, is_gone, is_lasting, pause_ns
 from keygate.issued_keys.life import Event, State, step
 from keygate.issued_keys.model import PICKUP_NS, Enforcement, IssuedKey, compare
 from keygate.issued_keys.proving import known
+from keygate.issued_keys.whose import NOT_CONFIRMED, absence_counts
 from keygate.kit.clock import NANOSECONDS
 from keygate.vendors.admin import Footprint, ProvisionerError, RateLimited, Rejected, Retires
 
@@ -149,7 +150,10 @@ async def undo(bench: Bench) -> str | None:
 async def clean(bench: Bench) -> None:
     """failed, revoked or expired: looks once more whether anything is left at the vendor, and removes it."""
     key = bench.key
+    began = bench.now
     owed = await undo(bench)
+    if owed is None and key.owed:
+        owed = await _unconfirmed(bench, began)
     now = bench.now
     if owed is None:
         after = replace(key, owed=False, attempts=0, check_at_ns=None, due_at_ns=None, ended_at_ns=key.ended_at_ns or now)
@@ -157,6 +161,14 @@ async def clean(bench: Bench) -> None:
         return
     pause = min(3_600, 30 * 2 ** min(key.attempts, 10)) * NANOSECONDS
     await bench.save(replace(key, owed=True, attempts=key.attempts + 1, error=f"Still at the vendor: {owed}", due_at_ns=now + pause))
+
+
+async def _unconfirmed(bench: Bench, since_ns: int) -> str | None:
+    """Of something that is owed and that the vendor does not show: why that is no proof. None: it is."""
+    try:
+        return None if await absence_counts(bench, since_ns=since_ns) else NOT_CONFIRMED
+    except ProvisionerError as error:
+        return error.detail
 
 
 async def check(bench: Bench) -> None:

@@ -48,10 +48,39 @@ class VendorAccount:
     status: AccountStatus
     rights: tuple[Right, ...]
     account: str | None  # as the vendor names it
+    identity: str | None  # the vendor's id of it, where its API tells
+    same_since_ns: int  # since then every credential under this name was shown to be of the same organisation
     notes: tuple[str, ...]
     verified_at_ns: int
     created_at_ns: int
     updated_at_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """`standing`: containers that stand at the vendor or are ordered. `counted`: by the vendor; else only those that KeyGate knows of.
+    `ceiling` None: none is known. `place`: where it counts, `eastus`."""
+
+    container: str
+    standing: int
+    ceiling: int | None
+    counted: bool
+    place: str = ""
+    remedy: str = "end some first, or have the vendor raise the ceiling"
+
+    @property
+    def left(self) -> int | None:
+        return None if self.ceiling is None else max(0, self.ceiling - self.standing)
+
+    @property
+    def full(self) -> bool:
+        return self.left == 0
+
+    @property
+    def told(self) -> str:
+        """For people: the ceiling, how it stands, what helps."""
+        where = f" in {self.place}" if self.place else ""
+        return f"the vendor allows {self.ceiling} {self.container}s{where}, and {self.standing} stand there; {self.remedy}"
 
 
 ADOPTED = "adopted"  # among the options of keys that were made by hand
@@ -166,7 +195,8 @@ class IssuedKey:
     error_code: str | None = None
     error: str | None = None
     last_used_at_ns: int | None = None
-    read_at_ns: int | None = None  # when the vendor was last asked
+    read_at_ns: int | None = None  # when the vendor last showed it
+    inspect_at_ns: int | None = None  # when it is read again; None: some hours after it was read last
     request_id: str | None = None  # the caller's own, to ask again without making a second key
     rotation_id: str | None = None  # the same for the last rotation
     claim: str | None = None  # which key at the vendor an adopted one is: while it lives, no other row can be that

@@ -103,6 +103,50 @@ class IssuedKeyRepository:
         )
         return [key_of_row(row) for row in await connection.execute(query.order_by(t.c.id).with_for_update())]
 
+    async def alive(self, connection: AsyncConnection, organization_id: str, account_id: str) -> list[IssuedKey]:
+        """Keys of an account that may have something at the vendor, those first that it showed last."""
+        query = sa.select(t).where(
+            t.c.organization_id == organization_id, t.c.account_id == account_id, sa.or_(t.c.state.in_(_ALIVE), t.c.owed.is_(True))
+        )
+        return [key_of_row(row) for row in await connection.execute(query.order_by(t.c.read_at_ns.desc().nulls_last(), t.c.id))]
+
+    async def shown_last(
+        self, connection: AsyncConnection, organization_id: str, account_id: str, *, but: str, limit: int
+    ) -> list[IssuedKey]:
+        """Live keys of an account beside this one, those first that the vendor showed last."""
+        query = sa.select(t).where(
+            t.c.organization_id == organization_id, t.c.account_id == account_id, t.c.id != but, t.c.state.in_(list(LIVE))
+        )
+        query = query.order_by(t.c.read_at_ns.desc().nulls_last(), t.c.id).limit(limit)
+        return [key_of_row(row) for row in await connection.execute(query)]
+
+    async def unmade(self, connection: AsyncConnection, organization_id: str, account_id: str) -> int:
+        """Keys of an account that are ordered, and for which the vendor has not taken a call yet."""
+        taken = sa.exists().where(steps.c.key_id == t.c.id, steps.c.outcome.startswith("2"))
+        query = sa.select(sa.func.count()).where(
+            t.c.organization_id == organization_id,
+            t.c.account_id == account_id,
+            t.c.state.in_((State.REQUESTED, State.CREATING)),
+            t.c.footprint.is_(sa.null()),
+            ~taken,
+        )
+        return int((await connection.execute(query)).scalar_one())
+
+    async def wake(self, connection: AsyncConnection, organization_id: str, account_id: str, *, now_ns: int) -> list[str]:
+        """Whatever waits for its next try at this account is due now; ids. The version is counted on where no secret may be under way, so
+        that a try which is just failing does not put it off again."""
+        waiting = sa.and_(
+            t.c.organization_id == organization_id,
+            t.c.account_id == account_id,
+            t.c.due_at_ns > now_ns,
+            sa.or_(sa.and_(t.c.error_code.is_not(None), t.c.state != State.ACTIVE), t.c.owed.is_(True)),
+        )
+        ending = sa.or_(t.c.state.in_((State.REVOKING, State.IRREVOCABLE)), t.c.owed.is_(True))
+        rows = list(await connection.execute(sa.select(t.c.id).where(waiting).order_by(t.c.id)))
+        await connection.execute(sa.update(t).where(waiting, ending).values(due_at_ns=now_ns, version=t.c.version + 1))
+        await connection.execute(sa.update(t).where(waiting).values(due_at_ns=now_ns))
+        return [row[0] for row in rows]
+
     async def count_alive(self, connection: AsyncConnection, organization_id: str, account_id: str) -> int:
         """Keys of an account that may have a container at the vendor."""
         query = sa.select(sa.func.count()).where(

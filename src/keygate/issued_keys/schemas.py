@@ -123,9 +123,12 @@ class RoomOut(Schema):
 
     account_id: str
     container: str = Field(description="What the vendor counts: project, workspace …")
-    alive: int
+    alive: int = Field(description="That stand there or are ordered: ours and those of others")
+    counted: bool = Field(description="By the vendor just now; else only ours are known")
+    place: str = Field(description="Where the ceiling counts, for instance a region; empty: in the whole account")
     ceiling: int | None = Field(description="null: none is known")
     room: int | None
+    remedy: str = Field(description="What helps where there is none")
     calls_per_minute: int
 
 

@@ -98,20 +98,21 @@ class IssuedKeyService:
         account = await self._accounts.choose(actor, vendor=draft.vendor, account=draft.account)
         if account.status is not AccountStatus.READY:
             missing = ", ".join(right.name for right in account.rights if right.held is False)
-            why = f"lacks these rights: {missing}" if missing else "is not known to the vendor"
+            if account.status is AccountStatus.REFUSED:
+                raise Conflict(
+                    f"The admin credential of {account.vendor} is not known to the vendor; enter another one: `keygate vendors configure`"
+                )
             raise Conflict(
-                f"The admin credential of {account.vendor} {why}; mend that there, then have it looked at again: "
+                f"The admin credential of {account.vendor} lacks these rights: {missing}; add them there, then have it looked at again: "
                 f"`keygate vendors verify {account.id}`, or POST /vendors/accounts/{account.id}/verify"
             )
         provisioner = self._provisioners[account.vendor]
         now = self._clock.now_ns()
         check_terms(provisioner.facts, draft, now)
         check_schedule(provisioner, draft.rotate_every_days, draft.rotate_overlap_seconds)
-        alive, ceiling = await self._accounts.room(actor, account)
-        if ceiling is not None and alive >= ceiling:
-            raise Conflict(
-                f"The account holds {alive} {provisioner.facts.container or 'key'}s and the vendor allows {ceiling}; end some first"
-            )
+        room = await self._accounts.room(account, draft.options)
+        if room.full:
+            raise Conflict(f"No key was made: {room.told}")
         async with change(self._database, self._audit, actor, "issued_key.provision", "issued_key") as work:
             owner, name = await self._owner(work.connection, actor, draft)
             if known is not None:  # an order that failed gives its id to the next

@@ -70,11 +70,10 @@ async def place_sandbox(organization_id: str, credentials: CredentialService, sa
             if vendor.value in ours:
                 await credentials.update(actor, ours[vendor.value].id, {"status": CredentialStatus.DISABLED})
             continue
-        former, key = sandbox.state.own.get(vendor), sandbox.state.own_key(vendor).value
-        secret, fresh = Secret(key), key != former
+        secret = Secret(sandbox.state.own_key(vendor).value)
         known = ours.get(vendor.value)
         if known is not None:
-            if fresh or (known.base_url, known.status) != (base_url, CredentialStatus.ENABLED):
+            if (known.hint, known.base_url, known.status) != (secret.hint(), base_url, CredentialStatus.ENABLED):
                 changes = {"secret": secret, "base_url": base_url, "status": CredentialStatus.ENABLED}
                 await credentials.update(actor, known.id, changes)  # type: ignore[arg-type]  # a TypedDict built as a dict
         else:

@@ -27,6 +27,7 @@ from keygate.issued_keys.inspection_repository import InspectionRepository
 from keygate.issued_keys.issuer import TokenIssuer
 from keygate.issued_keys.jobs import jobs
 from keygate.issued_keys.moving import move_accounts
+from keygate.issued_keys.refusals import Refusals
 from keygate.issued_keys.repository import IssuedKeyRepository
 from keygate.issued_keys.rotation.jobs import jobs as rotation_jobs
 from keygate.issued_keys.rotation.outlooks import Outlooks
@@ -66,7 +67,7 @@ class Issuing:
     scheduler: RotationScheduler
 
     def schedule(self, worker: Worker) -> None:
-        for job in (*jobs(self.operations, self.inspection), *rotation_jobs(self.scheduler)):
+        for job in (*jobs(self.operations, self.inspection, self.accounts), *rotation_jobs(self.scheduler)):
             worker.every(job.every_seconds, job.name, job.tick, first=min(job.every_seconds, 0.5 if job.every_seconds < 60 else 30.0))
 
     async def move(self, actor: Actor, former: str, address: str, base: Foundation) -> None:
@@ -128,8 +129,18 @@ async def issuing(
         audit=base.audit,
         desks=desks,
         provisioners=provisioners,
+        operations=operations,
         clock=base.clock,
     )
+    desks.refused = Refusals(
+        database=base.database,
+        repository=account_rows,
+        desks=desks,
+        audit=base.audit,
+        outbox=outbox,
+        provisioners=provisioners,
+        clock=base.clock,
+    ).seen
     handover = Handover(
         database=base.database,
         repository=rows,

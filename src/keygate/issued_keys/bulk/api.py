@@ -26,8 +26,8 @@ _STATE = {409: {"description": "No room at the vendor, or the state does not all
 
 @routes.post("/check", permission="issued_keys.write", responses=_STATE)
 async def check_bulk_order(body: BulkIn, actor: _Actor, bulk: _Bulk, clock: _Clock) -> PlanOut:
-    """What the order would do: every problem by its line, and whether all of it fits under the vendor's ceiling. Calls no vendor, makes
-    nothing."""
+    """What the order would do: every problem by its line, and whether all of it fits under the vendor's ceiling, of which the vendor
+    itself is asked where it can tell. Makes nothing."""
     return PlanOut.of(await bulk.check(actor, body.draft(clock.now_ns())))
 
 

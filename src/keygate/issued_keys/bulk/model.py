@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from keygate.issued_keys.life import ENDED, State
-from keygate.issued_keys.model import IssuedKey
+from keygate.issued_keys.model import IssuedKey, Room
 from keygate.vendors.admin import Terms
 
 MAX_ROWS = 5_000
@@ -120,15 +120,13 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What an order would do, told before the vendor is called for the first time."""
+    """What an order would do, told before anything is changed at the vendor."""
 
     account_id: str
     vendor: str
-    container: str
     rows: tuple[Row, ...]
     problems: tuple[Problem, ...]
-    alive: int  # containers that stand there now: ours, and those of others that the inventory has seen
-    ceiling: int | None
+    room: Room
     calls_per_minute: int
 
     @property
@@ -136,12 +134,13 @@ class Plan:
         return sum(row.state is RowState.WAITING for row in self.rows)
 
     @property
-    def room(self) -> int | None:
-        return None if self.ceiling is None else max(0, self.ceiling - self.alive)
+    def left(self) -> int | None:
+        """None: no ceiling is known."""
+        return self.room.left
 
     @property
     def fits(self) -> bool:
-        return self.room is None or self.wanted <= self.room
+        return self.left is None or self.wanted <= self.left
 
     @property
     def minutes(self) -> int:
@@ -150,11 +149,11 @@ class Plan:
 
     def cut(self) -> Plan:
         """With the rows for which there is no room left out."""
-        left, rows = self.room, []
+        left, rows = self.left, []
         for row in self.rows:
             if row.state is RowState.WAITING and left is not None:
                 if left == 0:
-                    rows.append(replace(row, state=RowState.LEFT_OUT, error=f"no room: the vendor allows {self.ceiling} {self.container}s"))
+                    rows.append(replace(row, state=RowState.LEFT_OUT, error=f"no room: {self.room.told}"))
                     continue
                 left -= 1
             rows.append(row)

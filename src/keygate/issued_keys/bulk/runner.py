@@ -122,10 +122,9 @@ class BulkRunner:
         actor = _actor(order)
         for row in waiting[: max(0, room)]:
             account = await self._accounts.get(actor, order.account_id)
-            alive, ceiling = await self._accounts.room(actor, account)
-            if ceiling is not None and alive >= ceiling:
-                note = f"the vendor allows {ceiling} containers, and {alive} stand there by now"
-                await self._turned(order, OrderState.HALTED, busy=True, note=note)
+            standing = await self._accounts.room(account, order.options)
+            if standing.full:
+                await self._turned(order, OrderState.HALTED, busy=True, note=standing.told)
                 return
             claimed = replace(row, state=RowState.ORDERED, claimed_at_ns=self._clock.now_ns(), claimed_by=self._node_id)
             async with self._database.unit(order.organization_id) as work:

@@ -81,7 +81,7 @@ class ProblemOut(Schema):
 
 
 class PlanOut(Schema):
-    """What an order would do. No vendor was called for it."""
+    """What an order would do. Nothing was changed for it."""
 
     vendor: str
     account_id: str
@@ -90,9 +90,11 @@ class PlanOut(Schema):
     new_developers: int
     problems: list[ProblemOut]
     container: str = Field(description="What the vendor counts: project, workspace …")
-    standing: int = Field(description="How many of them stand there: ours, and what the last look at the vendor showed of others")
+    standing: int = Field(description="How many of them stand there or are ordered: ours and those of others")
+    counted: bool = Field(description="By the vendor just now; else ours, and what the last scan showed of others")
     ceiling: int | None = Field(description="null: none is known")
     room: int | None
+    remedy: str = Field(description="What helps where there is no room")
     fits: bool
     calls_per_minute: int
     minutes: int = Field(description="About how long the vendor's pace makes it")
@@ -106,10 +108,12 @@ class PlanOut(Schema):
             left_out=sum(row.state is RowState.LEFT_OUT for row in plan.rows),
             new_developers=sum(row.developer_id is None for row in plan.rows),
             problems=[ProblemOut(line=problem.line, detail=problem.detail) for problem in plan.problems],
-            container=plan.container or "key",
-            standing=plan.alive,
-            ceiling=plan.ceiling,
-            room=plan.room,
+            container=plan.room.container,
+            standing=plan.room.standing,
+            counted=plan.room.counted,
+            ceiling=plan.room.ceiling,
+            room=plan.left,
+            remedy=plan.room.remedy,
             fits=plan.fits,
             calls_per_minute=plan.calls_per_minute,
             minutes=plan.minutes,

@@ -69,8 +69,8 @@ class BulkService:
         self._clock = clock
 
     async def check(self, actor: Actor, draft: BulkDraft) -> Plan:
-        """What the order would do: every problem by its line, and whether all fits under the vendor's ceiling. Calls no vendor, changes
-        nothing."""
+        """What the order would do: every problem by its line, and whether all fits under the vendor's ceiling, of which the vendor itself
+        is asked where it can tell. Changes nothing."""
         if draft.create_developers and not allows(actor, "developers.write"):
             raise Forbidden("create_developers needs the permission developers.write")
         account = await self._accounts.choose(actor, vendor=draft.vendor, account=draft.account)
@@ -97,9 +97,9 @@ class BulkService:
             )
 
         rows, problems = plan_rows(draft, lines, known, organization_id=actor.organization_id, check=fits_vendor)
-        alive, ceiling = await self._accounts.room(actor, account)
-        container, pace = self._accounts.measures(account)
-        return Plan(account.id, account.vendor, container, tuple(rows), tuple(problems), alive + others, ceiling, pace)
+        room = await self._accounts.room(account, draft.options, others=others)
+        pace = self._accounts.pace(account)
+        return Plan(account.id, account.vendor, tuple(rows), tuple(problems), room, pace)
 
     async def order(self, actor: Actor, draft: BulkDraft) -> tuple[Standing, Plan | None]:
         """Records the order, or raises before anything is made: `InvalidInput` with the lines that can't be, `Conflict` where the vendor
@@ -116,8 +116,8 @@ class BulkService:
             raise InvalidInput(f"Nothing was made: {shown}{more}", field="rows")
         if not plan.fits and not draft.fit:
             raise Conflict(
-                f"Nothing was made: {plan.wanted} {plan.container}s are wanted, the vendor allows {plan.ceiling} and {plan.alive} stand "
-                f"there, so {plan.room} fit. End some, have the vendor raise the ceiling, or send `fit` to make as many as fit"
+                f"Nothing was made: {plan.wanted} keys are wanted and {plan.left} fit: {plan.room.told}; or send `fit` to make as many "
+                "as fit"
             )
         if not plan.fits:
             plan = plan.cut()

@@ -17,15 +17,34 @@ from keygate.issued_keys.inventory.model import Item, Kind, Scan, ScanState, ide
 from keygate.issued_keys.life import LIVE
 from keygate.kit.clock import NANOSECONDS
 from keygate.kit.ids import new_id
-from keygate.vendors.admin import AdminDesk, Found, Lists, Presence, Provisioner, ProvisionerError, Reading, Rejected, Unavailable
+from keygate.vendors.admin import (
+    AdminDesk,
+    AdminKeyRefused,
+    Footprint,
+    Found,
+    Lists,
+    NotFound,
+    Presence,
+    Provisioner,
+    ProvisionerError,
+    RateLimited,
+    Reading,
+    Rejected,
+    Unavailable,
+)
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection
 
+WORKER = "worker"  # who asked for the daily scan
 CLAIM_NS = 300 * NANOSECONDS
 MAX_ATTEMPTS = 12
+ASKED_ATTEMPTS = 3  # of a scan that somebody waits for
+NOWHERE_ATTEMPTS = 3  # where the list itself is not found: there is no such API
 MAX_PAGES = 20_000
 _LONGEST_SECONDS = 600.0
+_LONGEST_ASKED_SECONDS = 5.0
+_UNREADABLE_IN_A_ROW = 5  # then it is not the things that can't be read, but the vendor
 _AT_ONCE = 10  # rows that are read between two transactions
 _SETTLING_NS = 600 * NANOSECONDS  # a key so young may not be listed yet
 
@@ -43,6 +62,8 @@ class Look:
     def __init__(self, eyes: Eyes, scan: Scan) -> None:
         self._eyes = eyes
         self.scan = scan
+        self._unreadable: dict[str, str] = {}  # item → what the vendor said
+        self._in_a_row = 0
 
     async def run(self) -> None:
         eyes, scan = self._eyes, self.scan
@@ -61,12 +82,20 @@ class Look:
         await self._close()
 
     async def failed(self, detail: str, *, lasting: bool, error: ProvisionerError | None = None) -> None:
-        """Notes what went wrong, and when the scan is tried again; after some tries, or for what does not mend itself, never."""
+        """Notes what went wrong, and when the scan is tried again; after some tries, or for what does not mend itself, never. Somebody who
+        waits is told soon; what the worker began may take its time."""
         now, scan = self._eyes.clock.now_ns(), replace(self.scan, attempts=self.scan.attempts + 1, error=detail)
-        if lasting or scan.attempts >= MAX_ATTEMPTS:
+        asked = scan.asked_by != WORKER and not isinstance(error, RateLimited)
+        most = ASKED_ATTEMPTS if asked else MAX_ATTEMPTS
+        longest = _LONGEST_ASKED_SECONDS if asked else _LONGEST_SECONDS
+        if isinstance(error, NotFound):
+            most, longest = NOWHERE_ATTEMPTS, _LONGEST_ASKED_SECONDS
+            nowhere = f"{detail}. Nothing is listed at this address: see the account's base_url and its other settings"
+            scan = replace(scan, error=nowhere)
+        if lasting or scan.attempts >= most:
             after = replace(scan, state=ScanState.FAILED, due_at_ns=None, ended_at_ns=now)
         else:
-            pause = pause_ns(error or Unavailable(detail), scan.attempts, longest=_LONGEST_SECONDS)
+            pause = pause_ns(error or Unavailable(detail), scan.attempts, longest=longest)
             after = replace(scan, due_at_ns=now + pause)
         async with self._eyes.database.unit(self.scan.organization_id) as work:
             released = replace(after, claimed_until_ns=None, updated_at_ns=now)
@@ -135,8 +164,9 @@ class Look:
         async with eyes.database.read() as connection:
             unseen = await eyes.repository.unseen(connection, scan)
         for item in unseen:
-            reading = await provisioner.read(desk, item.footprint)
-            await self._read_item(item, reading)
+            reading = await self._reading(provisioner, desk, item.id, item.footprint)
+            if reading is not None:
+                await self._read_item(item, reading)
 
     async def _unlisted(self, provisioner: Provisioner, desk: AdminDesk) -> None:
         """Keys of ours that the list does not show: read by name, and kept as items, so that one that is missing is seen."""
@@ -149,7 +179,9 @@ class Look:
             young = (key.activated_at_ns or 0) + _SETTLING_NS > scan.began_at_ns
             if key.id in matched or key.state not in LIVE or key.footprint is None or key.footprint.key is None or young:
                 continue
-            reading = await provisioner.read(desk, key.footprint)
+            reading = await self._reading(provisioner, desk, key.id, key.footprint)
+            if reading is None:
+                continue
             found = Found(key.footprint, reading.name or key.name, reading.presence, hint=key.hint)
             item = self._item(found, identity_of(scan.account_id, key.footprint), None)
             async with eyes.database.unit(self.scan.organization_id) as work:
@@ -166,11 +198,37 @@ class Look:
         kinds = {Kind.KEY} if any(item.kind is Kind.KEY for item in items) else {Kind.CONTAINER}
         while True:
             async with eyes.database.read() as connection:
-                waiting = await eyes.repository.unread(connection, self.scan, kinds=kinds, limit=_AT_ONCE)
+                limit = _AT_ONCE + len(self._unreadable)
+                unread = await eyes.repository.unread(connection, self.scan, kinds=kinds, limit=limit)
+            waiting = [item for item in unread if item.id not in self._unreadable]
             for item in waiting:
-                await self._read_item(item, await provisioner.read(desk, item.footprint))
+                reading = await self._reading(provisioner, desk, item.id, item.footprint)
+                if reading is not None:
+                    await self._read_item(item, reading)
             if not waiting:
                 return
+
+    async def _reading(self, provisioner: Provisioner, desk: AdminDesk, name: str, footprint: Footprint) -> Reading | None:
+        """What the vendor shows of one thing. None: just this one can't be read, which fails no scan and is told at its end. Raises where
+        the vendor can't be read at all."""
+        try:
+            reading = await provisioner.read(desk, footprint)
+        except (AdminKeyRefused, RateLimited):
+            raise
+        except ProvisionerError as error:
+            self._in_a_row += 1
+            self._unreadable[name] = error.detail
+            if self._in_a_row >= _UNREADABLE_IN_A_ROW:
+                raise
+            await self._alive()
+            return None
+        self._in_a_row = 0
+        return reading
+
+    async def _alive(self) -> None:
+        """The claim goes on, and whoever looks sees it."""
+        async with self._eyes.database.unit(self.scan.organization_id) as work:
+            await self._saved(work.connection, self.scan)
 
     async def _read_item(self, item: Item, reading: Reading) -> None:
         eyes = self._eyes
@@ -185,7 +243,7 @@ class Look:
         now = eyes.clock.now_ns()
         async with eyes.database.unit(self.scan.organization_id) as work:
             fresh = await eyes.assess(work.connection, scan.organization_id, scan.account_id, scan.vendor)
-            done = replace(scan, state=ScanState.DONE, due_at_ns=None, ended_at_ns=now, error=None, claimed_until_ns=None)
+            done = replace(scan, state=ScanState.DONE, due_at_ns=None, ended_at_ns=now, error=self._left(), claimed_until_ns=None)
             await self._saved(work.connection, done, claim=False)
             if fresh:
                 told: dict[str, int] = {}
@@ -194,6 +252,13 @@ class Look:
                         told[what] = told.get(what, 0) + 1
                 payload = {"vendor": scan.vendor, "account": scan.account_id, "new": len(fresh), **told}
                 await eyes.outbox.raise_event(work, scan.organization_id, EventType.INVENTORY_FOUND, scan.id, payload)
+
+    def _left(self) -> str | None:
+        """What the scan could not read, for people."""
+        if not self._unreadable:
+            return None
+        first = next(iter(self._unreadable.values()))
+        return f"{len(self._unreadable)} could not be read, the others were: {first}"
 
     async def _saved(self, connection: AsyncConnection, scan: Scan, *, claim: bool = True) -> None:
         """In the caller's transaction. Raises `ScanLost` where another process has taken over."""

@@ -149,6 +149,11 @@ class InventoryRepository:
         change = sa.update(scans).where(scans.c.organization_id == scan.organization_id, scans.c.id == scan.id, scans.c.claimed_by == by)
         return (await connection.execute(change.values(_scan_values(scan)))).rowcount == 1
 
+    async def hurry(self, connection: AsyncConnection, scan: Scan, *, asked_by: str, now_ns: int) -> None:
+        """A scan that waits for its next try has it now, and is somebody's own."""
+        change = sa.update(scans).where(scans.c.organization_id == scan.organization_id, scans.c.id == scan.id, scans.c.due_at_ns > now_ns)
+        await connection.execute(change.values(due_at_ns=now_ns, attempts=0, asked_by=asked_by))
+
     async def scan(self, connection: AsyncConnection, organization_id: str, scan_id: str) -> Scan | None:
         query = sa.select(scans).where(scans.c.organization_id == organization_id, scans.c.id == scan_id)
         row = (await connection.execute(query)).first()

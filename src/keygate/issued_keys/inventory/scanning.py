@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from keygate.errors import KeyGateError
 from keygate.issued_keys.inventory.assessment import Eyes
-from keygate.issued_keys.inventory.looking import CLAIM_NS, Look, ScanLost, can_look
+from keygate.issued_keys.inventory.looking import CLAIM_NS, WORKER, Look, ScanLost, can_look
 from keygate.issued_keys.inventory.model import FIRST_SCAN_NS, SCAN_EVERY_NS, Scan, ScanState
 from keygate.kit.ids import new_id
 from keygate.vault import EnvelopeBroken
@@ -37,15 +37,17 @@ class Scanner:
         for organization_id, account_id, vendor in due:
             if can_look(eyes.provisioners.get(vendor)):
                 async with eyes.database.unit(organization_id) as work:
-                    await self.begin(work.connection, organization_id, account_id, vendor, asked_by="worker")
+                    await self.begin(work.connection, organization_id, account_id, vendor, asked_by=WORKER)
 
     async def begin(self, connection: AsyncConnection, organization_id: str, account_id: str, vendor: str, *, asked_by: str) -> Scan:
-        """A scan that the worker takes up; the one that is open already, where there is one."""
+        """A scan that the worker takes up; the one that is open already, where there is one: it waits no longer if somebody asks."""
         eyes = self._eyes
         found = await eyes.repository.open_scan(connection, organization_id, account_id)
-        if found is not None:
-            return found
         now = eyes.clock.now_ns()
+        if found is not None:
+            if asked_by != WORKER and found.due_at_ns is not None and found.due_at_ns > now:
+                await eyes.repository.hurry(connection, found, asked_by=asked_by, now_ns=now)
+            return found
         scan = Scan(
             id=new_id("scan"),
             organization_id=organization_id,

@@ -15,6 +15,8 @@ from keygate.vendors.admin.errors import (
 from keygate.vendors.admin.http import AdminHttp, Pace, Sender, Watcher
 from keygate.vendors.admin.interface import (
     AddsKey,
+    Census,
+    Counts,
     Desk,
     Disables,
     Footprint,
@@ -61,6 +63,8 @@ __all__ = [
     "AdminHttp",
     "AdminKeyRefused",
     "CeilingReached",
+    "Census",
+    "Counts",
     "Desk",
     "Disables",
     "Footprint",

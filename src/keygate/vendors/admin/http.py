@@ -36,6 +36,7 @@ _SECRET_HEADERS = frozenset({"authorization", "x-api-key", "api-key", "x-goog-ap
 
 Sleep = Callable[[float], Awaitable[None]]
 Fault = Callable[[Answer], ProvisionerError | None]
+Refused = Callable[[], Awaitable[None]]
 
 
 class Sender(Protocol):
@@ -76,7 +77,8 @@ class Pace:
 
 
 class AdminHttp:
-    """`conceal`: secrets that may stand in a vendor's words and are blacked out of them."""
+    """`conceal`: secrets that may stand in a vendor's words and are blacked out of them. `refused`: awaited before a call fails because the
+    vendor does not know the admin credential."""
 
     def __init__(
         self,
@@ -87,7 +89,9 @@ class AdminHttp:
         watcher: Watcher | None = None,
         conceal: Sequence[Secret] = (),
         sleep: Sleep = asyncio.sleep,
+        refused: Refused | None = None,
     ) -> None:
+        self._refused = refused
         self._sender = sender
         self._pace = pace
         self._clock = clock
@@ -171,6 +175,8 @@ class AdminHttp:
         except ProvisionerError as error:
             if watcher:
                 await watcher.after(what, error.code)
+            if isinstance(error, AdminKeyRefused) and self._refused is not None:
+                await self._refused()
             raise
         if watcher:
             await watcher.after(what, str(answer.status))

@@ -168,6 +168,7 @@ class Verification:
     rights: tuple[Right, ...]
     account: str | None = None
     notes: tuple[str, ...] = ()  # `3 of 100 workspaces are left`
+    identity: str | None = None  # the organisation's id at the vendor: two credentials with the same one see the same things
 
     @property
     def missing(self) -> tuple[Right, ...]:
@@ -331,6 +332,25 @@ class Renames(Protocol):
 class Mints(Protocol):
     async def mint(self, desk: Desk, footprint: Footprint) -> Made:
         """A fresh short-lived token of a key that exists, where the vendor has no lasting secrets."""
+
+
+@dataclass(frozen=True, slots=True)
+class Census:
+    """How many containers stand at the vendor now, ours or not, and how many it allows: `told` by its API just now, else as documented, if
+    it is. `place`: where the ceiling counts (a region, a project); empty: in the whole account. `remedy`: what helps where it is
+    reached."""
+
+    standing: int
+    ceiling: int | None
+    told: bool = False
+    place: str = ""
+    remedy: str = "end some there, or have the vendor raise the ceiling"
+
+
+@runtime_checkable
+class Counts(Protocol):
+    async def count(self, desk: Desk, options: Mapping[str, str]) -> Census:
+        """By reads only, and few of them: asked before an order changes anything. `options` are the order's."""
 
 
 @runtime_checkable

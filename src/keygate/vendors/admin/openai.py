@@ -15,6 +15,7 @@ from keygate.kit.outbound import Answer
 from keygate.kit.secret import Secret
 from keygate.vendors.admin.errors import CeilingReached, NotFound, ProvisionerError, Rejected, Unavailable
 from keygate.vendors.admin.interface import (
+    Census,
     Desk,
     Footprint,
     Found,
@@ -92,7 +93,8 @@ OPENAI_FACTS = ProvisionerFacts(
 
 
 class OpenAIProvisioner:
-    """Also `AddsKey`, `Retires`, `SetsBudget`, `SetsLimits`, `SetsModels`, `SetsExpiry`, `Renames`, `Lists`, `Probes`, `ReportsSpend`."""
+    """Also `AddsKey`, `Retires`, `SetsBudget`, `SetsLimits`, `SetsModels`, `SetsExpiry`, `Renames`, `Counts`, `Lists`, `Probes`,
+    `ReportsSpend`."""
 
     facts = OPENAI_FACTS
     spend_facts = _SPEND
@@ -253,6 +255,15 @@ class OpenAIProvisioner:
     async def rename(self, desk: Desk, footprint: Footprint, name: str) -> None:
         path = f"/organization/projects/{footprint.place['project']}"
         await _call(desk, "POST", path, what="rename the project", right=_PROJECTS, json={"name": name}, repeatable=True)
+
+    async def count(self, desk: Desk, options: Mapping[str, str]) -> Census:  # noqa: ARG002  (as the protocol has it)
+        """Projects that are not archived. OpenAI tells no ceiling."""
+        projects = [each async for each in _pages(desk, "/organization/projects", what="count the projects")]
+        return Census(
+            sum(_project_presence(each) is Presence.LIVE for each in projects),
+            self.facts.ceiling,
+            remedy="archive some there, or have OpenAI raise the ceiling and enter it as the setting `ceiling`",
+        )
 
     async def list_page(self, desk: Desk, cursor: str | None) -> tuple[tuple[Found, ...], str | None]:
         shown = await _call(desk, "GET", "/organization/projects", what="list projects", right=_READ, params={"limit": 20, "after": cursor})

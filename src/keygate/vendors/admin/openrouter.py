@@ -100,12 +100,12 @@ class OpenRouterProvisioner:
     adds_key = True
 
     async def verify(self, desk: Desk) -> Verification:
-        listed = await _status(desk, "GET", "/keys", _READ)
+        listed = await _call(desk, "GET", "/keys", what="list keys", right=_READ, accept={403})  # 404: no API is at this address
         activity = await _status(desk, "GET", "/activity", _ACTIVITY)
         # Can't succeed: there is no such key. Only who lacks the right is told 403.
         changed = await _status(desk, "DELETE", f"/keys/{_NO_KEY}", _WRITE)
         held = {
-            _READ: listed == 200,
+            _READ: "data" in listed,
             _WRITE: {404: True, 400: True, 403: False}.get(changed),
             _ACTIVITY: {200: True, 403: False}.get(activity),
         }

@@ -103,7 +103,8 @@ class XaiProvisioner:
             reads = True
         billed, notes = await self._reads_costs(desk, team)
         held = {_READ: reads, _WRITE: None, _BILLING: billed}
-        return Verification(tuple(Right(name, held[name], why) for name, why in _FACTS.rights.items()), f"team {team}", notes)
+        rights = tuple(Right(name, held[name], why) for name, why in _FACTS.rights.items())
+        return Verification(rights, f"team {team}", notes, identity=team)
 
     async def _reads_costs(self, desk: Desk, team: str) -> tuple[bool | None, tuple[str, ...]]:
         """Keys can be made without it: where costs can't be read, that is noted and no right called missing."""

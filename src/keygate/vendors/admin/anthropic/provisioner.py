@@ -47,6 +47,7 @@ from keygate.vendors.admin.anthropic.facts import (
 )
 from keygate.vendors.admin.errors import MissingRight, NotFound, ProvisionerError, Rejected, Unavailable
 from keygate.vendors.admin.interface import (
+    Census,
     Desk,
     Footprint,
     Found,
@@ -74,7 +75,7 @@ _PRESENCES = {"active": Presence.LIVE, "inactive": Presence.DISABLED, "expired":
 
 
 class AnthropicProvisioner:
-    """Also `AddsKey`, `Retires`, `Mints`, `SetsBudget`, `SetsLimits`, `Disables`, `Renames`, `Lists`, `Probes`, `Witnesses`,
+    """Also `AddsKey`, `Retires`, `Mints`, `SetsBudget`, `SetsLimits`, `Disables`, `Renames`, `Counts`, `Lists`, `Probes`, `Witnesses`,
     `ReportsSpend`."""
 
     facts = ANTHROPIC_FACTS
@@ -108,7 +109,8 @@ class AnthropicProvisioner:
         if all(right.held for right in rights if right.name == WORKSPACES_READ):
             standing = [each async for each in by_id(desk, "/workspaces", what="count workspaces", right=WORKSPACES_READ)]
             notes.append(f"{len(standing)} workspaces stand; {self.facts.ceiling} are allowed by default")
-        return Verification(tuple(rights), organization.get("name"), tuple(notes))
+        identity = organization.get("id")
+        return Verification(tuple(rights), organization.get("name"), tuple(notes), identity=None if identity is None else str(identity))
 
     async def create(self, desk: Desk, order: Order) -> Made:
         terms = order.terms
@@ -129,6 +131,15 @@ class AnthropicProvisioner:
             raise NotFound("The federation rule is archived: the key was revoked")
         issuer = await call(desk, "GET", f"/federation_issuers/{rule['issuer_id']}", what="read the issuer", right=ADMIN)
         return self._made(desk, footprint, issuer, str((rule.get("match") or {}).get("subject_prefix")), None)
+
+    async def count(self, desk: Desk, options: Mapping[str, str]) -> Census:  # noqa: ARG002  (as the protocol has it)
+        """Workspaces that are not archived. Anthropic tells no ceiling."""
+        standing = [each async for each in by_id(desk, "/workspaces", what="count the workspaces", right=WORKSPACES_READ)]
+        return Census(
+            sum(not archived(each) for each in standing),
+            self.facts.ceiling,
+            remedy="archive some there, or have Anthropic raise the ceiling and enter it as the setting `ceiling`",
+        )
 
     async def find(self, desk: Desk, mark: Mark) -> tuple[Found, ...]:
         """Rules of an archived workspace too: what is left of a retirement that was cut off."""

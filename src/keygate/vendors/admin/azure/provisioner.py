@@ -33,6 +33,7 @@ from keygate.vendors.admin.azure.model import (
 )
 from keygate.vendors.admin.errors import CeilingReached, Unavailable
 from keygate.vendors.admin.interface import (
+    Census,
     Desk,
     Footprint,
     Found,
@@ -64,7 +65,7 @@ class AzureProvisioner:
             left, limit = await call.accounts_left(call.region)
             notes = (f"{left} of {limit} accounts are left in {call.region}",) if limit is not None else ()
         account = f"subscription {call.setting('subscription')}, resource group {call.setting('resource_group')}"
-        return Verification(rights, account, notes)
+        return Verification(rights, account, notes, identity=f"{call.setting('subscription')}/{call.setting('resource_group')}".lower())
 
     async def create(self, desk: Desk, order: Order) -> Made:
         call = Arm(desk)
@@ -90,6 +91,16 @@ class AzureProvisioner:
             "AZURE_OPENAI_API_KEY",
             {"AZURE_OPENAI_ENDPOINT": str(properties_of(account).get("endpoint", "")), "OPENAI_API_VERSION": _INFERENCE_VERSION},
         )
+
+    async def count(self, desk: Desk, options: Mapping[str, str]) -> Census:
+        """The region's quota; accounts of other resource groups count, and deleted ones that were not purged."""
+        call = Arm(desk)
+        region = options.get("region", call.region)
+        left, limit = await call.accounts_left(region)
+        remedy = "order in another region (option `region`), purge deleted accounts, or have Microsoft raise the quota"
+        if limit is None:
+            raise Unavailable(f"Azure tells no quota of accounts in {region}")
+        return Census(limit - left, limit, told=True, place=region, remedy=remedy)
 
     async def find(self, desk: Desk, mark: Mark) -> tuple[Found, ...]:
         call = Arm(desk)

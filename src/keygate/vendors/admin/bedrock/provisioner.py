@@ -16,6 +16,7 @@ from keygate.vendors.admin.bedrock.iam import Credential, Iam, User
 from keygate.vendors.admin.bedrock.policy import document, terms_of, whole_second
 from keygate.vendors.admin.errors import AdminKeyRefused, CeilingReached, MissingRight, NotFound, ProvisionerError, Rejected
 from keygate.vendors.admin.interface import (
+    Census,
     Desk,
     Footprint,
     Found,
@@ -54,7 +55,7 @@ class BedrockProvisioner:
             held = await iam.simulate(arn, account, list(RIGHTS))
         except MissingRight:
             untold = tuple(Right(name, False if name == simulated else None, why) for name, why in RIGHTS.items())
-            return Verification(untold, f"AWS account {account}")
+            return Verification(untold, f"AWS account {account}", identity=account)
         rights = [Right(name, held.get(name), why) for name, why in RIGHTS.items()]
         notes = []
         if held.get("iam:GetAccountSummary"):
@@ -64,7 +65,7 @@ class BedrockProvisioner:
             bills = await iam.simulate(arn, account, list(SPEND_RIGHTS), anywhere=True)
             rights += [Right(name, bills.get(name), why) for name, why in SPEND_RIGHTS.items()]
             notes += await self._of_costs(desk) if all(bills.values()) else []
-        return Verification(tuple(rights), f"AWS account {account}", tuple(notes))
+        return Verification(tuple(rights), f"AWS account {account}", tuple(notes), identity=account)
 
     async def _of_costs(self, desk: Desk) -> list[str]:
         """What stands in the way of telling costs by key. Keys can be made all the same."""
@@ -107,6 +108,12 @@ class BedrockProvisioner:
             {"AWS_REGION": region, "AWS_DEFAULT_REGION": region},
             made.expires_at_ns,
         )
+
+    async def count(self, desk: Desk, options: Mapping[str, str]) -> Census:  # noqa: ARG002  (as the protocol has it)
+        left, quota = await Iam(desk).users_left()
+        if quota == 0:
+            raise Rejected("The account's summary tells no quota of users")
+        return Census(quota - left, quota, told=True, remedy="delete users that nobody needs, or have AWS raise the quota")
 
     async def find(self, desk: Desk, mark: Mark) -> tuple[Found, ...]:
         iam = Iam(desk)

@@ -190,11 +190,15 @@ async def _sign_in(desk: Desk) -> tuple[Secret, int]:
     claims = {"iss": file["client_email"], "scope": _SCOPE, "aud": address, "iat": now, "exp": now + _TOKEN_SECONDS}
     form = {"grant_type": _GRANT, "assertion": _signed(file, claims)}
     what = "sign in at Google"
-    answer = await desk.http.call("POST", address, what=what, right="", form=form, accept=(400, 401), changes=False)
+
+    def refused(answer: Answer) -> ProvisionerError | None:
+        if answer.status not in {400, 401}:
+            return None
+        said = desk.http.quote(answer) or (_decoded(answer) or {}).get("error", "")
+        return AdminKeyRefused(f"{what}: Google refused the admin credential: {said}; enter a valid key file")
+
+    answer = await desk.http.call("POST", address, what=what, right="", form=form, changes=False, fault=refused)
     found = _decoded(answer) or {}
-    if answer.status != 200:
-        said = desk.http.quote(answer) or found.get("error", "")
-        raise AdminKeyRefused(f"{what}: Google refused the admin credential: {said}; enter a valid key file")
     token, seconds = found.get("access_token"), found.get("expires_in")
     if not isinstance(token, str) or not isinstance(seconds, int):
         raise Unavailable(f"{what}: Google gave no access token")

@@ -52,6 +52,7 @@ from keygate.vendors.admin.google.facts import (
     VERTEX,
 )
 from keygate.vendors.admin.interface import (
+    Census,
     Desk,
     Footprint,
     Found,
@@ -71,6 +72,8 @@ from keygate.vendors.admin.interface import (
 
 _LISTED_PAGES = 100
 _MONTHLY = "Google's spend caps are monthly: order a budget for the month"
+_MORE_PROJECTS = "delete projects that nobody needs, or have Google raise the quota of projects"
+_MORE_ACCOUNTS = "delete service accounts that nobody needs, use another project, or have Google raise the quota"
 _UNSEEN_NS = 300 * NANOSECONDS  # so long a new service account may not be shown
 _KEYS_RETRIED = 8  # a service account that was just made is not known everywhere at once
 
@@ -274,6 +277,14 @@ class GoogleProvisioner:
             return True
         held = await self._held(desk, "cloudresourcemanager", f"v3/projects/{project}", {right: ""})
         return not held[0].held
+
+    async def count(self, desk: Desk, options: Mapping[str, str]) -> Census:  # noqa: ARG002  (as the protocol has it)
+        """Service accounts of the shared project; where each key has a project of its own, those below `parent`, whose ceiling Google
+        does not tell."""
+        if own_projects(desk):
+            return Census(len(await self._projects(desk)), None, place=desk.settings["parent"], remedy=_MORE_PROJECTS)
+        project = shared_project(desk)
+        return Census(len(await self._accounts_in(desk, project)), FACTS.ceiling, place=project, remedy=_MORE_ACCOUNTS)
 
     async def find(self, desk: Desk, mark: Mark) -> tuple[Found, ...]:
         """In the shared project and, where there are such, in the key's own: the settings may have changed since it was made."""
