@@ -61,7 +61,7 @@ async def test_a_thousand_developers_at_a_hundred_calls_a_minute_through_crashes
     await workshop.turns()
 
     done = await workshop.stock.bulk.get(workshop.owner, ordered.order.id)
-    assert (done.order.state, done.counts[RowState.MADE], done.order.total) == (OrderState.DONE, MANY, MANY)
+    assert (done.order.state, done.counts[RowState.MADE], done.order.total) == (OrderState.DONE, MANY, MANY), done.order.note
     keys = await workshop.orders.keys.page(workshop.owner, IssuedFilter(), after=None, limit=2 * MANY)
     assert len(keys) == MANY
     assert {key.state for key in keys} == {State.ACTIVE}
