@@ -294,13 +294,19 @@ ADDRESSES: dict[Vendor, dict[str, str]] = {
         "region": "eastus",
     },
     Vendor.BEDROCK: {"access_key_id": "admin", "region": "us-east-1"},
+    Vendor.GOOGLE: {"project": "sandbox-project"},
 }
 
 
 @pytest.mark.parametrize("vendor", ADDRESSES)
 @pytest.mark.parametrize("path", ["/openrouter", "/nowhere"])
 async def test_a_wrong_address_is_no_missing_right(workshop: Workshop, vendor: Vendor, path: str) -> None:
-    key = workshop.sandbox.state.admin[vendor].create_credential().value
+    account = workshop.sandbox.state.admin[vendor]
+    if vendor is Vendor.GOOGLE:
+        with workshop.sandbox.state.admin.lock:
+            key = workshop.sandbox.state.admin.api(vendor).console(account, "admin_key", {})["credentials"]
+    else:
+        key = account.create_credential().value
     with pytest.raises((InvalidInput, UpstreamFailed)) as told:
         await workshop.orders.accounts.configure(
             workshop.owner,

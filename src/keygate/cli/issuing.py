@@ -190,6 +190,8 @@ def show_new(made: dict[str, Any], *, env: bool, as_json: bool) -> None:
     for term, word in _LEFT.items():
         if made["enforcement"].get(term) == "not_enforced":
             output.note(word.format(id=made["id"]))
+    if "per_key" in made.get("enforcement", {}).values():
+        output.note("\nThis vendor counts a budget for each key by itself: the new one began with a whole budget. KeyGate watches the sum.")
     if made.get("key"):
         output.note("\nThe key is shown this once. To use it, straight at the vendor:\n")
         output.plain(exports(made["env"], Shell.SH))

@@ -12,7 +12,7 @@ from keygate.issued_keys.operations import Operations
 TICK_SECONDS = 2.0
 FORGET_SECONDS = 60.0
 RETRY_SECONDS = 300.0
-INSPECT_SECONDS = 300.0  # looks for keys that were not read for hours
+INSPECT_SECONDS = 60.0  # looks for keys that were not read for hours
 
 
 class Job(NamedTuple):

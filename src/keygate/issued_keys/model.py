@@ -91,8 +91,12 @@ class Enforcement(StrEnum):
 
     CONFIRMED = "confirmed"  # the vendor's API shows it as asked
     DIFFERS = "differs"  # the vendor's API shows something else
+    PER_KEY = "per_key"  # shown as asked, but counted for each key by itself: every rotation begins it anew
     TAKEN = "taken"  # the vendor took it, and no API of its shows it again
     NOT_ENFORCED = "not_enforced"  # the vendor has no such rule, and whoever made the key accepted that
+
+
+WATCHED = frozenset({Enforcement.NOT_ENFORCED, Enforcement.PER_KEY})  # of a budget: the vendor alone does not keep it
 
 
 class Delivery(StrEnum):
@@ -324,9 +328,10 @@ def asked(terms: Terms) -> frozenset[Term]:
 _EXPIRY_SLACK_NS = 60 * NANOSECONDS  # vendors take an end as seconds from now
 
 
-def compare(wanted: Terms, told: Terms, facts: ProvisionerFacts, *, own_end: bool = False) -> dict[str, Enforcement]:
+def compare(wanted: Terms, told: Terms, facts: ProvisionerFacts, *, own_end: bool = False, rotated: bool = False) -> dict[str, Enforcement]:
     """What stands behind each term that was asked for, by what the vendor has just shown. An end counts as the same within a minute;
-    with `own_end` it is KeyGate's own, which the vendor was not told."""
+    with `own_end` it is KeyGate's own, which the vendor was not told. `rotated`: there was a key before this one, which may have spent of
+    the same budget."""
     same = {
         Term.BUDGET: wanted.budget_nano == told.budget_nano and wanted.budget_period is told.budget_period,
         Term.MODELS: told.models is not None and set(wanted.models or ()) == set(told.models),
@@ -340,7 +345,8 @@ def compare(wanted: Terms, told: Terms, facts: ProvisionerFacts, *, own_end: boo
         if own_end and term is Term.EXPIRY and not same[term]:
             standing[str(term)] = Enforcement.NOT_ENFORCED
         elif term in facts.confirms:
-            standing[str(term)] = Enforcement.CONFIRMED if same[term] else Enforcement.DIFFERS
+            shown = Enforcement.PER_KEY if term is Term.BUDGET and rotated and facts.budget_per_key else Enforcement.CONFIRMED
+            standing[str(term)] = shown if same[term] else Enforcement.DIFFERS
         else:
             standing[str(term)] = Enforcement.TAKEN if term in facts.takes else Enforcement.NOT_ENFORCED
     return standing

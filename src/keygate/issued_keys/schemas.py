@@ -386,7 +386,10 @@ class IssuedOut(Schema):
     scopes: list[str] | None
     expires_at: Moment
     options: dict[str, str]
-    enforcement: dict[str, Enforcement] = Field(description="What the vendor's own API confirmed of each term")
+    enforcement: dict[str, Enforcement] = Field(
+        description="What the vendor's own API confirmed of each term. `per_key`: confirmed, but the vendor counts for each key of a "
+        "rotation by itself, so the next key began with a whole budget; KeyGate watches the sum"
+    )
     at_vendor: dict[str, str] = Field(description="The vendor's ids of what was made")
     former: FormerOut | None
     made_at: Moment = Field(description="When its newest key was made at the vendor: the age that counts")

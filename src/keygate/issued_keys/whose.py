@@ -49,8 +49,8 @@ async def require_same(
     if former.identity is not None and found.identity is not None:
         if former.identity != found.identity:
             raise Conflict(
-                f"admin_key: it is of {found.account or found.identity}, and {len(keys)} keys that are not ended were made at "
-                f"{former.account or former.identity}. {_ELSEWHERE}",
+                f"admin_key: it is of {found.account or found.identity}, and what was made stands at {former.account or former.identity} "
+                f"(keys that are not ended: {len(keys)}). {_ELSEWHERE}",
                 field="admin_key",
             )
         if _addresses(former.settings) == _addresses(desk.settings):
@@ -69,7 +69,7 @@ async def require_same(
         except ProvisionerError as error:
             said = error.detail
     raise Conflict(
-        f"admin_key: it does not show what was made with the former one ({len(keys)} keys that are not ended, {standing[0].id} among "
+        f"admin_key: it does not show what was made with the former one (keys that are not ended: {len(keys)}, {standing[0].id} among "
         f"them): {said}. {_ELSEWHERE}",
         field="admin_key",
     )

@@ -131,13 +131,15 @@ class BulkRunner:
             account = await self._accounts.get(actor, order.account_id)
             standing = await self._accounts.room(account, order.options)
             if standing.full:
-                await self._turned(order, OrderState.HALTED, busy=True, note=standing.told)
+                if idle:  # else a key that is being made may be counted twice: as ordered, and as what the vendor has of it already
+                    await self._turned(order, OrderState.HALTED, busy=True, note=standing.told)
                 return
             claimed = replace(row, state=RowState.ORDERED, claimed_at_ns=self._clock.now_ns(), claimed_by=self._node_id)
             async with self._database.unit(order.organization_id) as work:
                 taken = await self._repository.save_row(work.connection, claimed, was=RowState.WAITING)
             if taken:
                 await self._ordered(order, claimed)
+                idle = False
 
     async def _ordered(self, order: Order, row: Row) -> Row:
         """The row with its key ordered, or failed. Asking again for a row whose process ended in the middle gives the same key."""

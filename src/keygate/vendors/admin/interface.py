@@ -196,6 +196,7 @@ class ProvisionerFacts:
     cannot: Mapping[str, str] = field(default_factory=dict)  # what → what KeyGate does instead
     rights: Mapping[str, str] = field(default_factory=dict)  # least privilege: right → what it is needed for
     takes: frozenset[Term] = frozenset()  # terms that the vendor takes and enforces, but no API of its shows again
+    budget_per_key: bool = False  # a budget counts what the key itself has spent: the next generation begins with a whole one
     adopts: bool = False  # keys made by hand can be entered: `revoke` ends such a key, given its container alone, and nothing else
     names_container: bool = False  # `rename` renames what holds the key, with everything in it
     adopt_only: bool = False  # the vendor's API makes no keys: keys made by hand are entered
@@ -332,6 +333,12 @@ class SetsExpiry(Protocol):
 
 
 @runtime_checkable
+class SetsTerms(Protocol):
+    async def set_terms(self, desk: Desk, footprint: Footprint, terms: Terms) -> None:
+        """All terms at once, whatever stands there now: for vendors where they are one document, which somebody may have rewritten."""
+
+
+@runtime_checkable
 class Disables(Protocol):
     async def set_enabled(self, desk: Desk, footprint: Footprint, *, enabled: bool) -> None:
         """The kill switch that can be taken back."""
@@ -344,8 +351,9 @@ class Renames(Protocol):
 
 @runtime_checkable
 class Mints(Protocol):
-    async def mint(self, desk: Desk, footprint: Footprint) -> Made:
-        """A fresh short-lived token of a key that exists, where the vendor has no lasting secrets."""
+    async def mint(self, desk: Desk, footprint: Footprint, *, expires_at_ns: int | None) -> Made:
+        """A fresh short-lived token of a key that exists, where the vendor has no lasting secrets. Neither it nor what it is traded for
+        outlives the key's end `expires_at_ns`; raises `Rejected` where that is too near for any."""
 
 
 @dataclass(frozen=True, slots=True)

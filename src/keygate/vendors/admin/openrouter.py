@@ -62,6 +62,7 @@ OPENROUTER_FACTS = ProvisionerFacts(
     tells_last_use=True,
     revoke_delay_seconds=None,
     container="",
+    budget_per_key=True,
     adopts=True,
     ceiling=None,
     calls_per_minute=120,
@@ -73,7 +74,9 @@ OPENROUTER_FACTS = ProvisionerFacts(
         "tokens_per_minute": "OpenRouter has no limit of tokens on a key; a virtual key has one",
         "scopes": "a key of OpenRouter has none",
         "change of the end": "the end is set when the key is made; KeyGate ends a key earlier itself, and a later end needs a rotation",
-        "one budget over rotations": "the limit counts what the key itself has spent: the next key begins with a whole one",
+        "one budget over rotations": "the limit counts what the key itself has spent, and the next key begins with a whole one: after a "
+        "rotation KeyGate watches what all keys together have spent, by OpenRouter's bill, and disables the key at the budget: late, not "
+        "hard",
     },
     rights={
         _READ: "find and read keys and what they have spent",

@@ -75,6 +75,7 @@ _FACTS = ProvisionerFacts(
         "docs.x.ai/docs/management-api/auth, as public copies have them, read 2026-11-26",
         "a key is updated at /auth/api-keys/{id}": "docs.x.ai/docs/management-api/auth; the guide says the team's path: not "
         "verified with xAI",
+        "that a deleted key's propagation is told as 404": "not verified: without it, a list that is late shows the key for so long",
         "an unknown key is a 401, or a 400 that says so": "users' reports of xAI's answers: unverified",
         "usage report": "POST /v1/billing/teams/{team}/usage: docs.x.ai/developers/rest-api-reference/management/billing; its body and "
         "answer: xai-org/xai-proto, xai/management_api/v1/billing.proto and xai/shared/analytics/analytics.proto; read 2026-11-26",
@@ -162,11 +163,10 @@ class XaiProvisioner:
         pause = 0.1
         for _ in range(_PROPAGATION_TRIES):
             try:
-                told = await _call(desk, "GET", f"/auth/api-keys/{key_id}/propagation", "see whether the key is known everywhere")
+                clusters = await self._clusters(desk, key_id)
             except ProvisionerError:
                 return
-            clusters = told.get("icPropagation")
-            if not isinstance(clusters, dict) or all(clusters.values()):
+            if all(clusters.values()):
                 return
             await asyncio.sleep(pause)
             pause = min(2.0, pause * 2)
@@ -194,12 +194,29 @@ class XaiProvisioner:
         return (list(keys) if isinstance(keys, list) else []), str(following) if following else None
 
     async def read(self, desk: Desk, footprint: Footprint) -> Reading:
-        """xAI has no call for one key: it is looked for in the list."""
+        """xAI has no call for one key: it is looked for in the list, which may be late. Where list and clusters disagree, the clusters
+        are right: a key that they know is not gone, and one that is not there is gone."""
         team = await self._team_of(desk, footprint.place)
-        for key in await self._keys(desk, team):
-            if key.get("apiKeyId") == footprint.key:
-                return Reading(_presence(key, desk.clock.now_ns()), _terms(key), name=str(key.get("name", "")))
+        listed = next((key for key in await self._keys(desk, team) if key.get("apiKeyId") == footprint.key), None)
+        if footprint.key is None:
+            return Reading(Presence.GONE)
+        try:
+            clusters = await self._clusters(desk, footprint.key)
+        except NotFound:
+            return Reading(Presence.GONE)
+        except MissingRight:
+            clusters = {}
+        if listed is not None:
+            return Reading(_presence(listed, desk.clock.now_ns()), _terms(listed), name=str(listed.get("name", "")))
+        if any(clusters.values()):
+            raise Unavailable("read the key: xAI's clusters know it, and its list does not show it yet, or no more")
         return Reading(Presence.GONE)
+
+    async def _clusters(self, desk: Desk, key_id: str) -> dict[str, Any]:
+        """Which of xAI's clusters know the key. Raises `NotFound` for one that is not there."""
+        told = await _call(desk, "GET", f"/auth/api-keys/{key_id}/propagation", "see whether the key is known everywhere")
+        clusters = told.get("icPropagation")
+        return clusters if isinstance(clusters, dict) else {}
 
     async def revoke(self, desk: Desk, footprint: Footprint) -> None:
         if footprint.key is None:

@@ -1,13 +1,14 @@
 """AWS Bedrock: one IAM user for each owner, with one inline policy (models, end) and up to two API keys.
 
 An API key is an IAM service-specific credential: it has an id and no name. The user's tag `keygate-generation` says which generation is
-being made; before it moves on, keys that are there are tagged with theirs (`keygate-key-<id>`). So a key that a crash left behind is
-known by its generation.
+being made; a key is tagged with its own (`keygate-key-<id>`) as soon as it is made, and keys without such a tag before the next one is.
+So a key that a crash left behind is known by its generation, and one in use is never taken for it, however late IAM lists it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 
 from keygate.kit.secret import Secret
 from keygate.vendors.admin.bedrock import costs
@@ -107,6 +108,8 @@ class BedrockProvisioner:
         if unmarked or user.tags.get(_GENERATION) != generation:
             await iam.tag(name, {**unmarked, _GENERATION: generation})
         made, secret = await iam.create_credential(name, age)
+        with suppress(ProvisionerError):  # the next generation does it, where IAM lists the key by then
+            await iam.tag(name, {f"{_KEY}{made.id}": generation})
         region = iam.setting("region")
         return Made(
             Footprint({"user": name}, made.id),
@@ -186,9 +189,15 @@ class BedrockProvisioner:
         if await iam.user(name) is None:
             return
         for each in await iam.credentials(name):
-            await iam.delete_credential(name, each.id)
+            with suppress(NotFound):  # deleted, and listed still
+                await iam.delete_credential(name, each.id)
         await iam.delete_policies(name)
         await iam.delete_user(name)
+
+    async def set_terms(self, desk: Desk, footprint: Footprint, terms: Terms) -> None:
+        iam = Iam(desk)
+        policy = document(terms.models, whole_second(terms.expires_at_ns), partition=iam.partition)
+        await iam.put_policy(_name(footprint), policy)
 
     async def set_models(self, desk: Desk, footprint: Footprint, models: tuple[str, ...] | None) -> None:
         iam = Iam(desk)
@@ -241,7 +250,8 @@ class BedrockProvisioner:
         terms = None if policy is None else terms_of(policy)
         if terms is None:
             raise Rejected(
-                f"The policy of {name} is not as KeyGate wrote it: look at it in AWS's console, then set models and end together"
+                f"The policy of {name} is not as KeyGate wrote it: somebody changed it in AWS. Repair the key first, which sets models and "
+                "end as agreed"
             )
         return terms
 

@@ -127,12 +127,13 @@ class GoogleProvisioner:
         return [Right(name, True, why) for name, why in SPEND_RIGHTS.items()], []
 
     async def _held(self, desk: Desk, service: str, resource: str, wanted: Mapping[str, str]) -> list[Right]:
-        """Which of these rights the credential has on a resource: Google is asked for exactly that, and makes nothing. Where Google
-        does not take the question about one of them (400), it is asked about each."""
+        """Which of these rights the credential has on a resource: Google is asked for exactly that, and makes nothing. A resource
+        that is not there (404) is no missing right: `NotFound`. Where Google does not take the question about one of them (400), it is
+        asked about each."""
         what, body = f"see which rights the admin credential has on {resource.partition('/')[2]}", {"permissions": list(wanted)}
         options: dict[str, Any] = {"json": body, "changes": False}
         try:
-            told = await call(desk, service, "POST", f"{resource}:testIamPermissions", what, accept=(403, 404), **options)
+            told = await call(desk, service, "POST", f"{resource}:testIamPermissions", what, accept=(403,), **options)
         except Rejected:
             if len(wanted) == 1:
                 return [Right(name, None, purpose) for name, purpose in wanted.items()]
