@@ -63,6 +63,7 @@ def upgrade() -> None:
         sa.Column("secret_generation", sa.Integer(), nullable=False),
         sa.Column("secret_until_ns", sa.BigInteger(), nullable=True),
         sa.Column("delivered_at_ns", sa.BigInteger(), nullable=True),
+        sa.Column("told_to", sa.String(length=200), nullable=True),
         sa.Column("hint", sa.String(length=8), nullable=True),
         sa.Column("made_at_ns", sa.BigInteger(), nullable=True),
         sa.Column("secret_env", sa.String(length=100), nullable=True),

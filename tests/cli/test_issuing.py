@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -76,6 +79,35 @@ def test_life_of_an_issued_key(bureau: Desk, sandbox: SandboxServer) -> None:
     assert bureau.run("provision", "--vendor", "openai", "--dev", "priya", "--expires", "soon").code == Exit.USAGE
 
 
+def test_an_order_is_taken_up_again_under_its_request_id(bureau: Desk, tmp_path: Path) -> None:
+    """A server that hangs up without an answer, then the same order at the real one."""
+    asked: list[dict[str, Any]] = []
+
+    class Mute(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            asked.append(json.loads(self.rfile.read(int(self.headers["content-length"]))))
+            self.close_connection = True
+
+        def log_message(self, *_: Any) -> None: ...
+
+    with HTTPServer(("127.0.0.1", 0), Mute) as mute:
+        threading.Thread(target=mute.serve_forever, daemon=True).start()
+        settings = {"KEYGATE_URL": f"http://127.0.0.1:{mute.server_port}", "KEYGATE_TOKEN": "kgt_none"}
+        lost = bureau.run("provision", "--vendor", "openai", "--rpm", "7", **settings)
+        turned = bureau.run("rotate", "ik_1", **settings)
+        mute.shutdown()
+    assert (lost.code, turned.code) == (Exit.UNREACHABLE, Exit.UNREACHABLE)
+    first, second = (each["request_id"] for each in asked)
+    assert first != second
+    assert f"--request-id {first}" in lost.err
+    assert f"--request-id {second}" in turned.err
+    words = ("provision", "--vendor", "openai", "--rpm", "7", "--request-id", first)
+    made, again = bureau.made(*words), bureau.made(*words)
+    assert (made["id"], made["key"]) == (again["id"], again["key"])
+    words = ("rotate", made["id"], "--request-id", second)
+    assert bureau.made(*words)["key"] == bureau.made(*words)["key"] != made["key"]
+
+
 def test_a_link_is_received_by_somebody_who_is_not_signed_in(bureau: Desk, stranger: Desk, sandbox: SandboxServer) -> None:
     made = bureau.made("provision", "--vendor", "openai", "--dev", "priya@example.com", "--link")
     words = ("receive", made["link"]["url"], "--json")
@@ -90,8 +122,9 @@ def test_a_leaver_loses_every_vendor_key_and_the_receipt_verifies_offline(
     dev = bureau.made("developers", "create", "Leo", "--email", "leo@example.com")
     keys = [bureau.made("provision", "--vendor", "openai", "--dev", "leo")["key"] for _ in range(2)]
     virtual = bureau.made("keys", "create", "of leo", "--developer", dev["id"])
-    bureau.ok("developers", "deactivate", dev["id"], "--yes")
+    told = bureau.ok("developers", "deactivate", dev["id"], "--yes").err
     [row, *_] = bureau.made("receipts", "list")
+    assert f"keygate receipts show {row['id']}" in told
     assert (row["subject_name"], row["issued_keys"], row["virtual_keys"]) == ("Leo", 2, 1)
     path = tmp_path / "receipt.json"
     for _ in range(100):

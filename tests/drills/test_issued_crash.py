@@ -182,6 +182,51 @@ def test_revoke_converges_from_a_death_at_every_step(office: Office) -> None:
     note(office, "revoke", deaths)
 
 
+def steps_of(office: Office, act: Callable[[], Any]) -> list[str]:
+    """The steps at which `act` could die, by living through it."""
+    mortal(office).die_at(_MOST + 1)
+    act()
+    mortal(office).file.unlink()
+    return mortal(office).file.with_suffix(".steps").read_text().splitlines()
+
+
+def fetched(office: Office, key_id: str) -> str:
+    link = office.call("POST", f"/keys/{key_id}/link", {"expires_in_seconds": 60})
+    return str(office.call("POST", "/keys/deliveries", {"token": link["token"]})["key"])
+
+
+def test_whose_answer_was_lost_has_the_secret_without_a_request_id(office: Office) -> None:
+    """Killed at steps of a provision and a rotation that named no request id, and always at the last: the secret is told, the answer is not
+    yet under way. The key is in the list; its secret is had behind a link."""
+    dev = office.developer()
+    orders = steps_of(office, lambda: office.provision(developer_id=dev, **TERMS))
+    turns = steps_of(office, lambda: office.call("POST", f"/keys/{newest(office)['id']}/rotate", {"overlap_seconds": 600}))
+    assert (orders[-1], turns[-1]) == ("told the secret", "told the secret")
+    deaths = 0
+    for number in (*range(3, len(orders), 2 * STRIDE), len(orders)):
+        before = newest(office)["id"]
+        mortal(office).die_at(number)
+        assert attempt(lambda: office.provision(developer_id=dev, **TERMS)) is None
+        assert mortal(office).died()
+        made = newest(office)
+        assert made["id"] != before
+        settle(office, made["id"], {"active"})
+        assert office.works(fetched(office, made["id"]))
+        deaths += 1
+    key_id = newest(office)["id"]
+    mortal(office).die_at(len(turns))
+    assert attempt(lambda: office.call("POST", f"/keys/{key_id}/rotate", {"overlap_seconds": 600})) is None
+    assert mortal(office).died()
+    assert settle(office, key_id, {"rotating"})["secret"] == "told"
+    assert office.works(fetched(office, key_id))
+    write("issued_lost_answers", f"no request id: killed at {deaths + 1} steps, every secret had behind a link")
+
+
+def newest(office: Office) -> dict[str, Any]:
+    found: list[dict[str, Any]] = office.call("GET", "/keys")["items"]
+    return found[-1]
+
+
 def test_a_death_beside_many_others_loses_none(office: Office) -> None:
     """Twelve orders at once, and the process killed in the middle of them."""
     people = [office.developer(f"dev{number}") for number in range(12)]

@@ -6,7 +6,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from tests.running import RunningKeyGate
+import pytest
+from tests.running import ApiError, RunningKeyGate
 
 from keygate.sandbox import SandboxServer
 
@@ -40,3 +41,65 @@ class KeyHouse:
             meanwhile()
             assert time.monotonic() < ends, key
             time.sleep(0.1)
+
+    def looked_at(self, made: dict[str, Any]) -> dict[str, Any]:
+        """The key as the inventory has it, once its account was looked at from beginning to end."""
+        [scan] = self.call("POST", "/inventory/scans", {"account": made["account_id"]})["items"]
+        ends = time.monotonic() + SECONDS
+        while True:
+            [now] = [each for each in self.call("GET", "/inventory/scans")["items"] if each["id"] == scan["id"]]
+            if now["ended_at"] is not None:
+                break
+            assert time.monotonic() < ends, now
+            time.sleep(0.1)
+        assert now["state"] == "done", now
+        items = self.call("GET", "/inventory", account_id=made["account_id"], limit=500)["items"]
+        mine = {each["kind"]: each for each in items if each["issued_key_id"] == made["id"]}
+        return mine.get("key") or mine["container"]  # type: ignore[no-any-return]  # JSON
+
+    def drifts(
+        self,
+        made: dict[str, Any],
+        term: str,
+        *,
+        change: Callable[[], object],
+        shown: Callable[[], object],
+        takes: Callable[[Any], bool] | None,
+    ) -> None:
+        """Somebody changes a limit in the vendor's console: found, repaired and accepted. `shown`: the limit as the vendor's own client
+        reads it; `takes`: whether the key's terms are the changed ones (None: what was changed can't be agreed to)."""
+        agreed = shown()
+        change()
+        changed = shown()
+        assert changed != agreed, "the change came to the vendor"
+        item = self.looked_at(made)
+        assert item["findings"] == ["drift"]
+        assert term in [each["term"] for each in item["drift"]]
+        repaired = self.call("POST", f"/inventory/{item['id']}/repair")
+        assert (repaired["findings"], repaired["drift"]) == ([], [])
+        assert shown() == agreed, "the vendor's own client says so"
+
+        change()
+        key = self.call("POST", f"/keys/{made['id']}/check")
+        assert (key["enforcement"][term], key["error_code"]) == ("differs", "drifted")
+        assert shown() == changed, "a look changes nothing"
+        key = self.call("POST", f"/keys/{made['id']}/check", {"repair": True})
+        assert (key["enforcement"][term], key["error_code"]) == (made["enforcement"][term], None)
+        assert shown() == agreed
+
+        change()
+        item = self.looked_at(made)
+        if takes is None:
+            with pytest.raises(ApiError) as refused:
+                self.call("POST", f"/inventory/{item['id']}/accept", {"reason": "agreed with finance"})
+            assert refused.value.status == 409
+            self.call("POST", f"/inventory/{item['id']}/repair")
+            return
+        accepted = self.call("POST", f"/inventory/{item['id']}/accept", {"reason": "agreed with finance"})
+        assert (accepted["findings"], accepted["drift"]) == ([], [])
+        key = self.call("GET", f"/keys/{made['id']}")
+        assert takes(key), "the changed terms are the agreed ones"
+        assert shown() == changed
+        assert self.looked_at(made)["findings"] == []
+        key = self.call("POST", f"/keys/{made['id']}/check")
+        assert (key["enforcement"][term], key["error_code"]) == (made["enforcement"][term], None)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import time
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
@@ -104,14 +105,21 @@ def house(tmp_path_factory: pytest.TempPathFactory, anthropic_bridge: Bridge) ->
 def test_anthropic_key_from_provision_to_revocation(house: House) -> None:
     made = house.provision(rate_limit_rpm=600, expires_in_days=90)
     assert made["state"] == "active"
-    assert made["enforcement"] == {"expiry": "taken", "requests_per_minute": "confirmed"}
+    assert made["enforcement"] == {"expiry": "not_enforced", "requests_per_minute": "confirmed"}
     assert made["env"]["ANTHROPIC_IDENTITY_TOKEN"] == made["key"]
     assert house.answers(made["env"]), "with no KeyGate in the path"
 
     workspace = made["at_vendor"]["workspace"]
-    rows = house.vendor("workspaces.rate_limits.list", workspace, all=True)
-    assert {limit["value"] for row in rows for limit in row["limits"]} == {600}
-    assert len(rows) == 3
+
+    def terms(rule_id: str) -> tuple[Any, ...]:
+        """All that Anthropic's SDK reads of what limits a key."""
+        rows = house.vendor("workspaces.rate_limits.list", workspace, all=True)
+        rule = house.vendor("federation.rules.retrieve", rule_id)
+        bound = (rule["oauth_scope"], rule["workspace_ids"], rule["target"]["service_account_id"], rule["token_lifetime_seconds"])
+        return len(rows), {limit["value"] for row in rows for limit in row["limits"]}, *bound
+
+    asked = (3, {600}, "workspace:inference", [workspace], made["at_vendor"]["service_account"], 600)
+    assert terms(made["at_vendor"]["key"]) == asked
 
     turned = house.call("POST", f"/keys/{made['id']}/rotate", {"overlap_seconds": 2, "insist": True})
     assert turned["generation"] == 2
@@ -129,6 +137,8 @@ def test_anthropic_key_from_provision_to_revocation(house: House) -> None:
     assert done["former"] is None
     assert not house.answers_token(token)
     assert house.answers(turned["env"])
+    assert turned["at_vendor"]["key"] != made["at_vendor"]["key"]
+    assert terms(turned["at_vendor"]["key"]) == asked, "limits and scope carry over exactly"
     rules = [
         rule for rule in house.vendor("federation.rules.list", include_archived=True, all=True) if rule["workspace_ids"] == [workspace]
     ]
@@ -156,6 +166,39 @@ def test_fresh_token_works_until_the_key_is_revoked(house: House) -> None:
     assert fresh["key"] not in json.dumps(entries)
 
 
+def test_no_token_of_a_key_outlives_its_lease(house: House) -> None:
+    ends = datetime.now(UTC) + timedelta(hours=1)
+    made = house.provision(expires_at=ends.isoformat())
+    assert made["enforcement"]["expiry"] == "not_enforced", "Anthropic knows no end: KeyGate keeps it"
+    fresh = house.call("POST", f"/keys/{made['id']}/token")
+    assert datetime.fromisoformat(fresh["expires_at"]) <= ends - timedelta(minutes=5), "an access token may live so much longer"
+    assert house.answers(fresh["env"])
+    house.call("POST", f"/keys/{made['id']}/extend", {"expires_at": (datetime.now(UTC) + timedelta(seconds=50)).isoformat()})
+    with pytest.raises(ApiError, match="too soon") as refused:
+        house.call("POST", f"/keys/{made['id']}/token")
+    assert refused.value.status == 409
+    house.call("POST", f"/keys/{made['id']}/revoke")
+
+
+def test_a_limit_changed_in_the_console_is_found_repaired_and_accepted(house: House) -> None:
+    made = house.provision(rate_limit_rpm=600)
+    workspace, rates = made["at_vendor"]["workspace"], "workspaces.rate_limits"
+
+    def change() -> None:
+        for row in house.vendor(f"{rates}.list", workspace, all=True):
+            limits = [{"type": "requests_per_minute", "value": 5_000}]
+            house.vendor(f"{rates}.update", row["rate_limit_id"], workspace_id=workspace, limits=limits)
+
+    house.drifts(
+        made,
+        "requests_per_minute",
+        change=change,
+        shown=lambda: sorted(limit["value"] for row in house.vendor(f"{rates}.list", workspace, all=True) for limit in row["limits"]),
+        takes=lambda key: key["rate_limit_rpm"] == 5_000,
+    )
+    house.call("POST", f"/keys/{made['id']}/revoke")
+
+
 def test_leaked_token_ends_what_mints_it_and_is_traced_to_whoever_fetched_it(house: House) -> None:
     made = house.provision()
     fresh = house.call("POST", f"/keys/{made['id']}/token")
@@ -171,6 +214,24 @@ def test_leaked_token_ends_what_mints_it_and_is_traced_to_whoever_fetched_it(hou
     for secret in (fresh["key"], made["key"]):
         again = house.call("POST", "/keys/report-leak", {"key": secret})
         assert (again["state"], again["ended_at"] is None) == ("ended", False)
+
+
+def test_key_that_was_rotated_by_itself_is_handed_over_by_a_fresh_token(house: House) -> None:
+    made = house.provision(rotate_every_days=30, rotate_overlap_seconds=1)
+    with sqlite3.connect(house.keygate.data_dir / "keygate.db", timeout=10) as database:
+        database.execute("UPDATE issued_keys SET made_at_ns = made_at_ns - ? WHERE id = ?", (31 * 86_400 * 10**9, made["id"]))
+    turned = house.until(made["id"], lambda key: key["state"] == "rotating" and key["former"]["works_until"] is not None)
+    assert (turned["secret"], turned["former"]["waits_for"]) == ("waiting", "handover")
+    time.sleep(3)
+    assert house.answers(made["env"]), "the overlap is over, and nobody has taken over the next key"
+    with pytest.raises(ApiError, match="fetch a fresh token"):
+        house.call("POST", f"/keys/{made['id']}/collect")
+    fresh = house.call("POST", f"/keys/{made['id']}/token")
+    assert house.answers(fresh["env"])
+    done = house.until(made["id"], lambda key: key["state"] == "active")
+    assert (done["generation"], done["secret"]) == (2, "told")
+    assert not house.answers(made["env"])
+    assert house.answers(fresh["env"])
 
 
 def test_budget_needs_the_vendors_early_access_and_says_so(house: House) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -72,6 +72,17 @@ class House(KeyHouse):
                 raise
             return False
 
+    def terms(self, made: dict[str, Any]) -> Any:
+        """What limits the key, as the vendor's own client reads it: deployments and their capacity; resources, and until when."""
+        if made["vendor"] == "azure":
+            found = self.sdk.call("deployments.list", GROUP, made["at_vendor"]["account"])
+            return sorted((each["name"], each["sku"]["capacity"]) for each in found)
+        keys = self.boto.iam("list_service_specific_credentials", UserName=made["at_vendor"]["user"])["ServiceSpecificCredentials"]
+        assert made["at_vendor"]["key"] in [each["ServiceSpecificCredentialId"] for each in keys]
+        document = self.boto.iam("get_user_policy", UserName=made["at_vendor"]["user"], PolicyName="keygate")["PolicyDocument"]
+        [models] = [each for each in document["Statement"] if "bedrock:InvokeModel" in each["Action"]]
+        return models["Resource"], models.get("Condition", {}).get("DateLessThan", {}).get("aws:CurrentTime")
+
     def standing(self, vendor: Vendor) -> tuple[int, int]:
         """`(containers, keys that were handed out)` at the vendor, as its own client tells."""
         if vendor is Vendor.AZURE:
@@ -101,13 +112,13 @@ def test_a_key_from_provision_over_rotation_to_revocation(house: House, vendor: 
     confirmed = {"models", "tokens_per_minute"} if vendor is Vendor.AZURE else {"models", "expiry"}
     assert {term for term, standing in made["enforcement"].items() if standing == "confirmed"} == confirmed
     assert house.opens(made)
+    asked = house.terms(made)
     if vendor is Vendor.AZURE:
-        [deployment] = house.sdk.call("deployments.list", GROUP, made["at_vendor"]["account"])
-        assert (deployment["name"], deployment["sku"]["capacity"]) == ("gpt-4o-mini", 20)
+        assert asked == [("gpt-4o-mini", 20)]
     else:
-        document = house.boto.iam("get_user_policy", UserName=made["at_vendor"]["user"], PolicyName="keygate")["PolicyDocument"]
-        assert f"arn:aws:bedrock:*::foundation-model/{MODEL}" in document["Statement"][1]["Resource"]
-        assert document["Statement"][1]["Condition"]["DateLessThan"]["aws:CurrentTime"][:16] == made["expires_at"][:16]
+        resources, until = asked
+        assert f"arn:aws:bedrock:*::foundation-model/{MODEL}" in resources
+        assert until[:16] == made["expires_at"][:16]
 
     turned = house.call("POST", f"/keys/{made['id']}/rotate", {"overlap_seconds": 2, "insist": True})
     assert turned["generation"] == 2
@@ -119,6 +130,11 @@ def test_a_key_from_provision_over_rotation_to_revocation(house: House, vendor: 
     assert all(calls), "no failed call in between"
     assert not house.opens(made)
     assert house.opens(turned)
+    assert turned["at_vendor"]["key"] != made["at_vendor"]["key"]
+    assert house.terms(turned) == asked, "models and limits carry over exactly"
+    if vendor is Vendor.BEDROCK:
+        with pytest.raises(SdkError):  # what the next key may do is tried, too
+            house.boto.converse(turned["env"]["AWS_BEARER_TOKEN_BEDROCK"], "amazon.nova-pro-v1:0")
 
     ended = house.call("POST", f"/keys/{made['id']}/revoke", {"reason": "left"})
     assert ended["state"] == "revoked"
@@ -174,6 +190,62 @@ def test_a_term_that_the_vendor_cannot_enforce_is_refused_with_the_reason(house:
         house.provision(Vendor.AZURE, budget_usd="5.00")
     with pytest.raises(ApiError, match="AWS caps no spend"):
         house.provision(Vendor.BEDROCK, budget_usd="5.00")
+
+
+def test_a_capacity_changed_in_azures_portal_is_found_repaired_and_accepted(house: House) -> None:
+    made = house.provision(Vendor.AZURE)
+    account = made["at_vendor"]["account"]
+    house.drifts(
+        made,
+        "tokens_per_minute",
+        change=lambda: house.sdk.deploy(account, capacity=90),
+        shown=lambda: house.terms(made),
+        takes=lambda key: key["rate_limit_tpm"] == 90_000,
+    )
+    house.drifts(
+        made,
+        "models",
+        change=lambda: house.sdk.deploy(account, model="gpt-4.1-mini", capacity=90),
+        shown=lambda: house.terms(made),
+        takes=lambda key: sorted(key["models"]) == ["gpt-4.1-mini", "gpt-4o-mini"],
+    )
+    house.call("POST", f"/keys/{made['id']}/revoke")
+
+
+def test_models_and_an_end_changed_in_awss_console_are_found_repaired_and_accepted(house: House) -> None:
+    made = house.provision(Vendor.BEDROCK)
+    user, other = made["at_vendor"]["user"], "amazon.nova-pro-v1:0"
+
+    def put(change: Callable[[str], str]) -> None:
+        """The policy in the console's editor."""
+        document = house.boto.iam("get_user_policy", UserName=user, PolicyName="keygate")["PolicyDocument"]
+        house.boto.iam("put_user_policy", UserName=user, PolicyName="keygate", PolicyDocument=change(json.dumps(document)))
+
+    def shown() -> Any:
+        return house.terms(made)
+
+    house.drifts(
+        made, "models", change=lambda: put(lambda text: text.replace(MODEL, other)), shown=shown, takes=lambda key: key["models"] == [other]
+    )
+    _, until = shown()
+    later = f"2031{until[4:]}"
+    house.drifts(
+        made,
+        "expiry",
+        change=lambda: put(lambda text: text.replace(until, later)),
+        shown=shown,
+        takes=lambda key: key["expires_at"][:19] == later[:19],
+    )
+    # Rules that KeyGate did not write: what they allow can't be told, so it can't be agreed to. It is set right again as a whole.
+    wide = {"Effect": "Allow", "Action": "bedrock:*", "Resource": "*"}
+    widened = json.dumps({"Version": "2012-10-17", "Statement": [wide]})
+
+    def resources() -> Any:
+        return house.boto.iam("get_user_policy", UserName=user, PolicyName="keygate")["PolicyDocument"]["Statement"]
+
+    house.drifts(made, "models", change=lambda: put(lambda _: widened), shown=resources, takes=None)
+    assert shown()[1] == later
+    house.call("POST", f"/keys/{made['id']}/revoke")
 
 
 def test_a_full_region_is_told_and_another_one_serves(house: House) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from decimal import Decimal
 from typing import Any
 
 import httpx
@@ -17,6 +18,7 @@ from tests.sdks.google_clients import admin_client, genai_client
 
 from keygate.sandbox import SandboxServer, Vendor
 from keygate.sandbox.admin.google.api import BILLING_ACCOUNT, PARENT, PROJECT, cloud_of
+from keygate.sandbox.admin.xai import TEAM
 
 __all__ = ["admin_client", "genai_client", "openai_bridge"]
 
@@ -54,6 +56,32 @@ class House(KeyHouse):
         request = {"service": service, "version": version, "method": method, "arguments": arguments}
         return self._admin.call(base=self.sandbox.google_base_url, credentials=self._asks, **request)["answer"]
 
+    def cap(self, made: dict[str, Any]) -> dict[str, Any]:
+        """The spend cap of the key's project."""
+        project, parent = made["at_vendor"]["project"], f"billingAccounts/{BILLING_ACCOUNT}"
+        [budget] = self.google("billingbudgets", "v1", "billingAccounts.budgets.list", parent=parent, scope=f"projects/{project}")[
+            "budgets"
+        ]
+        return dict(budget)
+
+    def quota(self, made: dict[str, Any]) -> dict[str, Any]:
+        metric = f"projects/{made['at_vendor']['project']}/services/{GEMINI}/consumerQuotaMetrics/{GEMINI}%2Fgenerate_content_requests"
+        name = f"{metric}/limits/%2Fmin%2Fproject"
+        return dict(self.google("serviceusage", "v1beta1", "services.consumerQuotaMetrics.limits.get", name=name)["quotaBuckets"][0])
+
+    def terms(self, made: dict[str, Any]) -> dict[str, Any]:
+        """All that Google's client reads of what limits a key."""
+        project, cap = made["at_vendor"]["project"], self.cap(made)
+        keys = self.google("apikeys", "v2", "projects.locations.keys.list", parent=f"projects/{project}/locations/global")["keys"]
+        [key] = [each for each in keys if each["name"].rpartition("/")[2] == made["at_vendor"]["key"].rpartition("/")[2]]
+        return {
+            "budget": cap["amount"]["specifiedAmount"],
+            "cap": cap["spendCap"]["outputState"],
+            "requests": self.quota(made)["effectiveLimit"],
+            "targets": key["restrictions"]["apiTargets"],
+            "bound_to": key["serviceAccountEmail"],
+        }
+
     def answers(self, key: str) -> bool:
         """Whether google-genai gets an answer with this key, straight at the vendor."""
         try:
@@ -76,13 +104,10 @@ def test_google_key_from_provision_to_revocation(house: House) -> None:
     assert house.answers(made["key"]), "with no KeyGate in the path"
 
     project = made["at_vendor"]["project"]
-    parent = f"billingAccounts/{BILLING_ACCOUNT}"
-    [budget] = house.google("billingbudgets", "v1", "billingAccounts.budgets.list", parent=parent, scope=f"projects/{project}")["budgets"]
-    assert budget["amount"]["specifiedAmount"] == {"currencyCode": "USD", "units": "12", "nanos": 500_000_000}
-    assert budget["spendCap"]["outputState"] == "CONFIGURED"
-    limit = f"projects/{project}/services/{GEMINI}/consumerQuotaMetrics/{GEMINI}%2Fgenerate_content_requests/limits/%2Fmin%2Fproject"
-    quota = house.google("serviceusage", "v1beta1", "services.consumerQuotaMetrics.limits.get", name=limit)
-    assert quota["quotaBuckets"][0]["effectiveLimit"] == "120"
+    asked = house.terms(made)
+    assert asked["budget"] == {"currencyCode": "USD", "units": "12", "nanos": 500_000_000}
+    assert (asked["cap"], asked["requests"], asked["targets"]) == ("CONFIGURED", "120", [{"service": GEMINI}])
+    assert asked["bound_to"] == made["at_vendor"]["service_account"]
 
     turned = house.call("POST", f"/keys/{made['id']}/rotate", {"overlap_seconds": 2, "insist": True})
     assert turned["generation"] == 2
@@ -99,6 +124,8 @@ def test_google_key_from_provision_to_revocation(house: House) -> None:
     assert all(calls), "no failed call in between"
     assert not house.answers(made["key"])
     assert house.answers(turned["key"])
+    assert turned["at_vendor"]["key"] != made["at_vendor"]["key"]
+    assert house.terms(turned) == asked, "limits and the restriction to one API carry over exactly"
 
     ended = house.call("POST", f"/keys/{made['id']}/revoke", {"reason": "left"})
     assert ended["state"] == "revoked"
@@ -106,6 +133,37 @@ def test_google_key_from_provision_to_revocation(house: House) -> None:
     assert not house.answers(turned["key"])
     shown = house.google("cloudresourcemanager", "v3", "projects.list", parent=PARENT).get("projects", [])
     assert project not in [each["projectId"] for each in shown]
+
+
+def test_limits_changed_in_googles_console_are_found_repaired_and_accepted(house: House) -> None:
+    made = house.provision(account="own", budget_usd="12.50", rate_limit_rpm=120)
+
+    def raise_cap() -> None:
+        body = {"amount": {"specifiedAmount": {"currencyCode": "USD", "units": "900"}}, "spendCap": {"inputState": "CONFIGURED"}}
+        wanted = {"name": house.cap(made)["name"], "updateMask": "amount,spendCap.inputState", "body": body}
+        house.google("billingbudgets", "v1", "billingAccounts.budgets.patch", **wanted)
+
+    house.drifts(
+        made,
+        "budget",
+        change=raise_cap,
+        shown=lambda: house.cap(made)["amount"]["specifiedAmount"],
+        takes=lambda key: Decimal(key["budget_usd"]) == 900,
+    )
+
+    def raise_quota() -> None:
+        name = house.quota(made)["consumerOverride"]["name"]
+        patch = "services.consumerQuotaMetrics.limits.consumerOverrides.patch"
+        house.google("serviceusage", "v1beta1", patch, name=name, body={"overrideValue": "9000"}, force=True)
+
+    house.drifts(
+        made,
+        "requests_per_minute",
+        change=raise_quota,
+        shown=lambda: house.quota(made)["effectiveLimit"],
+        takes=lambda key: key["rate_limit_rpm"] == 9_000,
+    )
+    house.call("POST", f"/keys/{made['id']}/revoke")
 
 
 def test_google_key_in_the_shared_project_leaves_nothing_behind(house: House) -> None:
@@ -152,24 +210,54 @@ def test_google_failing_half_way_is_undone(house: House) -> None:
     assert not [each for each in cloud.accounts.values() if each.account_id.startswith("kg-") and each.deleted_at is None]
 
 
-def test_xai_key_from_provision_to_revocation(house: House) -> None:
+def test_xai_key_from_provision_over_rotation_and_drift_to_revocation(house: House) -> None:
     admin = house.sandbox.state.admin[Vendor.XAI].create_credential().value
     settings = {"base_url": f"{house.sandbox.address}/xai", "calls_per_minute": "100000"}
     told = house.call("POST", "/vendors/configure", {"vendor": "xai", "admin_key": admin, "settings": settings})
     assert told["status"] == "ready"
     with pytest.raises(ApiError, match="allow_unenforced"):
         house.provision("xai", budget_usd="5.00")
-    made = house.provision("xai", rate_limit_rpm=50, models=["grok-3"], expires_in_days=30)
+    made = house.provision("xai", rate_limit_rpm=50, models=["grok-3"], scopes=["chat"], expires_in_days=30)
     assert set(made["enforcement"].values()) == {"confirmed"}
 
-    def status() -> int:
-        body = {"model": "grok-3", "messages": [{"role": "user", "content": "Hello"}]}
-        headers = {"authorization": f"Bearer {made['key']}"}
+    def status(key: str, model: str = "grok-3") -> int:
+        body = {"model": model, "messages": [{"role": "user", "content": "Hello"}]}
+        headers = {"authorization": f"Bearer {key}"}
         return httpx.post(f"{house.sandbox.xai_base_url}/chat/completions", json=body, headers=headers, timeout=10).status_code
 
-    assert status() == 200
+    management = f"{house.sandbox.address}/xai/management/auth"
+    looks = {"authorization": f"Bearer {house.sandbox.state.admin[Vendor.XAI].create_credential().value}"}
+
+    def shown(key_id: str) -> dict[str, Any]:
+        """xAI has no SDK of its management API: its calls, made by hand."""
+        keys = httpx.get(f"{management}/teams/{TEAM}/api-keys", headers=looks, timeout=10).json()["apiKeys"]
+        [one] = [each for each in keys if each["apiKeyId"] == key_id]
+        return {name: one.get(name) for name in ("acls", "qpm", "tpm", "expireTime", "disabled")}
+
+    asked = shown(made["at_vendor"]["key"])
+    assert (asked["acls"], asked["qpm"]) == (["api-key:model:grok-3", "api-key:endpoint:chat"], 50)
+    assert asked["expireTime"][:19] == made["expires_at"][:19]
+    assert status(made["key"]) == 200
+    turned = house.call("POST", f"/keys/{made['id']}/rotate", {"overlap_seconds": 0, "insist": True})
+    house.until(made["id"], lambda key: key["state"] == "active")
+    assert (status(made["key"]), status(turned["key"]), status(turned["key"], "grok-4-0709")) == (401, 200, 403)
+    assert shown(turned["at_vendor"]["key"]) == asked, "models, scopes, limits and the end carry over exactly"
+    made = {**turned, "account_id": made["account_id"]}
+
+    def change() -> None:
+        key_id = made["at_vendor"]["key"]
+        changed = {"apiKey": {"apiKeyId": key_id, "qpm": 5_000}, "fieldMask": "qpm"}
+        assert httpx.put(f"{management}/api-keys/{key_id}", json=changed, headers=looks, timeout=10).status_code == 200
+
+    house.drifts(
+        made,
+        "requests_per_minute",
+        change=change,
+        shown=lambda: shown(made["at_vendor"]["key"])["qpm"],
+        takes=lambda key: key["rate_limit_rpm"] == 5_000,
+    )
     assert house.call("POST", f"/keys/{made['id']}/revoke")["state"] == "revoked"
-    assert status() == 401
+    assert status(turned["key"]) == 401
 
 
 def test_nothing_is_said_of_a_google_key_before_its_inference_side_knows_it(house: House) -> None:

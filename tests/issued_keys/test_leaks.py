@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 from tests.issued_keys.workshop import Workshop
 
+from keygate.audit import Signer
 from keygate.errors import NotFound
 from keygate.events import EventType
-from keygate.issued_keys import IssuedKey, IssueDraft, State, Told
+from keygate.issued_keys import IssuedKey, IssueDraft, State, Told, verify
 from keygate.issued_keys.leaks import LeakAnswer, Plight, plight
 from keygate.issued_keys.model import Former, KnownSecret
 from keygate.kit.clock import NANOSECONDS
@@ -168,6 +169,36 @@ async def test_a_rotation_that_came_to_nothing_leaves_the_secret_known_as_the_ke
     assert (await finder.key()).state is State.ACTIVE
     assert finder.working() == [False, True]
     assert [each["found"] for each in await finder.told()] == ["former"]
+
+
+async def test_a_report_gives_one_receipt_that_says_what_the_vendor_confirmed(finder: Finder) -> None:
+    workshop = finder.workshop
+    await finder.report(finder.secrets[0])
+    await finder.report(finder.secrets[0])
+    [receipt] = await workshop.orders.receipts.page(workshop.owner, subject=finder.id, before=None, limit=10)
+    assert (receipt.cause, receipt.issued_keys, receipt.created_by) == ("issued_key.report_leak", [finder.id], "leak-report")
+    document = await workshop.orders.receipts.document(workshop.owner, receipt.id)
+    found = verify(json.dumps(document).encode(), trusted=Signer(b"s" * 32).checker)
+    assert (found.ok, found.complete) == (True, True)
+    [entry] = document["issued_keys"]
+    assert (entry["state"], entry["confirmed_by_vendor"][0]["vendor_says"]) == ("revoked", "gone")
+    assert finder.secrets[0] not in json.dumps(document)
+
+
+async def test_the_receipt_of_a_former_secret_is_complete_once_that_one_is_cut(finder: Finder) -> None:
+    workshop = finder.workshop
+    await finder.rotate()
+    former = (await finder.key()).former
+    assert former is not None
+    await workshop.orders.leaks.report(Secret(finder.secrets[0]), address=None)
+    [receipt] = await workshop.orders.receipts.page(workshop.owner, subject=finder.id, before=None, limit=10)
+    assert receipt.issued_keys == [f"{finder.id}#{former.footprint.key}"]
+    await workshop.orders.operations.tick()
+    document = await workshop.orders.receipts.document(workshop.owner, receipt.id)
+    assert (document["complete"], document["issued_keys"][0]["state"]) == (True, "revoked")
+    assert document["issued_keys"][0]["at_vendor"]["key"] == former.footprint.key
+    assert (await finder.key()).state is State.ACTIVE
+    assert finder.working() == [False, True]
 
 
 async def test_a_strangers_secret_is_not_known(finder: Finder) -> None:

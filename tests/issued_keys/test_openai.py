@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
+from datetime import datetime
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -56,14 +58,22 @@ def test_a_key_from_provision_to_revocation_as_the_vendors_sdk_sees_it(office: O
     assert set(made["enforcement"].values()) == {"confirmed"}
     assert looker.chats(made["key"]) == 200
 
-    limit = looker.asks("projects.spend_limit.retrieve", project)
-    assert (limit["threshold_amount"], limit["currency"], limit["interval"]) == (5_000, "USD", "month")
-    permitted = looker.asks("projects.model_permissions.retrieve", project)
-    assert (permitted["mode"], permitted["model_ids"]) == ("allow_list", [MODEL])
-    [rates] = [row for row in looker.asks("projects.rate_limits.list_rate_limits", project, every=True) if row["model"] == MODEL]
-    assert (rates["max_requests_per_1_minute"], rates["max_tokens_per_1_minute"]) == (600, 90_000)
-    key = looker.asks("projects.api_keys.retrieve", key_id, project_id=project)
-    assert key["expires_at"] - key["created_at"] == pytest.approx(90 * 86_400, abs=30)
+    def terms(key_id: str) -> dict[str, Any]:
+        """All that OpenAI's SDK reads of what limits a key."""
+        limit = looker.asks("projects.spend_limit.retrieve", project)
+        permitted = looker.asks("projects.model_permissions.retrieve", project)
+        [rates] = [row for row in looker.asks("projects.rate_limits.list_rate_limits", project, every=True) if row["model"] == MODEL]
+        key = looker.asks("projects.api_keys.retrieve", key_id, project_id=project)
+        return {
+            "budget": (limit["threshold_amount"], limit["currency"], limit["interval"]),
+            "models": (permitted["mode"], permitted["model_ids"]),
+            "rates": (rates["max_requests_per_1_minute"], rates["max_tokens_per_1_minute"]),
+            "end": pytest.approx(key["expires_at"], abs=60),
+        }
+
+    ends = datetime.fromisoformat(made["expires_at"]).timestamp()
+    asked = {"budget": (5_000, "USD", "month"), "models": ("allow_list", [MODEL]), "rates": (600, 90_000), "end": ends}
+    assert terms(key_id) == asked
 
     # Rotation with overlap: somebody who takes up the new key as soon as it is there never sees a failed call.
     current, refused, done = [made["key"]], [], threading.Event()
@@ -85,12 +95,58 @@ def test_a_key_from_provision_to_revocation_as_the_vendors_sdk_sees_it(office: O
         caller.join()
     assert refused == []
     assert (looker.chats(made["key"]), looker.chats(turned["key"])) == (401, 200)
+    assert turned["at_vendor"]["key"] != key_id
+    assert terms(turned["at_vendor"]["key"]) == asked, "settings and limits carry over exactly"
     names = [key["id"] for key in looker.asks("projects.api_keys.list", project, every=True, owner_project_access="any")]
     assert names == [turned["at_vendor"]["key"]]
 
     assert office.call("POST", f"/keys/{made['id']}/revoke")["state"] == "revoked"
     assert looker.chats(turned["key"]) == 401
     assert looker.asks("projects.retrieve", project)["status"] == "archived"
+
+
+def test_scopes_carry_over_to_the_next_key(office: Office, looker: Looker) -> None:
+    """No API of OpenAI's shows them again, so what the keys may do is tried at its inference side."""
+    made = office.provision(developer_id=office.developer("scopes"), scopes=["api.model.read"])
+    turned = office.call("POST", f"/keys/{made['id']}/rotate", {"overlap_seconds": 0, "insist": True})
+    office.until(made["id"], lambda key: key["state"] == "active")
+    assert looker.chats(made["key"]) == 401
+    assert looker.chats(turned["key"]) == 403, "the next key may chat no more than the first"
+    assert turned["enforcement"]["scopes"] == "taken"
+    office.call("POST", f"/keys/{made['id']}/revoke")
+
+
+def test_a_limit_changed_in_the_console_is_found_repaired_and_accepted(office: Office, looker: Looker) -> None:
+    made = office.provision(developer_id=office.developer("drift"), budget_usd="50.00", rate_limit_rpm=600, models=[MODEL])
+    project = made["at_vendor"]["project"]
+    office.drifts(
+        made,
+        "budget",
+        change=lambda: looker.asks("projects.spend_limit.update", project, threshold_amount=9_000, currency="USD", interval="month"),
+        shown=lambda: looker.asks("projects.spend_limit.retrieve", project)["threshold_amount"],
+        takes=lambda key: Decimal(key["budget_usd"]) == 90,
+    )
+    rates = "projects.rate_limits"
+
+    def row() -> dict[str, Any]:
+        [found] = [each for each in looker.asks(f"{rates}.list_rate_limits", project, every=True) if each["model"] == MODEL]
+        return dict(found)
+
+    office.drifts(
+        made,
+        "requests_per_minute",
+        change=lambda: looker.asks(f"{rates}.update_rate_limit", row()["id"], project_id=project, max_requests_per_1_minute=6_000),
+        shown=lambda: row()["max_requests_per_1_minute"],
+        takes=lambda key: key["rate_limit_rpm"] == 6_000,
+    )
+    office.drifts(
+        made,
+        "models",
+        change=lambda: looker.asks("projects.model_permissions.update", project, mode="allow_list", model_ids=[MODEL, "gpt-4.1"]),
+        shown=lambda: sorted(looker.asks("projects.model_permissions.retrieve", project)["model_ids"]),
+        takes=lambda key: sorted(key["models"]) == sorted([MODEL, "gpt-4.1"]),
+    )
+    office.call("POST", f"/keys/{made['id']}/revoke")
 
 
 def test_revoked_is_not_said_while_the_vendor_still_shows_the_key(office: Office, looker: Looker) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -38,6 +40,9 @@ class House(KeyHouse):
     def provision(self, **body: Any) -> dict[str, Any]:
         return self.order(vendor="openrouter", **body)
 
+    def sdk(self, method: str, **options: Any) -> Any:
+        return self._bridge.call(base=self.sandbox.openrouter_base_url, key=self._asks, method=method, options=options)["answer"]
+
     def listed(self) -> list[dict[str, Any]]:
         """What OpenRouter lists, by its own SDK."""
         options = {"include_disabled": True, "include_expired": True}
@@ -64,8 +69,13 @@ def test_openrouter_key_from_provision_to_revocation(house: House) -> None:
     assert made["enforcement"] == {"budget": "confirmed", "expiry": "confirmed"}
     assert made["env"] == {"OPENROUTER_API_KEY": made["key"], "OPENROUTER_BASE_URL": house.sandbox.openrouter_base_url}
     assert house.answers(made["key"]), "with no KeyGate in the path"
-    [shown] = house.listed()
-    assert (shown["limit"], shown["limit_reset"]) == (12.5, "monthly")
+    ends = datetime.fromisoformat(made["expires_at"]).replace(microsecond=0)
+    assert ends - datetime.now(UTC) > timedelta(days=89, hours=23)
+
+    def terms() -> list[tuple[Any, ...]]:
+        return [(each["limit"], each["limit_reset"], datetime.fromisoformat(each["expires_at"])) for each in house.listed()]
+
+    assert terms() == [(12.5, "monthly", ends)], "as it was asked for"
 
     turned = house.call("POST", f"/keys/{made['id']}/rotate", {"overlap_seconds": 2, "quiet_seconds": 1})
     calls: list[bool] = []
@@ -82,13 +92,34 @@ def test_openrouter_key_from_provision_to_revocation(house: House) -> None:
     assert all(calls), "no failed call in between"
     assert not house.answers(made["key"])
     assert house.answers(turned["key"])
-    assert [(each["limit"], each["limit_reset"], each["expires_at"]) for each in house.listed()] == [(12.5, "monthly", shown["expires_at"])]
+    assert house.listed()[0]["hash"] == turned["at_vendor"]["key"] != made["at_vendor"]["key"]
+    assert terms() == [(12.5, "monthly", ends)], "the next key's, read back, are those that were asked for"
+    assert turned["enforcement"] == {"budget": "per_key", "expiry": "confirmed"}, "each key has a whole limit, and the answer says so"
 
     ended = house.call("POST", f"/keys/{made['id']}/revoke", {"reason": "left"})
     assert ended["state"] == "revoked"
     assert ended["evidence"][-1]["vendor_says"] == "gone"
     assert not house.answers(turned["key"])
     assert house.listed() == []
+
+
+def test_a_limit_changed_in_the_console_is_found_repaired_and_accepted(house: House) -> None:
+    made = house.provision(budget_usd="12.50")
+    key = made["at_vendor"]["key"]
+
+    def shown() -> tuple[Any, ...]:
+        [one] = [each for each in house.listed() if each["hash"] == key]
+        return one["limit"], one["limit_reset"]
+
+    house.drifts(
+        made,
+        "budget",
+        change=lambda: house.sdk("api_keys.update", hash=key, limit=900, limit_reset="daily"),
+        shown=shown,
+        takes=lambda key: (Decimal(key["budget_usd"]), key["budget_period"]) == (900, "day"),
+    )
+    assert shown() == (900, "daily")
+    house.call("POST", f"/keys/{made['id']}/revoke")
 
 
 def test_what_openrouter_cannot_enforce_is_refused_with_the_reason(house: House) -> None:

@@ -52,6 +52,19 @@ def test_what_a_vendor_has_not_confirmed_remains() -> None:
     assert entry["next_try_at"] is not None
 
 
+def test_a_former_key_remains_until_the_vendor_has_shown_it_gone_whatever_the_key_is() -> None:
+    receipt = replace(RECEIPT, issued_keys=["ik_1#key_0"], virtual_keys=[])
+    going_on = replace(KEY, state=State.ROTATING, evidence=(), ended_at_ns=None)
+    cut = replace(
+        KEY, state=State.ACTIVE, evidence=({"key": "key_0", "vendor_says": "gone", "read_at_ns": "7000000000"},), ended_at_ns=None
+    )
+    waiting, done = (document(receipt, [key], at_ns=10, signer=SIGNER) for key in (going_on, cut))
+    assert (waiting["complete"], waiting["issued_keys"][0]["confirmed_at"]) == (False, None)
+    assert (done["complete"], done["issued_keys"][0]["confirmed_at"]) == (True, "1970-01-01T00:00:07.000000Z")
+    other = replace(KEY, state=State.ACTIVE, evidence=({"key": "key_7", "vendor_says": "gone"},))
+    assert document(receipt, [other], at_ns=10, signer=SIGNER)["complete"] is False
+
+
 @pytest.mark.parametrize(
     "change",
     [

@@ -218,7 +218,7 @@ def read_recorded(run: Run) -> None:
 
 
 def operations(run: Run) -> Iterator[tuple[str, str, str, dict[str, Any]]]:
-    document = httpx.get(f"{run.keygate.url}/api/v1/openapi.json").json()
+    document = httpx.get(f"{run.keygate.url}/api/v1/openapi.json", timeout=60).json()
     order = {"get": 0, "post": 1, "patch": 2, "put": 3, "delete": 4}
     listed = [(method, path, its) for path, methods in document["paths"].items() for method, its in methods.items()]
     for method, path, its in sorted(listed, key=lambda one: (one[0] == "delete", order[one[0]])):

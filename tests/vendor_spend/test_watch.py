@@ -284,6 +284,24 @@ async def test_a_budget_that_the_vendor_enforces_is_announced_and_left_to_it(des
     assert openai.desk.books("openai").shelves["keys"].get(key.footprint.key) is not None
 
 
+async def test_a_budget_counted_for_each_key_of_a_rotation_is_kept_over_all_of_them(desk: Bureau) -> None:
+    """OpenRouter refuses by what the key itself has spent: the second one begins with a whole limit. KeyGate counts both."""
+    account = await desk.configure("openrouter")
+    key = await desk.issue("openrouter", budget_nano=10 * 10**9)
+    openrouter = Watched(desk, account, key)
+    assert (await desk.orders.keys.get(desk.owner, key.id)).enforcement == {"budget": "confirmed"}
+    desk.spend(key, vendor="openrouter", model="openai/gpt-4.1-mini", tokens=9 * PER_DOLLAR)
+    assert await openrouter.look() is Stage.NONE
+    told = await desk.orders.keys.rotate(desk.owner, key.id, overlap_seconds=600, quiet_seconds=0, patience=5)
+    assert told.key.enforcement == {"budget": "per_key"}, "the answer says that the budget is not exact"
+    assert told.key.footprint != key.footprint
+    desk.spend(told.key, vendor="openrouter", model="openai/gpt-4.1-mini", tokens=PER_DOLLAR)
+    assert await openrouter.look() is Stage.DISABLED, "nine and one"
+    shelf = desk.books("openrouter").shelves["keys"]
+    both = [shelf.get(each.footprint.key) for each in (key, told.key)]
+    assert [(shown.body["disabled"], shown.body["limit"]) for shown in both if shown is not None] == [(True, 10)] * 2
+
+
 async def test_disabled_is_said_only_once_the_vendor_shows_it_and_is_tried_again(desk: Bureau) -> None:
     azure = await Watched.open(desk)
     await azure.spend("10.01")

@@ -93,8 +93,27 @@ def test_one_report_over_gateway_and_issued_keys(scene: Scene) -> None:
 def test_the_report_of_the_gateway_is_as_it_was(scene: Scene) -> None:
     plain, named = (scene.office.call("GET", "/usage", group_by="key", **more) for more in ({}, {"source": "gateway"}))
     assert plain["items"] == named["items"]
-    assert set(plain) == {"from", "to", "items", "truncated"}
+    assert set(plain) == {"from", "to", "items", "truncated", "source", "issued_keys_usd"}
     assert Decimal(plain["items"][0]["cost_usd"]) == scene.spent["gateway"]
+
+
+def test_the_report_of_the_gateway_names_its_source_and_what_issued_keys_cost_beside_it(scene: Scene) -> None:
+    plain = scene.office.call("GET", "/usage", group_by="key")
+    assert plain["source"] == "gateway"
+    assert Decimal(plain["issued_keys_usd"]) == scene.spent["issued"], "what bypassed KeyGate is not of issued keys"
+    whole = scene.office.call("GET", "/usage", source="all")["items"]
+    rows = sum(Decimal(row["cost_usd"]) for row in plain["items"])
+    assert rows + Decimal(plain["issued_keys_usd"]) == Decimal(whole[0]["cost_usd"]), "which is what source=all has as one"
+    mine = scene.office.call("GET", "/usage", developer_id=scene.developer)
+    assert Decimal(mine["issued_keys_usd"]) == scene.spent["issued"]
+    assert Decimal(scene.office.call("GET", "/usage", vendor="anthropic")["issued_keys_usd"]) == 0
+    assert Decimal(scene.office.call("GET", "/usage", **{"to": "2026-01-02", "from": "2026-01-01"})["issued_keys_usd"]) == 0
+    assert scene.office.call("GET", "/usage", tag="env=prod")["issued_keys_usd"] is None, "bills know no tags"
+    shown = scene.shell.ok("usage", "--group-by", "key")
+    assert "Source: gateway" in shown.out + shown.err
+    assert plain["issued_keys_usd"] in shown.out + shown.err
+    assert "--source all" in shown.out + shown.err
+    assert "Source: gateway" not in (told := scene.shell.ok("usage", "--source", "all")).out + told.err
 
 
 def test_what_bypassed_keygate_is_told_to_the_cent(scene: Scene) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -115,15 +116,33 @@ async def _record(request: Request, error: KeyGateError, audit: AuditLog) -> Non
 def _first(error: RequestValidationError) -> InvalidInput:
     """Names the field and what it should be. What was sent is never repeated: it may be a secret."""
     first = error.errors()[0]
-    where = [str(part)[:_LONGEST_NAME] for part in first.get("loc", ())]
+    where = list(first.get("loc", ()))
     kind = first.get("type", "")
     if kind == "json_invalid":
         return InvalidInput("The body is not JSON that can be read")
-    names = where[1:] if where and where[0] in {"body", "query", "path", "header", "cookie"} else where
-    if not names:
-        return InvalidInput("The body is missing or of the wrong kind; send a JSON object as `application/json`")
-    field = ".".join(names)
+    place = where.pop(0) if where and where[0] in {"body", "query", "path", "header", "cookie"} else None
+    names = _names(where, error.body, missing=kind == "missing") if place == "body" else [str(part) for part in where]
     message = (
         "this field is not known here" if kind == "extra_forbidden" else str(first.get("msg", "not valid")).removeprefix("Value error, ")
     )
-    return InvalidInput(f"{field}: {message}", field=field)
+    if names:
+        field = ".".join(name[:_LONGEST_NAME] for name in names)
+        return InvalidInput(f"{field}: {message}", field=field)
+    if isinstance(error.body, dict) and place == "body":  # of fields together: two that exclude each other
+        return InvalidInput(message)
+    return InvalidInput("The body is missing or of the wrong kind; send a JSON object as `application/json`")
+
+
+def _names(where: Sequence[Any], body: Any, *, missing: bool) -> list[str]:
+    """The path of the wrong value in the body. What the validator puts between (the alternative of a union that it tried, a function's
+    name) is left out: it is no field of the body, and no caller knows it."""
+    names: list[str] = []
+    for number, part in enumerate(where):
+        field = isinstance(body, dict) and isinstance(part, str) and part in body
+        item = isinstance(body, list) and isinstance(part, int) and part < len(body)
+        absent = missing and number == len(where) - 1
+        if not (field or item or absent):
+            continue
+        body = None if absent else body[part]
+        names.append(str(part))
+    return names

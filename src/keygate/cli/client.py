@@ -122,6 +122,11 @@ class Api:
         except ValueError:
             fail(f"{self.url} does not answer as KeyGate does; is the address right?", Exit.UNREACHABLE)
 
+    def end(self, path: str) -> str | None:
+        """Ends a holder of keys. Returns the id of the receipt that the server made of it; None where there was nothing to end."""
+        receipt: str | None = self._send("DELETE", path, body=None, query=None).headers.get("x-keygate-receipt")
+        return receipt
+
     def attempt(self, method: str, path: str, *, body: Any = None) -> tuple[Any, str]:
         """As `request`, for one of many: what the server refuses is returned as its message. No answer, or no sign-in, ends the command."""
         try:

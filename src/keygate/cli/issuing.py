@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import re
+import secrets
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -95,6 +98,7 @@ def provision(
     create_developers: Annotated[bool, typer.Option("--create-developers", help="Make developers of a CSV that are not there.")] = False,
     allow_unenforced: Annotated[bool, typer.Option("--allow-unenforced", help="Also where the vendor can't enforce a term.")] = False,
     fit: Annotated[bool, typer.Option("--fit", help="Where the vendor has no room for all of a bulk order: as many as fit.")] = False,
+    request_id: Annotated[str | None, typer.Option(help="Take an order up again whose answer got lost: the id that it named.")] = None,
     link: Annotated[bool, typer.Option("--link", help="Print a one-time link in place of the key.")] = False,
     env: Annotated[bool, typer.Option("--env", help="Print only what to export.")] = False,
     as_json: output.JsonOption = False,
@@ -128,10 +132,7 @@ def provision(
     with api() as client:
         owner = {"developer_id": None if dev is None else developer_id(client, dev), "team_id": team, "app_id": app, "name": name}
         body = common | {key: value for key, value in owner.items() if value is not None}
-        made = client.request(
-            "POST", "/api/v1/keys/provision", body=body | {"deliver": "link" if link else "answer", "wait_seconds": _WAIT}
-        )
-        made = _awaited(client, made, link=link)
+        made = _asked(client, "/api/v1/keys/provision", body | {"deliver": "link" if link else "answer"}, request_id)
     show_new(made, env=env, as_json=as_json)
 
 
@@ -142,23 +143,35 @@ def _pair(text: str) -> tuple[str, str]:
     return name, value
 
 
-def _awaited(client: Api, made: dict[str, Any], *, link: bool) -> dict[str, Any]:
-    """The key once the vendor is done, where the first answer came before; its secret is then fetched with a link."""
+def _asked(client: Api, path: str, body: dict[str, Any], request_id: str | None) -> dict[str, Any]:
+    """The answer once the vendor is done. It is asked for under a request id, so that asking again makes nothing twice and a secret in an
+    answer that got lost can still be had."""
+    request_id = request_id or f"cli-{secrets.token_hex(8)}"
+    wanted = body | {"request_id": request_id, "wait_seconds": _WAIT}
     ends = time.monotonic() + _PATIENCE
-    waited = False
-    while (made["state"] in {"requested", "creating"} or _next_is_made(made)) and time.monotonic() < ends:
-        if not waited:
-            output.note(f"{made['id']}: the vendor takes its time" + (f" ({made['error']})" if made["error"] else ""))
-        waited = True
-        time.sleep(2)
-        made = {**made, **client.request("GET", f"/api/v1/keys/{made['id']}")}
-    if made["state"] == "failed":
-        fail(f"The vendor did not make the key ({made['id']}). {made['error']}")
-    waiting = made["secret"] == "waiting"  # noqa: S105  (where the secret is, not the secret)
-    if waited and not link and waiting:
-        fetched = client.request("POST", f"/api/v1/keys/{made['id']}/link", body={"expires_in_seconds": 60})
-        made = client.request("POST", "/api/v1/keys/deliveries", body={"token": fetched["token"]})
-    return made
+    noted = False
+    with _resumable(request_id):
+        while True:
+            made: dict[str, Any] = client.request("POST", path, body=wanted)
+            if made["state"] not in {"requested", "creating"} and not _next_is_made(made):
+                return made
+            if time.monotonic() > ends:
+                fail(f"{made['id']}: the vendor is not done yet", Exit.TRY_LATER)
+            if not noted:
+                output.note(f"{made['id']}: the vendor takes its time" + (f" ({made['error']})" if made["error"] else ""))
+            noted = True
+            time.sleep(1)
+
+
+@contextmanager
+def _resumable(request_id: str) -> Iterator[None]:
+    """Says how an order is taken up again where its answer doesn't arrive."""
+    try:
+        yield
+    except (KeyboardInterrupt, typer.Exit) as end:
+        if isinstance(end, KeyboardInterrupt) or end.exit_code in {Exit.FAILED, Exit.UNREACHABLE, Exit.TRY_LATER}:
+            output.note(f"The order may go on. To take it up again and have the key: the same command with --request-id {request_id}")
+        raise
 
 
 def _next_is_made(made: dict[str, Any]) -> bool:
@@ -177,6 +190,8 @@ def show_new(made: dict[str, Any], *, env: bool, as_json: bool) -> None:
     for term, word in _LEFT.items():
         if made["enforcement"].get(term) == "not_enforced":
             output.note(word.format(id=made["id"]))
+    if "per_key" in made.get("enforcement", {}).values():
+        output.note("\nThis vendor counts a budget for each key by itself: the new one began with a whole budget. KeyGate watches the sum.")
     if made.get("key"):
         output.note("\nThe key is shown this once. To use it, straight at the vendor:\n")
         output.plain(exports(made["env"], Shell.SH))
@@ -193,18 +208,18 @@ def rotate(
     ] = None,
     *,
     insist: Annotated[bool, typer.Option("--insist", help="Cut it at the end of the overlap, used or not.")] = False,
+    request_id: Annotated[str | None, typer.Option(help="Take a rotation up again whose answer got lost: the id that it named.")] = None,
     env: Annotated[bool, typer.Option("--env", help="Print only what to export.")] = False,
     as_json: output.JsonOption = False,
 ) -> None:
     """A second key beside the first; the first is cut once nobody uses it."""
-    body = {
+    body: dict[str, Any] = {
         "overlap_seconds": seconds(overlap),
         "quiet_seconds": None if quiet is None else seconds(quiet),
         "insist": insist,
-        "wait_seconds": _WAIT,
     }
     with api() as client:
-        made = _awaited(client, client.request("POST", f"{one('keys', key_id)}/rotate", body=body), link=False)
+        made = _asked(client, f"{one('keys', key_id)}/rotate", body, request_id)
     show_new(made, env=env, as_json=as_json)
     if made["state"] == "rotating" and not insist and made["former"]["quiet_seconds"] is None and not env and not as_json:
         output.note(f"\nThe vendor never tells when a key was used: once nothing uses the former one, `keygate issued-keys cut {key_id}`.")

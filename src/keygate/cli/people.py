@@ -18,6 +18,11 @@ _DEVELOPER = {"id": "ID", "name": "NAME", "email": "E-MAIL", "team_id": "TEAM", 
 _APP = {"id": "ID", "name": "NAME", "team_id": "TEAM", "developer_id": "DEVELOPER", "policy_id": "POLICY", "status": "STATUS"}
 
 
+def _tell(receipt: str | None) -> None:
+    if receipt is not None:
+        output.note(f"What the vendors confirm, and what remains: keygate receipts show {receipt}")
+
+
 @teams.command("list")
 def list_teams(*, as_json: output.JsonOption = False) -> None:
     """All teams."""
@@ -40,8 +45,9 @@ def archive_team(team_id: str, *, yes: output.YesOption = False) -> None:
     if not yes:
         typer.confirm(f"Archive {team_id} and revoke every key of its own?", abort=True)
     with api() as client:
-        client.request("DELETE", one("teams", team_id))
+        receipt = client.end(one("teams", team_id))
     output.note(f"Archived {team_id}; its keys are revoked.")
+    _tell(receipt)
 
 
 @developers.command("list")
@@ -73,8 +79,9 @@ def deactivate_developer(developer_id: str, *, yes: output.YesOption = False) ->
     if not yes:
         typer.confirm(f"Deactivate {developer_id} and revoke every key of theirs?", abort=True)
     with api() as client:
-        client.request("DELETE", one("developers", developer_id))
+        receipt = client.end(one("developers", developer_id))
     output.note(f"Deactivated {developer_id}; their keys are revoked.")
+    _tell(receipt)
 
 
 @apps.command("list")
@@ -106,5 +113,6 @@ def deactivate_app(app_id: str, *, yes: output.YesOption = False) -> None:
     if not yes:
         typer.confirm(f"Deactivate {app_id} and revoke every key that it holds?", abort=True)
     with api() as client:
-        client.request("DELETE", one("apps", app_id))
+        receipt = client.end(one("apps", app_id))
     output.note(f"Deactivated {app_id}; its keys are revoked.")
+    _tell(receipt)

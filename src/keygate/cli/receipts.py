@@ -28,7 +28,7 @@ def list_receipts(*, as_json: output.JsonOption = False) -> None:
     """All receipts, newest first."""
     with api() as client:
         rows = client.pages("/api/v1/receipts")
-    output.as_json(rows) if as_json else output.table(rows, _COLUMNS, empty="Nobody has left yet.")
+    output.as_json(rows) if as_json else output.table(rows, _COLUMNS, empty="Nobody has left yet, and no key was reported as leaked.")
 
 
 @commands.command("show")

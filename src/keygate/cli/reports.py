@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from decimal import Decimal
 from pathlib import Path
 from typing import Annotated
 
@@ -17,7 +18,10 @@ audit = typer.Typer(no_args_is_help=True, help="The audit log.")
 def usage(
     group_by: Annotated[str, typer.Option(help="key, team, developer, app, vendor, model, day, hour; several with commas.")] = "day",
     source: Annotated[
-        str, typer.Option(help="gateway: what went through KeyGate; vendor: what vendors bill; all: the gateway and issued keys.")
+        str,
+        typer.Option(
+            help="gateway: what went through KeyGate; vendor: what vendors bill; all: one report over the gateway and issued keys."
+        ),
     ] = "gateway",
     since: Annotated[str | None, typer.Option("--from", help="RFC 3339.")] = None,
     until: Annotated[str | None, typer.Option("--to", help="RFC 3339.")] = None,
@@ -51,6 +55,10 @@ def usage(
         **({} if source == "gateway" else {"restated_usd": "RESTATED $"}),
     }
     output.table(rows, columns, empty="Nothing was used in this time.")
+    issued = answer.get("issued_keys_usd")
+    if issued is not None and Decimal(issued):
+        told = "Issued keys go past it, and cost {issued} USD beside that, by their vendors' bills: --source all shows both."
+        output.note(f"Source: gateway. {told.format(issued=issued)}")
 
 
 @audit.command("list")

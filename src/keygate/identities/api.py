@@ -45,6 +45,14 @@ PathId = Annotated[Id, Path()]
 OfTeam = Annotated[Id | None, Query(description="Only of this team")]
 OfStatus = Annotated[Status | None, Query()]
 
+RECEIPT_HEADER = "x-keygate-receipt"
+_TOLD = {"description": "Id of the receipt, where anything was held: `GET /receipts/{id}`", "schema": {"type": "string"}}
+_ENDED: dict[int | str, dict[str, Any]] = {204: {"headers": {RECEIPT_HEADER: _TOLD}}}
+
+
+def _ended(receipt_id: str | None) -> Response:
+    return Response(status_code=204, headers={} if receipt_id is None else {RECEIPT_HEADER: receipt_id})
+
 
 def _changes(body: Schema, *, required: Sequence[str] = ("name",)) -> Mapping[str, Any]:
     """What the caller sent, nothing else: a field that is left out stays, `null` takes it away."""
@@ -210,11 +218,10 @@ async def update_team(team_id: PathId, body: schemas.TeamChange, actor: Caller, 
     return _team(await found.update(actor, team_id, _changes(body)))
 
 
-@teams.delete("/{team_id}", permission="teams.write", status_code=204)
+@teams.delete("/{team_id}", permission="teams.write", status_code=204, responses=_ENDED)
 async def archive_team(team_id: PathId, actor: Caller, found: Teams) -> Response:
     """Archive a team without active members; keys that it holds itself are revoked."""
-    await found.archive(actor, team_id)
-    return Response(status_code=204)
+    return _ended(await found.archive(actor, team_id))
 
 
 @developers.get(permission="developers.read")
@@ -246,11 +253,10 @@ async def update_developer(developer_id: PathId, body: schemas.DeveloperChange, 
     return _developer(await found.update(actor, developer_id, _changes(body, required=("name", "email"))))
 
 
-@developers.delete("/{developer_id}", permission="developers.write", status_code=204)
+@developers.delete("/{developer_id}", permission="developers.write", status_code=204, responses=_ENDED)
 async def deactivate_developer(developer_id: PathId, actor: Caller, found: Developers) -> Response:
     """Deactivate: their sign-ins and API tokens end, and every key that they hold is revoked."""
-    await found.deactivate(actor, developer_id)
-    return Response(status_code=204)
+    return _ended(await found.deactivate(actor, developer_id))
 
 
 @developers.post("/{developer_id}/activate", permission="developers.write")
@@ -286,11 +292,10 @@ async def update_app(app_id: PathId, body: schemas.AppChange, actor: Caller, fou
     return _app(await found.update(actor, app_id, _changes(body)))
 
 
-@apps.delete("/{app_id}", permission="apps.write", status_code=204)
+@apps.delete("/{app_id}", permission="apps.write", status_code=204, responses=_ENDED)
 async def deactivate_app(app_id: PathId, actor: Caller, found: Apps) -> Response:
     """Deactivate: every key that it holds is revoked."""
-    await found.deactivate(actor, app_id)
-    return Response(status_code=204)
+    return _ended(await found.deactivate(actor, app_id))
 
 
 @users.get(permission="users.read")

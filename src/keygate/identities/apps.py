@@ -75,18 +75,19 @@ class AppService(OwnerService):
                 await self._record_update(work, actor, "app", before, changes)
             return await self._find(work.connection, actor, app_id)
 
-    async def deactivate(self, actor: Actor, app_id: str) -> None:
-        """Ends an app and revokes every key that it holds. Idempotent."""
+    async def deactivate(self, actor: Actor, app_id: str) -> str | None:
+        """Ends an app and revokes every key that it holds. Returns the receipt's id as a developer's deactivation does. Idempotent."""
         async with self._database.unit(actor.organization_id) as work:
             app = await self._find(work.connection, actor, app_id)
             if not app.active:
-                return
+                return None
             changes = {"status": Status.DEACTIVATED, "deactivated_at_ns": self._clock.now_ns()}
             await self._repository.update_app(work.connection, app, changes)
             before, after = {"status": Status.ACTIVE}, {"status": Status.DEACTIVATED}
             await self._audit.record(work, actor, "app.deactivate", app_id, before=before, after=after)
-            await self._holders.app_deactivated(work, actor, app_id)
+            receipt = await self._holders.app_deactivated(work, actor, app_id)
             self._publish(work, actor.organization_id)
+        return receipt
 
     async def _find(self, connection: AsyncConnection, actor: Actor, app_id: str) -> App:
         return present(await self._repository.app(connection, actor.organization_id, app_id), "app")

@@ -91,13 +91,14 @@ class DeveloperService(OwnerService):
                 await self._record_update(work, actor, "developer", before, changes)
             return await self._find(work.connection, actor, developer_id)
 
-    async def deactivate(self, actor: Actor, developer_id: str) -> None:
+    async def deactivate(self, actor: Actor, developer_id: str) -> str | None:
         """Ends a developer: their sign-ins and API tokens end, every key that they hold is revoked, all in one transaction; when
-        it returns, the next request of any of them is refused. Idempotent."""
+        it returns, the next request of any of them is refused. Returns the id of the receipt for all of it; None where they held nothing,
+        or it was done before: idempotent."""
         async with self._database.unit(actor.organization_id) as work:
             developer = await self._find(work.connection, actor, developer_id)
             if not developer.active:
-                return
+                return None
             now = self._clock.now_ns()
             for user in await self._access.users_of(work.connection, actor.organization_id, developer_id):
                 if not user.active:
@@ -113,8 +114,9 @@ class DeveloperService(OwnerService):
             await self._repository.update_developer(work.connection, developer, {"status": Status.DEACTIVATED, "deactivated_at_ns": now})
             before, after = {"status": Status.ACTIVE}, {"status": Status.DEACTIVATED}
             await self._audit.record(work, actor, "developer.deactivate", developer_id, before=before, after=after)
-            await self._holders.developer_deactivated(work, actor, developer_id)
+            receipt = await self._holders.developer_deactivated(work, actor, developer_id)
             self._publish(work, actor.organization_id)
+        return receipt
 
     async def activate(self, actor: Actor, developer_id: str) -> Developer:
         """Takes a deactivated developer back. What was revoked stays revoked; their user is activated apart. Idempotent."""

@@ -156,19 +156,21 @@ class TeamService(OwnerService):
                 await self._record_update(work, actor, "team", before, changes)
             return await self._find(work.connection, actor, team_id)
 
-    async def archive(self, actor: Actor, team_id: str) -> None:
-        """Ends a team that has no active developers or apps any more, and revokes the keys it holds itself. Idempotent."""
+    async def archive(self, actor: Actor, team_id: str) -> str | None:
+        """Ends a team that has no active developers or apps any more, and revokes the keys it holds itself. Returns the receipt's id as
+        a developer's deactivation does. Idempotent."""
         async with self._database.unit(actor.organization_id) as work:
             team = await self._find(work.connection, actor, team_id)
             if not team.active:
-                return
+                return None
             people, programs = await self._repository.members(work.connection, actor.organization_id, team_id)
             if people or programs:
                 raise Conflict(f"The team still has {people} active developers and {programs} active apps; move or deactivate them first")
             await self._repository.update_team(work.connection, team, {"archived_at_ns": self._clock.now_ns()})
             await self._audit.record(work, actor, "team.archive", team_id, before={"name": team.name})
-            await self._holders.team_archived(work, actor, team_id)
+            receipt = await self._holders.team_archived(work, actor, team_id)
             self._publish(work, actor.organization_id)
+        return receipt
 
     async def _own_team(self, connection: AsyncConnection, actor: Actor) -> str | None:
         if actor.developer_id is None:

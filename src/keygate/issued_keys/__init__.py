@@ -7,7 +7,7 @@ from keygate.issued_keys.handover import Handover, Told
 from keygate.issued_keys.leaks import LeakService
 from keygate.issued_keys.life import ENDED, LIVE, State
 from keygate.issued_keys.minting import MintingService
-from keygate.issued_keys.model import SEALED, Enforcement, IssuedFilter, IssuedKey, IssueDraft, VendorAccount
+from keygate.issued_keys.model import SEALED, WATCHED, Enforcement, IssuedFilter, IssuedKey, IssueDraft, VendorAccount
 from keygate.issued_keys.operations import Operations
 from keygate.issued_keys.receipt_service import ReceiptService
 from keygate.issued_keys.receipts import MAX_BYTES as MAX_RECEIPT_BYTES
@@ -19,6 +19,7 @@ __all__ = [
     "LIVE",
     "MAX_RECEIPT_BYTES",
     "SEALED",
+    "WATCHED",
     "Enforcement",
     "Handover",
     "IssueDraft",

@@ -183,7 +183,9 @@ async def provision_key(
     """Makes a key at a vendor: its own container, its limits set and read back, then the key. The secret is in this answer once, or
     behind a one-time link. Where the vendor takes longer than `wait_seconds`, the state says `creating` and the work goes on."""
     tell = body.deliver == "answer"
-    told = await keys.provision(actor, body.draft(clock.now_ns()), tell=tell, patience=float(body.wait_seconds))
+    told = await keys.provision(
+        actor, body.draft(clock.now_ns()), tell=tell, gone=request.is_disconnected, patience=float(body.wait_seconds)
+    )
     return await _provisioned(request, actor, handover, told, viewer, deliver=body.deliver, link_seconds=body.link_expires_in_seconds)
 
 
@@ -211,7 +213,7 @@ async def open_delivery(body: Open, request: Request, response: Response, handov
     """Opens a one-time link: tells the key's secret, and burns the link. The token is the only evidence asked for."""
     response.headers["cache-control"] = "no-store"
     address = request.client.host if request.client else None
-    told = await handover.open_link(Secret(body.token), address=address, request_id=request.state.request_id)
+    told = await handover.open_link(Secret(body.token), address=address, request_id=request.state.request_id, gone=request.is_disconnected)
     return await viewer.told(told)
 
 
@@ -260,6 +262,7 @@ async def rotate_issued_key(
         insist=wanted.insist,
         request_id=wanted.request_id,
         tell=wanted.deliver == "answer",
+        gone=request.is_disconnected,
         patience=float(wanted.wait_seconds),
     )
     return await _provisioned(request, actor, handover, told, viewer, deliver=wanted.deliver, link_seconds=wanted.link_expires_in_seconds)
@@ -310,9 +313,12 @@ async def link_issued_key(issued_key_id: _Id, body: LinkIn, request: Request, ac
 
 
 @receipt_routes.get("", permission="receipts.read")
-async def list_receipts(actor: _Actor, receipts: _Receipts, page: Annotated[PageQuery, Depends()]) -> Page[ReceiptOut]:
-    """What was ended together (a developer's deactivation, a team's archiving), newest first."""
-    found = await receipts.page(actor, before=page.after, limit=page.limit + 1)
+async def list_receipts(
+    actor: _Actor, receipts: _Receipts, page: Annotated[PageQuery, Depends()], subject: _IdQuery = None
+) -> Page[ReceiptOut]:
+    """What was ended together (a developer's deactivation, a team's archiving, a leak report), newest first; with `subject` of one
+    developer, app, team or key."""
+    found = await receipts.page(actor, subject=subject, before=page.after, limit=page.limit + 1)
     rows, cursor = page.page(found, key=lambda receipt: receipt.id)
     return Page(items=[ReceiptOut.of(receipt) for receipt in rows], next_cursor=cursor)
 

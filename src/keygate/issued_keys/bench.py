@@ -7,7 +7,7 @@ whenever the process ends, the next one knows what was begun, and the marks at t
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -184,6 +184,12 @@ class Bench:
             fresh=fresh,
         )
 
+    @property
+    def known(self) -> list[Footprint]:
+        """What our rows say is there, whether the vendor's lists show it yet or not."""
+        former = self.key.former
+        return [each for each in (self.key.footprint, None if former is None else former.footprint) if each is not None]
+
     async def gone(self, footprint: Footprint) -> Reading:
         """Reads until the vendor shows the key gone, or has been asked often enough."""
         provisioner, desk = self.at_vendor
@@ -195,11 +201,15 @@ class Bench:
         raise AssertionError  # the loop returns
 
     async def clear(self, generation: int) -> None:
-        """Ends keys of this generation whose secret nobody has: a former attempt made them, and its process ended before it could say."""
+        """Ends keys of this generation whose secret nobody has: a former attempt made them, and its process ended before it could say. The
+        one that is in use is spared, whatever the vendor shows."""
         provisioner, desk = self.at_vendor
-        for found in await provisioner.find(desk, self.key.mark):
-            if found.footprint.key is not None and found.generation == generation:
-                await provisioner.revoke(desk, found.footprint)
+        key = self.key
+        mine = [] if key.footprint is None or key.secret_generation != generation else [key.footprint]
+        found = [each.footprint for each in await provisioner.find(desk, key.mark) if each.generation == generation]
+        for footprint in distinct([*mine, *found]):
+            if key.former is None or footprint.key != key.former.footprint.key:
+                await provisioner.revoke(desk, footprint)
 
     def evidence(self, footprint: Footprint, reading: Reading) -> dict[str, str]:
         return {
@@ -208,6 +218,11 @@ class Bench:
             "vendor_says": str(reading.presence),
             "read_at_ns": str(self.now),
         }
+
+
+def distinct(footprints: Iterable[Footprint]) -> list[Footprint]:
+    """The keys among them, each once."""
+    return list({footprint.key: footprint for footprint in footprints if footprint.key is not None}.values())
 
 
 def with_copy(key: IssuedKey, column: str, sealed: bytes | None) -> IssuedKey:

@@ -3,18 +3,18 @@ as irrevocable and is tried again."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from keygate.events import EventType
-from keygate.issued_keys.bench import FORMER_PROBE, PROBE, Bench, is_gone, pause_ns
+from keygate.issued_keys.bench import FORMER_PROBE, PROBE, Bench, distinct, is_gone, pause_ns
 from keygate.issued_keys.life import Event, State, step
 from keygate.issued_keys.making import CHECK_NS, next_due
 from keygate.issued_keys.model import Ending, IssuedKey
 from keygate.issued_keys.proving import Waiting, refused, take_witnesses
 from keygate.issued_keys.whose import NOT_CONFIRMED, absence_counts
 from keygate.kit.clock import NANOSECONDS
-from keygate.vendors.admin import Footprint, ProvisionerError, RateLimited, Rejected, Retires
+from keygate.vendors.admin import Footprint, ProvisionerError, RateLimited, Rejected, Retires, Unavailable
 
 PATIENT_ATTEMPTS = 3  # then it stands as irrevocable, visible to everybody
 LONGEST_SECONDS = 3_600.0
@@ -93,8 +93,8 @@ async def _ended(bench: Bench) -> tuple[dict[str, str], ...]:
     # A key that was made at the first try and is told to end for the first time holds no surprise: its footprint is all there is.
     plain = key.attempts == 1 and key.activated_at_ns is not None and key.former is None and key.check_at_ns is None
     found = () if (plain or key.adopted) and key.footprint is not None else await provisioner.find(desk, key.mark)
-    known = [each for each in (key.footprint, None if key.former is None else key.former.footprint) if each is not None]
-    keys = _distinct([*known, *(each.footprint for each in found)])
+    known = bench.known
+    keys = distinct([*known, *(each.footprint for each in found)])
     containers = [each.footprint for each in found if each.footprint.key is None]
     failure: ProvisionerError | None = None
     kept: ProvisionerError | None = None
@@ -113,18 +113,13 @@ async def _ended(bench: Bench) -> tuple[dict[str, str], ...]:
     for footprint in keys:
         reading = await bench.gone(footprint)
         if not is_gone(reading):
-            raise failure or kept or Rejected(f"The vendor took the call, but still shows the key as {reading.presence}")
+            raise failure or kept or Unavailable(f"The vendor took the call, but still shows the key as {reading.presence}")
         evidence.append(bench.evidence(footprint, reading))
     if kept is not None:
         raise kept  # the keys are gone, the container is not
     if not await absence_counts(bench, since_ns=key.end_asked_at_ns or 0):
         raise Rejected(NOT_CONFIRMED)
     return tuple(evidence) or ({"key": "", "place": "", "vendor_says": "nothing carries this key's mark", "read_at_ns": str(bench.now)},)
-
-
-def _distinct(footprints: Iterable[Footprint]) -> list[Footprint]:
-    by_key = {footprint.key: footprint for footprint in footprints if footprint.key is not None}
-    return list(by_key.values())
 
 
 async def _refused(bench: Bench, error: ProvisionerError) -> None:

@@ -31,6 +31,7 @@ from keygate.vendors.admin import (
     SetsExpiry,
     SetsLimits,
     SetsModels,
+    SetsTerms,
     Term,
 )
 
@@ -159,12 +160,12 @@ class InspectionService:
         desk = await self._desks.open(account)
         try:
             reading = await provisioner.read(desk, key.footprint)
-            told = _as_meant(key, compare(key.terms, reading.terms, provisioner.facts, own_end=key.adopted), restrained)
+            told = _as_meant(key, _compared(key, reading, provisioner), restrained)
             differing = {term for term, standing in told.items() if standing is Enforcement.DIFFERS}
             if repair and differing and not is_gone(reading):
                 await self._repair(provisioner, desk, key, differing)
                 reading = await provisioner.read(desk, key.footprint)
-                told = _as_meant(key, compare(key.terms, reading.terms, provisioner.facts, own_end=key.adopted), restrained)
+                told = _as_meant(key, _compared(key, reading, provisioner), restrained)
         except ProvisionerError as error:
             raise UpstreamFailed(f"The vendor did not do its part: {error.detail}") from None
         return await self._noted(actor, key, reading, told, repaired=differing if repair else set())
@@ -172,6 +173,9 @@ class InspectionService:
     async def _repair(self, provisioner: Provisioner, desk: AdminDesk, key: IssuedKey, differing: set[str]) -> None:
         terms, footprint = key.terms, key.footprint or Footprint()
         power: object = provisioner
+        if isinstance(power, SetsTerms):
+            await power.set_terms(desk, footprint, terms)
+            return
         if Term.BUDGET in differing and isinstance(power, SetsBudget):
             await power.set_budget(desk, footprint, terms.budget_nano, terms.budget_period)
         if Term.MODELS in differing and isinstance(power, SetsModels):
@@ -215,6 +219,10 @@ class InspectionService:
                 await self._outbox.raise_event(work, key.organization_id, EventType.ISSUED_KEY_DRIFTED, key.id, payload)
             await self._keys.save(work.connection, after)
         return after
+
+
+def _compared(key: IssuedKey, reading: Reading, provisioner: Provisioner) -> dict[str, Enforcement]:
+    return compare(key.terms, reading.terms, provisioner.facts, own_end=key.adopted, rotated=key.generation > 1)
 
 
 def _as_meant(key: IssuedKey, told: Mapping[str, Enforcement], restrained: Collection[str]) -> dict[str, Enforcement]:

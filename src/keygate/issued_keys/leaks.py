@@ -13,8 +13,10 @@ from keygate.issued_keys.handover import finder
 from keygate.issued_keys.life import ENDED, State
 from keygate.issued_keys.model import IssuedKey, KnownSecret
 from keygate.issued_keys.operations import Operations
+from keygate.issued_keys.receipts import Receipt
 from keygate.issued_keys.service import IssuedKeyService
 from keygate.kit.clock import NANOSECONDS, Clock
+from keygate.kit.ids import new_id
 from keygate.kit.secret import Secret
 from keygate.policies import change
 
@@ -97,6 +99,8 @@ class LeakService:
                 await self._audit.record(work, actor, "issued_key.report_leak", key.id, after=said)
                 await self._outbox.raise_event(work, key.organization_id, EventType.ISSUED_KEY_LEAKED, key.id, {"name": key.name, **said})
                 await self._repository.note_leak(work.connection, known, at_ns=now)
+                if found is not Plight.DEAD:
+                    await self._repository.add_receipt(work.connection, _receipt(key, found, actor.id, now))
             if found is Plight.KEY:
                 await self._keys.tell_to_end(work, actor, key, REASON, now)
                 self._begin(work, key)
@@ -139,6 +143,22 @@ def _answer(key: IssuedKey, known: KnownSecret, found: Plight, now_ns: int, lag_
         return LeakAnswer(key.vendor, ended, until if until is not None and until > now_ns else None)
     latest = None if known.expires_at_ns is None or lag_ns is None else known.expires_at_ns + lag_ns
     return LeakAnswer(key.vendor, None, latest)
+
+
+def _receipt(key: IssuedKey, found: Plight, by: str, now_ns: int) -> Receipt:
+    """Of what the report ends: the key, or during a rotation the former one alone. Other keys of its owner go on."""
+    former = key.former.footprint.key if found is Plight.FORMER and key.former is not None else None
+    return Receipt(
+        id=new_id("rcp"),
+        organization_id=key.organization_id,
+        cause="issued_key.report_leak",
+        subject=key.id,
+        subject_name=key.name,
+        issued_keys=[key.id if former is None else f"{key.id}#{former}"],
+        virtual_keys=[],
+        created_at_ns=now_ns,
+        created_by=by,
+    )
 
 
 def _said(key: IssuedKey, known: KnownSecret, found: Plight) -> dict[str, str | int | None]:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 from keygate.events import EventType
-from keygate.issued_keys.bench import Bench, is_gone, is_lasting, pause_ns
+from keygate.issued_keys.bench import Bench, distinct, is_gone, is_lasting, pause_ns
 from keygate.issued_keys.life import Event, State, step
 from keygate.issued_keys.model import PICKUP_NS, Enforcement, IssuedKey, compare
 from keygate.issued_keys.proving import known
 from keygate.issued_keys.whose import NOT_CONFIRMED, absence_counts
 from keygate.kit.clock import NANOSECONDS
-from keygate.vendors.admin import Footprint, ProvisionerError, RateLimited, Rejected, Retires
+from keygate.vendors.admin import Footprint, Presence, ProvisionerError, RateLimited, Rejected, Retires, Unavailable
 
 MAX_ATTEMPTS = 8
 MAX_LIMITED = 60  # a vendor that only says "wait" is waited for
@@ -73,6 +73,7 @@ async def acquire(bench: Bench) -> bool:
             secret_until_ns=None if unasked else now + PICKUP_NS,
             made_at_ns=now,
             delivered_at_ns=None,
+            told_to=None,
             secret_env=made.secret_env,
             env=dict(made.env),
         ),
@@ -83,23 +84,32 @@ async def acquire(bench: Bench) -> bool:
 
 
 async def confirm(bench: Bench) -> dict[str, Enforcement]:
-    """What the vendor shows of each term that was asked for. Raises `Rejected` where it goes on showing something else."""
+    """What the vendor shows of each term that was asked for. Raises `Rejected` where it goes on showing something else, `Unavailable`
+    where it does not show the key yet."""
     provisioner, desk = bench.at_vendor
     footprint = bench.key.footprint or Footprint()
     for pause in (*_POLL_SECONDS, None):
         reading = await provisioner.read(desk, footprint)
-        told = compare(bench.key.terms, reading.terms, provisioner.facts)
+        told = compare(bench.key.terms, reading.terms, provisioner.facts, rotated=bench.key.generation > 1)
         differing = sorted(term for term, standing in told.items() if standing is Enforcement.DIFFERS)
-        if not differing and not is_gone(reading):
+        shown = reading.presence is not Presence.GONE
+        if shown and not differing and not is_gone(reading):
             return told
         if pause is not None:
             await bench.tools.sleep(pause)
-    what = f"other terms than asked for ({', '.join(differing)})" if differing else "the key as gone right after making it"
+    if not shown:
+        raise Unavailable("The vendor has made the key, and does not show it yet; it is asked again")
+    what = f"other terms than asked for ({', '.join(differing)})" if differing else f"the key as {reading.presence} right after making it"
     raise Rejected(f"The vendor shows {what}")
 
 
+def tried(key: IssuedKey) -> IssuedKey:
+    """Attempts are counted where a key is made; of one that is made, where it can't be read back."""
+    return replace(key, attempts=key.attempts + 1) if key.secret_generation == key.generation else key
+
+
 async def _failed(bench: Bench, error: ProvisionerError) -> None:
-    key = bench.key
+    key = tried(bench.key)
     most = MAX_LIMITED if isinstance(error, RateLimited) else MAX_ATTEMPTS
     noted = replace(key, error_code=error.code, error=error.detail)
     if not is_lasting(error) and key.attempts < most:
@@ -129,14 +139,12 @@ async def undo(bench: Bench) -> str | None:
     if bench.key.adopted:
         return None  # the key itself was read back when it ended; nothing beside it is ours
     try:
-        found = await provisioner.find(desk, bench.key.mark)
-        for each in found:
-            if each.footprint.key is not None:
-                await provisioner.revoke(desk, each.footprint)
+        there = [*bench.known, *(each.footprint for each in await provisioner.find(desk, bench.key.mark))]
+        for key in distinct(there):
+            await provisioner.revoke(desk, key)
         if isinstance(provisioner, Retires):
-            for each in found:
-                if each.footprint.key is None:
-                    await provisioner.retire(desk, each.footprint)
+            for container in [each for each in there if each.key is None] or [replace(each, key=None) for each in there[:1]]:
+                await provisioner.retire(desk, container)
         for pause in (0.2, 1.0, 3.0, None):
             left = await provisioner.find(desk, bench.key.mark)
             if not left or pause is None:

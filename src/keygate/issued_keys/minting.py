@@ -15,7 +15,7 @@ from keygate.issued_keys.life import LIVE
 from keygate.issued_keys.service import IssuedKeyService
 from keygate.kit.clock import Clock
 from keygate.policies import change
-from keygate.vendors.admin import Issuer, Made, Mints, Provisioner, ProvisionerError
+from keygate.vendors.admin import Issuer, Made, Mints, Provisioner, ProvisionerError, Rejected
 
 if TYPE_CHECKING:
     from keygate.issued_keys.account_repository import VendorAccountRepository
@@ -59,8 +59,9 @@ class MintingService:
         return {"issuer": self._issuer.url, "jwks": self._issuer.jwks()}
 
     async def mint(self, actor: Actor, key_id: str) -> Made:
-        """A fresh token of the key's newest generation. Raises `NotFound` for a key that the actor can't see, `Conflict` for one that does
-        not live or whose vendor's keys last, `UpstreamFailed` where the vendor does not answer as expected."""
+        """A fresh token of the key's newest generation, which ends before the key does. Raises `NotFound` for a key that the actor can't
+        see, `Conflict` for one that does not live, or not long enough, or whose vendor's keys last, `UpstreamFailed` where the vendor does
+        not answer as expected."""
         key = await self._keys.get(actor, key_id)
         provisioner = self._provisioners.get(key.vendor)
         if provisioner is None or not isinstance(provisioner, Mints):
@@ -73,8 +74,10 @@ class MintingService:
                 raise Conflict("The vendor account of this key is gone")
             await self._audit.record(work, actor, "issued_key.mint", key_id, after={"generation": key.generation})
         try:
-            made = await provisioner.mint(await self._desks.open(account), key.footprint)
+            made = await provisioner.mint(await self._desks.open(account), key.footprint, expires_at_ns=key.expires_at_ns)
         except ProvisionerError as error:
+            if isinstance(error, Rejected) and error.reason == "expires_at":
+                raise Conflict(error.detail) from None
             raise UpstreamFailed(f"The vendor gave no word on the key: {error.detail}") from None
         digest = digest_secret(made.secret, self._digest_key)
         token = known_secret(key, digest, self._clock.now_ns(), minted_by=actor.id, expires_at_ns=made.expires_at_ns)

@@ -91,8 +91,12 @@ class Enforcement(StrEnum):
 
     CONFIRMED = "confirmed"  # the vendor's API shows it as asked
     DIFFERS = "differs"  # the vendor's API shows something else
+    PER_KEY = "per_key"  # shown as asked, but counted for each key by itself: every rotation begins it anew
     TAKEN = "taken"  # the vendor took it, and no API of its shows it again
     NOT_ENFORCED = "not_enforced"  # the vendor has no such rule, and whoever made the key accepted that
+
+
+WATCHED = frozenset({Enforcement.NOT_ENFORCED, Enforcement.PER_KEY})  # of a budget: the vendor alone does not keep it
 
 
 class Delivery(StrEnum):
@@ -176,6 +180,7 @@ class IssuedKey:
     secret_generation: int = 0  # which key's secret the footprint goes with; 0: none yet
     secret_until_ns: int | None = None  # then it is erased, fetched or not
     delivered_at_ns: int | None = None
+    told_to: str | None = None  # whose answer held it last; None: nobody's, or it was fetched with a link
     hint: str | None = None
     made_at_ns: int | None = None  # the newest key, at the vendor: its age counts from here
     secret_env: str | None = None
@@ -237,6 +242,11 @@ class IssuedKey:
         if self.state is State.ROTATING:
             return self.former is not None and self.former.cut_at_ns is not None
         return self.state in ENDED or self.state in {State.ACTIVE, State.IRREVOCABLE}
+
+    def replayable(self, actor_id: str, now_ns: int) -> bool:
+        """Whether this actor may have the secret once more: an answer of theirs told it a moment ago, and answers get lost."""
+        told = self.secret is not None and self.delivered_at_ns is not None and self.told_to == actor_id
+        return told and now_ns < (self.secret_until_ns or 0)
 
     @property
     def living(self) -> frozenset[int]:
@@ -318,9 +328,10 @@ def asked(terms: Terms) -> frozenset[Term]:
 _EXPIRY_SLACK_NS = 60 * NANOSECONDS  # vendors take an end as seconds from now
 
 
-def compare(wanted: Terms, told: Terms, facts: ProvisionerFacts, *, own_end: bool = False) -> dict[str, Enforcement]:
+def compare(wanted: Terms, told: Terms, facts: ProvisionerFacts, *, own_end: bool = False, rotated: bool = False) -> dict[str, Enforcement]:
     """What stands behind each term that was asked for, by what the vendor has just shown. An end counts as the same within a minute;
-    with `own_end` it is KeyGate's own, which the vendor was not told."""
+    with `own_end` it is KeyGate's own, which the vendor was not told. `rotated`: there was a key before this one, which may have spent of
+    the same budget."""
     same = {
         Term.BUDGET: wanted.budget_nano == told.budget_nano and wanted.budget_period is told.budget_period,
         Term.MODELS: told.models is not None and set(wanted.models or ()) == set(told.models),
@@ -334,7 +345,8 @@ def compare(wanted: Terms, told: Terms, facts: ProvisionerFacts, *, own_end: boo
         if own_end and term is Term.EXPIRY and not same[term]:
             standing[str(term)] = Enforcement.NOT_ENFORCED
         elif term in facts.confirms:
-            standing[str(term)] = Enforcement.CONFIRMED if same[term] else Enforcement.DIFFERS
+            shown = Enforcement.PER_KEY if term is Term.BUDGET and rotated and facts.budget_per_key else Enforcement.CONFIRMED
+            standing[str(term)] = shown if same[term] else Enforcement.DIFFERS
         else:
             standing[str(term)] = Enforcement.TAKEN if term in facts.takes else Enforcement.NOT_ENFORCED
     return standing

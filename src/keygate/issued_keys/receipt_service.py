@@ -23,9 +23,9 @@ class ReceiptService:
         self._signer = signer
         self._clock = clock
 
-    async def page(self, actor: Actor, *, before: str | None, limit: int) -> list[Receipt]:
+    async def page(self, actor: Actor, *, subject: str | None = None, before: str | None, limit: int) -> list[Receipt]:
         async with self._database.read() as connection:
-            return await self._repository.receipts(connection, actor.organization_id, before=before, limit=limit)
+            return await self._repository.receipts(connection, actor.organization_id, subject=subject, before=before, limit=limit)
 
     async def document(self, actor: Actor, receipt_id: str) -> dict[str, Any]:
         """What each vendor has confirmed by now, and what remains. Raises `NotFound`."""
@@ -33,5 +33,6 @@ class ReceiptService:
             found = await self._repository.receipt(connection, actor.organization_id, receipt_id)
             if found is None:
                 raise NotFound("There is no receipt with this id")
-            keys = await self._repository.by_ids(connection, actor.organization_id, found.issued_keys)
+            ids = [each.partition("#")[0] for each in found.issued_keys]
+            keys = await self._repository.by_ids(connection, actor.organization_id, ids)
         return receipts.document(found, keys, at_ns=self._clock.now_ns(), signer=self._signer)

@@ -30,7 +30,9 @@ class Receipt:
     cause: str  # `developer.deactivate`
     subject: str  # dev_…
     subject_name: str
-    issued_keys: Sequence[str]
+    issued_keys: Sequence[
+        str
+    ]  # ids; `ik_…#key` where only this one of its keys at the vendor was told to end: the former one of a rotation
     virtual_keys: Sequence[Mapping[str, str]]
     created_at_ns: int
     created_by: str
@@ -50,7 +52,8 @@ class Verdict:
 
 def document(receipt: Receipt, keys: Sequence[IssuedKey], *, at_ns: int, signer: Signer) -> dict[str, Any]:
     """The receipt as of `at_ns`, signed. It is complete once every key in it is ended and nothing is owed at a vendor."""
-    entries = [_entry(key) for key in keys]
+    former = {id_: at_vendor for id_, _, at_vendor in (each.partition("#") for each in receipt.issued_keys) if at_vendor}
+    entries = [_former_entry(key, former[key.id]) if key.id in former else _entry(key) for key in keys]
     remaining = [entry for entry in entries if not entry["ended"]]
     body: dict[str, Any] = {
         "format": FORMAT,
@@ -86,6 +89,18 @@ def _entry(key: IssuedKey) -> dict[str, Any]:
         "why_not": None if ended else (key.error or "the vendor has not been asked yet"),
         "next_try_at": None if ended else rfc3339(key.due_at_ns),
     }
+
+
+def _former_entry(key: IssuedKey, at_vendor: str) -> dict[str, Any]:
+    """Of a key that goes on, while one that a rotation replaced was told to end."""
+    evidence = [dict(each) for each in key.evidence if each.get("key") == at_vendor]
+    read = [int(each["read_at_ns"]) for each in evidence if each.get("read_at_ns", "").isdecimal()]
+    place = {} if key.footprint is None else dict(key.footprint.place)
+    entry = {**_entry(key), "confirmed_by_vendor": evidence, "at_vendor": {"place": place, "key": at_vendor}}
+    if not evidence:
+        return {**entry, "ended": False, "confirmed_at": None, "why_not": key.error or "the vendor has not been asked yet"}
+    confirmed = rfc3339(max(read, default=None))
+    return {**entry, "state": "revoked", "ended": True, "confirmed_at": confirmed, "why_not": None, "next_try_at": None}
 
 
 def verify(text: bytes, *, trusted: Checker | None = None) -> Verdict:

@@ -252,9 +252,13 @@ class IssuedKeyRepository:
         row = (await connection.execute(query)).first()
         return None if row is None else Receipt(*row)
 
-    async def receipts(self, connection: AsyncConnection, organization_id: str, *, before: str | None, limit: int) -> list[Receipt]:
+    async def receipts(
+        self, connection: AsyncConnection, organization_id: str, *, subject: str | None, before: str | None, limit: int
+    ) -> list[Receipt]:
         """Newest first."""
         query = sa.select(*_RECEIPT).where(receipts.c.organization_id == organization_id)
+        if subject is not None:
+            query = query.where(receipts.c.subject == subject)
         if before is not None:
             query = query.where(receipts.c.id < before)
         return [Receipt(*row) for row in await connection.execute(query.order_by(receipts.c.id.desc()).limit(limit))]

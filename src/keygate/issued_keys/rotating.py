@@ -14,7 +14,7 @@ from keygate.events import EventType
 from keygate.issued_keys.bench import FORMER_PROBE, PROBE, Bench, is_gone, is_lasting, pause_ns
 from keygate.issued_keys.desks import last_use_delay
 from keygate.issued_keys.life import Event, State, step
-from keygate.issued_keys.making import CHECK_NS, LONGEST_SECONDS, MAX_ATTEMPTS, MAX_LIMITED, acquire, confirm, next_due
+from keygate.issued_keys.making import CHECK_NS, LONGEST_SECONDS, MAX_ATTEMPTS, MAX_LIMITED, acquire, confirm, next_due, tried
 from keygate.issued_keys.model import PICKUP_NS, Cause, Delivery, Former, IssuedKey, Waits
 from keygate.issued_keys.proving import Waiting, known, refused, take_witnesses
 from keygate.issued_keys.rotation.model import IDLE_SECONDS, pause_before_reminder_ns, retry_pause_ns
@@ -120,7 +120,7 @@ async def _make_next(bench: Bench, former: Former) -> None:
 
 async def _not_made(bench: Bench, former: Former, error: ProvisionerError) -> None:
     """The former key goes on; what was made of the next one is removed."""
-    key = bench.key
+    key = tried(bench.key)
     noted = replace(key, error_code=error.code, error=error.detail)
     most = MAX_LIMITED if isinstance(error, RateLimited) else MAX_ATTEMPTS
     if not is_lasting(error) and key.attempts < most:
@@ -143,6 +143,7 @@ async def _not_made(bench: Bench, former: Former, error: ProvisionerError) -> No
         former_probe=None,
         made_at_ns=former.made_at_ns,
         delivered_at_ns=key.delivered_at_ns or key.activated_at_ns,
+        rotation_id=None,  # asked again under the same id, it is tried again
         attempts=0,
         check_at_ns=bench.now + CHECK_NS,
     )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, Field, SecretStr, StringConstraints, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, StringConstraints, model_validator
+from pydantic_core import PydanticCustomError
 
 from keygate.issued_keys.accounts import MAX_ADMIN_KEY
 from keygate.issued_keys.leaks import LeakAnswer
@@ -40,8 +41,19 @@ VendorName = Annotated[str, StringConstraints(min_length=1, max_length=40, patte
 Word = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[!-~]+$")]
 _Value = Annotated[str, StringConstraints(max_length=500, pattern=r"^[ -~]*$")]
 Named = Annotated[dict[Annotated[str, StringConstraints(max_length=60, pattern=r"^[a-z0-9_]+$")], _Value], Field(max_length=30)]
+
+
+def _no_float(value: Any) -> Any:
+    """Floats are refused with what to send in their place; the amount itself is read by `parse_usd`."""
+    if isinstance(value, str) or (isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_NANO // NANO):
+        return value
+    raise PydanticCustomError("usd", 'Send dollars as a decimal string, for example "50.00"')
+
+
+_Amount = Annotated[str, StringConstraints(max_length=40)] | Annotated[int, Field(ge=0, le=MAX_NANO // NANO)]
 Usd = Annotated[
-    Annotated[str, StringConstraints(max_length=40)] | Annotated[int, Field(ge=0, le=MAX_NANO // NANO)],
+    _Amount,
+    BeforeValidator(_no_float, json_schema_input_type=_Amount),
     Field(description="Dollars as a decimal string: `50.00`", examples=["50.00"]),
 ]
 Count = Annotated[int, Field(ge=1, le=2**53)]
@@ -374,7 +386,10 @@ class IssuedOut(Schema):
     scopes: list[str] | None
     expires_at: Moment
     options: dict[str, str]
-    enforcement: dict[str, Enforcement] = Field(description="What the vendor's own API confirmed of each term")
+    enforcement: dict[str, Enforcement] = Field(
+        description="What the vendor's own API confirmed of each term. `per_key`: confirmed, but the vendor counts for each key of a "
+        "rotation by itself, so the next key began with a whole budget; KeyGate watches the sum"
+    )
     at_vendor: dict[str, str] = Field(description="The vendor's ids of what was made")
     former: FormerOut | None
     made_at: Moment = Field(description="When its newest key was made at the vendor: the age that counts")

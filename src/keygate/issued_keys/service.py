@@ -5,17 +5,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from keygate.audit import AuditLog
-from keygate.errors import Conflict, InvalidInput, UpstreamFailed
+from keygate.errors import Conflict, InvalidInput, KeyGateError, UpstreamFailed
 from keygate.identities import Actor
 from keygate.issued_keys.accounts import VendorAccountService
 from keygate.issued_keys.bench import is_gone
 from keygate.issued_keys.desks import Desks
 from keygate.issued_keys.ending import told_to_end
-from keygate.issued_keys.handover import Handover, Told
+from keygate.issued_keys.handover import Gone, Handover, Told, never
 from keygate.issued_keys.life import ENDED, LIVE, Event, State, may
 from keygate.issued_keys.making import next_due
 from keygate.issued_keys.model import (
@@ -28,6 +28,7 @@ from keygate.issued_keys.model import (
     IssuedFilter,
     IssuedKey,
     IssueDraft,
+    VendorAccount,
     VendorStep,
     compare,
 )
@@ -37,11 +38,11 @@ from keygate.issued_keys.ports import OwnerDirectory
 from keygate.issued_keys.receipts import Receipt
 from keygate.issued_keys.records import key_record
 from keygate.issued_keys.rotating import told_to_rotate
-from keygate.issued_keys.terms import check_schedule, check_terms
+from keygate.issued_keys.terms import check_schedule, check_terms, unfit
 from keygate.kit.clock import NANOSECONDS, Clock
 from keygate.kit.ids import new_id
 from keygate.policies import Place, change
-from keygate.vendors.admin import AddsKey, Footprint, Provisioner, ProvisionerError, SetsExpiry, Term
+from keygate.vendors.admin import AddsKey, Checks, Footprint, Provisioner, ProvisionerError, SetsExpiry, Term, TermsRefused, Unfit, Wanted
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection
@@ -52,6 +53,16 @@ if TYPE_CHECKING:
 
 PATIENCE_SECONDS = 60.0
 MAX_PATIENCE_SECONDS = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Hearer:
+    """Who asked, and whether the secret is for their answer. `again`: they can ask again under the same request id."""
+
+    actor: Actor
+    tell: bool
+    gone: Gone
+    again: bool
 
 
 class IssuedKeyService:
@@ -84,17 +95,18 @@ class IssuedKeyService:
         self._provisioners = provisioners
         self._clock = clock
 
-    async def provision(self, actor: Actor, draft: IssueDraft, *, tell: bool = True, patience: float = PATIENCE_SECONDS) -> Told:
-        """Orders a key. With `tell` the answer holds the secret if the vendor is done within `patience` seconds; else it waits for a link.
-        The same `request_id` again gives the same key, and within ten minutes its secret again: an answer may get lost.
+    async def provision(
+        self, actor: Actor, draft: IssueDraft, *, tell: bool = True, gone: Gone = never, patience: float = PATIENCE_SECONDS
+    ) -> Told:
+        """Orders a key. With `tell` the answer holds the secret if the vendor is done within `patience` seconds and the caller is not
+        `gone` by then; else it waits for a link. The same `request_id` again, or at the same time, gives the same key, and within ten
+        minutes its secret again: an answer may get lost.
 
         Raises `InvalidInput` for an owner, term or option that can't be, `Conflict` where the account is not ready or full."""
-        known = None
-        if draft.request_id is not None:
-            async with self._database.read() as connection:
-                known = await self._repository.requested(connection, actor.organization_id, draft.request_id)
-            if known is not None and known.state is not State.FAILED:
-                return await self._again(actor, draft, known, tell=tell, patience=patience)
+        hearer = _Hearer(actor, tell, gone, again=draft.request_id is not None)
+        known = await self._known(actor, draft)
+        if known is not None:
+            return await self._again(hearer, draft, known, patience)
         account = await self._accounts.choose(actor, vendor=draft.vendor, account=draft.account)
         if account.status is not AccountStatus.READY:
             missing = ", ".join(right.name for right in account.rights if right.held is False)
@@ -108,38 +120,48 @@ class IssuedKeyService:
             )
         provisioner = self._provisioners[account.vendor]
         now = self._clock.now_ns()
-        check_terms(provisioner.facts, draft, now)
+        check_terms(provisioner, draft, settings=account.settings, now=now)
         check_schedule(provisioner, draft.rotate_every_days, draft.rotate_overlap_seconds)
         room = await self._accounts.room(account, draft.options)
-        if room.full:
+        if room.full and await self._known(actor, draft) is None:
             raise Conflict(f"No key was made: {room.told}")
         async with change(self._database, self._audit, actor, "issued_key.provision", "issued_key") as work:
-            owner, name = await self._owner(work.connection, actor, draft)
-            if known is not None:  # an order that failed gives its id to the next
-                await self._repository.save(work.connection, replace(known, request_id=None, version=known.version + 1))
-            key = IssuedKey(
-                id=new_id("ik"),
-                organization_id=actor.organization_id,
-                vendor=account.vendor,
-                account_id=account.id,
-                name=name,
-                owner=owner,
-                state=State.REQUESTED,
-                generation=1,
-                terms=draft.terms,
-                options=dict(draft.options),
-                created_at_ns=now,
-                created_by=actor.id,
-                due_at_ns=now,
-                request_id=draft.request_id,
-                rotate_every_days=draft.rotate_every_days,
-                rotate_overlap_seconds=draft.rotate_overlap_seconds,
-            )
-            await self._audit.record(work, actor, "issued_key.provision", key.id, after=key_record(key))
-            await self._repository.add(work.connection, key)
+            known = await self._requested(work.connection, actor, draft)
+            key = known or await self._recorded(work, actor, draft, account, now)
+        if known is not None:  # ordered under the same request id at the same time
+            return await self._again(hearer, draft, known, patience)
         key = await self._worked(key, patience)
         _require_made(key)
-        return await self._handover.tell(actor, key) if tell else Told(key)
+        return await self._told(hearer, key)
+
+    async def _recorded(self, work: UnitOfWork, actor: Actor, draft: IssueDraft, account: VendorAccount, now: int) -> IssuedKey:
+        """The order, written down: from here on it is worked on, whatever becomes of the caller."""
+        owner, name = await self._owner(work.connection, actor, draft)
+        if draft.request_id is not None:  # an order that failed gives its id to the next
+            failed = await self._repository.requested(work.connection, actor.organization_id, draft.request_id)
+            if failed is not None:
+                await self._repository.save(work.connection, replace(failed, request_id=None, version=failed.version + 1))
+        key = IssuedKey(
+            id=new_id("ik"),
+            organization_id=actor.organization_id,
+            vendor=account.vendor,
+            account_id=account.id,
+            name=name,
+            owner=owner,
+            state=State.REQUESTED,
+            generation=1,
+            terms=draft.terms,
+            options=dict(draft.options),
+            created_at_ns=now,
+            created_by=actor.id,
+            due_at_ns=now,
+            request_id=draft.request_id,
+            rotate_every_days=draft.rotate_every_days,
+            rotate_overlap_seconds=draft.rotate_overlap_seconds,
+        )
+        await self._audit.record(work, actor, "issued_key.provision", key.id, after=key_record(key))
+        await self._repository.add(work.connection, key)
+        return key
 
     async def rotate(
         self,
@@ -151,6 +173,7 @@ class IssuedKeyService:
         insist: bool = False,
         request_id: str | None = None,
         tell: bool = True,
+        gone: Gone = never,
         patience: float = PATIENCE_SECONDS,
     ) -> Told:
         """A second key with the same terms. The former one goes on for `overlap_seconds`, then until the vendor shows it unused for
@@ -159,29 +182,20 @@ class IssuedKeyService:
         for name, value in (("overlap_seconds", overlap_seconds), ("quiet_seconds", quiet_seconds)):
             if value is not None and not 0 <= value <= MAX_OVERLAP_SECONDS:
                 raise InvalidInput(f"{name}: from 0 to {MAX_OVERLAP_SECONDS}", field=name)
-        now = self._clock.now_ns()
-        if request_id is not None:
-            known = await self.get(actor, key_id)
-            if known.rotation_id == request_id:
-                return await self._replayed(actor, known, tell=tell, patience=patience)
+        hearer = _Hearer(actor, tell, gone, again=request_id is not None)
         async with change(self._database, self._audit, actor, "issued_key.rotate", key_id) as work:
             key = await own_key(self._repository, work.connection, actor, key_id, lock=True)
-            if key.adopted:
-                raise Conflict("This key was made by hand: make its successor at the vendor, adopt that one, then revoke this one")
-            if not isinstance(self._provisioners.get(key.vendor), AddsKey):
-                raise Conflict("This vendor can't hold a second key beside the first; make a new key and revoke this one")
-            quiet_seconds = self._quiet(key, quiet_seconds, insist=insist)
-            after = told_to_rotate(
-                key, overlap_seconds=overlap_seconds, quiet_seconds=quiet_seconds, insist=insist, request_id=request_id, now=now
-            )
-            after = replace(after, version=key.version + 1)
-            detail = {"generation": after.generation, "overlap_seconds": overlap_seconds, "quiet_seconds": quiet_seconds, "insist": insist}
-            await self._audit.record(work, actor, "issued_key.rotate", key_id, before={"state": key.state}, after=detail)
-            await self._repository.save(work.connection, after)
+            known = request_id is not None and key.rotation_id == request_id
+            if known:
+                after = key
+            else:
+                after = await self._turned(work, actor, key, overlap_seconds, quiet_seconds, insist=insist, request_id=request_id)
+        if known:
+            return await self._replayed(hearer, after, patience)
         key = await self._worked(after, patience)
         if key.state is State.ACTIVE and key.error is not None:
             raise UpstreamFailed(f"The key was not rotated; it goes on as it is. {key.error}")
-        return await self._handover.tell(actor, key) if tell else Told(key)
+        return await self._told(hearer, key)
 
     def _quiet(self, key: IssuedKey, wanted: int | None, *, insist: bool) -> int | None:
         facts = self._provisioners[key.vendor].facts
@@ -268,15 +282,15 @@ class IssuedKeyService:
         name: str,
         reason: str,
         virtual_keys: Sequence[Mapping[str, str]],
-    ) -> None:
-        """In the transaction that ends a holder: all that it has at vendors is told to end, with a receipt. The vendors are called
-        after the commit."""
+    ) -> str | None:
+        """In the transaction that ends a holder: all that it has at vendors is told to end, with a receipt, whose id is returned; None
+        where it has nothing. The vendors are called after the commit."""
         now = self._clock.now_ns()
         held = await self._repository.held_by(work.connection, actor.organization_id, subject)
         for key in held:
             await self.tell_to_end(work, actor, key, reason, now)
         if not held and not virtual_keys:
-            return
+            return None
         receipt = Receipt(
             id=new_id("rcp"),
             organization_id=actor.organization_id,
@@ -295,6 +309,7 @@ class IssuedKeyService:
                 self._operations.start(key.organization_id, key.id)
 
         work.after_commit(begin)
+        return receipt.id
 
     async def tell_to_end(self, work: UnitOfWork, actor: Actor, key: IssuedKey, reason: str, now: int) -> IssuedKey | None:
         """In a transaction of the caller's, who starts the work at the vendor after it. None: it is ended already."""
@@ -350,18 +365,58 @@ class IssuedKeyService:
                 return key
             await asyncio.sleep(max(pause, 0.05))
 
-    async def _again(self, actor: Actor, draft: IssueDraft, key: IssuedKey, *, tell: bool, patience: float) -> Told:
-        asked = (draft.vendor, draft.terms, draft.rotate_every_days, draft.rotate_overlap_seconds, actor.id)
-        if (key.vendor, key.terms, key.rotate_every_days, key.rotate_overlap_seconds, key.created_by) != asked:
-            raise Conflict("request_id: another order was made under it", field="request_id")
-        return await self._replayed(actor, key, tell=tell, patience=patience)
+    async def _turned(
+        self,
+        work: UnitOfWork,
+        actor: Actor,
+        key: IssuedKey,
+        overlap_seconds: int,
+        quiet_seconds: int | None,
+        *,
+        insist: bool,
+        request_id: str | None,
+    ) -> IssuedKey:
+        """The key as it is told to rotate, written down. Raises `Conflict` where it can't be."""
+        if key.adopted:
+            raise Conflict("This key was made by hand: make its successor at the vendor, adopt that one, then revoke this one")
+        if not isinstance(self._provisioners.get(key.vendor), AddsKey):
+            raise Conflict("This vendor can't hold a second key beside the first; make a new key and revoke this one")
+        quiet_seconds = self._quiet(key, quiet_seconds, insist=insist)
+        now = self._clock.now_ns()
+        after = told_to_rotate(
+            key, overlap_seconds=overlap_seconds, quiet_seconds=quiet_seconds, insist=insist, request_id=request_id, now=now
+        )
+        after = replace(after, version=key.version + 1)
+        detail = {"generation": after.generation, "overlap_seconds": overlap_seconds, "quiet_seconds": quiet_seconds, "insist": insist}
+        await self._audit.record(work, actor, "issued_key.rotate", key.id, before={"state": key.state}, after=detail)
+        await self._repository.save(work.connection, after)
+        return after
 
-    async def _replayed(self, actor: Actor, key: IssuedKey, *, tell: bool, patience: float) -> Told:
+    async def _known(self, actor: Actor, draft: IssueDraft) -> IssuedKey | None:
+        async with self._database.read() as connection:
+            return await self._requested(connection, actor, draft)
+
+    async def _requested(self, connection: AsyncConnection, actor: Actor, draft: IssueDraft) -> IssuedKey | None:
+        """The key that stands under the order's request id, unless making it failed: then the id is free."""
+        if draft.request_id is None:
+            return None
+        known = await self._repository.requested(connection, actor.organization_id, draft.request_id)
+        return None if known is None or known.state is State.FAILED else known
+
+    async def _again(self, hearer: _Hearer, draft: IssueDraft, key: IssuedKey, patience: float) -> Told:
+        if key.created_by != hearer.actor.id or not _same(key, draft, self._clock.now_ns()):
+            raise Conflict("request_id: another order was made under it", field="request_id")
+        return await self._replayed(hearer, key, patience)
+
+    async def _replayed(self, hearer: _Hearer, key: IssuedKey, patience: float) -> Told:
         """What became of a call that is made again; its secret too, where that was told less than ten minutes ago."""
         if not key.settled:
             key = await self._worked(key, patience)
         _require_made(key)
-        return await self._handover.tell_again(actor, key) if tell else Told(key)
+        return await self._told(hearer, key)
+
+    async def _told(self, hearer: _Hearer, key: IssuedKey) -> Told:
+        return await self._handover.tell(hearer.actor, key, again=hearer.again, gone=hearer.gone) if hearer.tell else Told(key)
 
     async def _extend_at_vendor(self, key: IssuedKey, expires_at_ns: int | None) -> dict[str, Enforcement]:
         provisioner = self._provisioners[key.vendor]
@@ -373,26 +428,31 @@ class IssuedKeyService:
             raise Conflict("The vendor account that this key was made with is gone")
         desk = await self._desks.open(account)
         footprint = key.footprint or Footprint()
+        wanted = replace(key.terms, expires_at_ns=expires_at_ns)
         try:
+            if isinstance(provisioner, Checks):
+                provisioner.check(Wanted(wanted, key.options, account.settings, self._clock.now_ns()))
             await provisioner.set_expiry(desk, footprint, expires_at_ns)
             reading = await provisioner.read(desk, footprint)
+        except Unfit as error:
+            raise unfit(error) from None
+        except TermsRefused as error:
+            raise InvalidInput(f"expires_at: {error.detail}", field="expires_at") from None
         except ProvisionerError as error:
             raise UpstreamFailed(f"The vendor did not take the new end: {error.detail}") from None
         if is_gone(reading):
             raise Conflict("The vendor shows the key as gone; make a new one")
-        facts = provisioner.facts
-        wanted = replace(key.terms, expires_at_ns=expires_at_ns)
-        told = compare(wanted, reading.terms, facts).get(str(Term.EXPIRY))
+        told = compare(wanted, reading.terms, provisioner.facts).get(str(Term.EXPIRY))
         if told is Enforcement.DIFFERS:
             raise UpstreamFailed("The vendor took the new end, but shows another one; try again in a moment")
         return {} if told is None else {str(Term.EXPIRY): told}
 
-    def check(self, draft: IssueDraft) -> None:
+    def check(self, draft: IssueDraft, account: VendorAccount) -> None:
         """Raises `InvalidInput` for terms or options that this vendor can't have; asks nobody."""
         provisioner = self._provisioners.get(draft.vendor)
         if provisioner is None:
             raise InvalidInput("vendor: KeyGate makes no keys there", field="vendor")
-        check_terms(provisioner.facts, draft, self._clock.now_ns())
+        check_terms(provisioner, draft, settings=account.settings, now=self._clock.now_ns())
         check_schedule(provisioner, draft.rotate_every_days, draft.rotate_overlap_seconds)
 
     async def _owner(self, connection: AsyncConnection, actor: Actor, draft: IssueDraft) -> tuple[Place | None, str]:
@@ -408,8 +468,25 @@ class IssuedKeyService:
         return owner, draft.name or holder.name
 
 
+_REPEATED_NS = 2 * NANOSECONDS  # ends are whole seconds
+
+
+def _same(key: IssuedKey, draft: IssueDraft, now: int) -> bool:
+    """Whether this order is the one that the key was made for. An end that was asked for in days lies as much later as it is asked again
+    later."""
+    wanted, stood, terms = draft.terms.expires_at_ns, key.terms.expires_at_ns, key.terms
+    if wanted is not None and stood is not None and -_REPEATED_NS <= wanted - stood <= now - key.created_at_ns + _REPEATED_NS:
+        terms = replace(terms, expires_at_ns=wanted)
+    made = (key.vendor, key.owner, terms, dict(key.options), key.rotate_every_days, key.rotate_overlap_seconds)
+    return made == (draft.vendor, draft.owner, draft.terms, dict(draft.options), draft.rotate_every_days, draft.rotate_overlap_seconds)
+
+
 def _require_made(key: IssuedKey) -> None:
     """Raises where the vendor did not make the key: the message names the missing right, the ceiling or the remedy, and what is owed."""
     if key.state is State.FAILED:
-        kind = Conflict if key.error_code in {"missing_right", "ceiling_reached", "admin_key_refused"} else UpstreamFailed
+        kind: type[KeyGateError] = UpstreamFailed
+        if key.error_code in {"missing_right", "ceiling_reached", "admin_key_refused"}:
+            kind = Conflict
+        elif key.error_code in {TermsRefused.code, Unfit.code}:
+            kind = InvalidInput
         raise kind(f"The vendor did not make the key ({key.id}). {key.error}")

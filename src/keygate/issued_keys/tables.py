@@ -52,6 +52,7 @@ issued_keys = sa.Table(
     sa.Column("secret_generation", sa.Integer, nullable=False),
     sa.Column("secret_until_ns", sa.BigInteger),
     sa.Column("delivered_at_ns", sa.BigInteger),
+    sa.Column("told_to", sa.String(200)),
     sa.Column("hint", sa.String(8)),
     sa.Column("made_at_ns", sa.BigInteger),
     sa.Column("secret_env", sa.String(100)),

@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from keygate.errors import Conflict, InvalidInput
 from keygate.issued_keys.model import MAX_OVERLAP_SECONDS, IssueDraft, asked
 from keygate.issued_keys.rotation.model import DAY_SECONDS, MAX_ROTATION_DAYS
-from keygate.vendors.admin import AddsKey, Provisioner, ProvisionerFacts, Term
+from keygate.vendors.admin import AddsKey, Checks, Provisioner, Term, Unfit, Wanted
+
+FIELDS: Mapping[str, str] = {
+    Term.BUDGET: "budget_usd",
+    Term.MODELS: "models",
+    Term.REQUESTS_PER_MINUTE: "rate_limit_rpm",
+    Term.TOKENS_PER_MINUTE: "rate_limit_tpm",
+    Term.SCOPES: "scopes",
+    Term.EXPIRY: "expires_at",
+}
+"""Terms as callers write them."""
 
 
-def check_terms(facts: ProvisionerFacts, draft: IssueDraft, now: int) -> None:
-    """Raises `InvalidInput` for terms or options that this vendor can't have, `Conflict` where it makes no keys by API."""
-    terms = draft.terms
+def check_terms(provisioner: Provisioner, draft: IssueDraft, *, settings: Mapping[str, str], now: int) -> None:
+    """Raises `InvalidInput` for terms or options that this vendor can't have, with the field and the remedy; `Conflict` where it makes no
+    keys by API. Asks nobody."""
+    facts, terms = provisioner.facts, draft.terms
     if facts.adopt_only:
         raise Conflict(f"{facts.title} makes no keys by API: {facts.cannot.get('create', 'enter one that was made there')}")
     if terms.expires_at_ns is not None and terms.expires_at_ns <= now:
@@ -23,7 +36,7 @@ def check_terms(facts: ProvisionerFacts, draft: IssueDraft, now: int) -> None:
         if what.endswith("(required)") and not draft.options.get(name):
             raise InvalidInput(f"options.{name}: needed: {what}", field=f"options.{name}")
     for term in sorted(facts.needs.keys() - asked(terms)):
-        raise InvalidInput(f"{term}: {facts.title} needs them: {facts.needs[term]}", field=str(term))
+        raise InvalidInput(f"{FIELDS[term]}: {facts.title} needs them: {facts.needs[term]}", field=FIELDS[term])
     # An end is kept by KeyGate's own sweep wherever the vendor has none.
     lacking = sorted(asked(terms) - facts.confirms - facts.takes - {Term.EXPIRY})
     if lacking and not draft.allow_unenforced:
@@ -31,8 +44,20 @@ def check_terms(facts: ProvisionerFacts, draft: IssueDraft, now: int) -> None:
         raise InvalidInput(
             f"{facts.title} can't enforce {', '.join(lacking)} on a key ({what}). Send allow_unenforced "
             "(--allow-unenforced) to have the key without",
-            field=lacking[0],
+            field=FIELDS[lacking[0]],
         )
+    if terms.budget_nano == 0:
+        raise InvalidInput("budget_usd: must be more than nothing; leave it out for a key without a budget", field="budget_usd")
+    if isinstance(provisioner, Checks):
+        try:
+            provisioner.check(Wanted(terms, draft.options, settings, now))
+        except Unfit as error:
+            raise unfit(error) from None
+
+
+def unfit(error: Unfit) -> InvalidInput:
+    field = FIELDS.get(error.field, error.field)
+    return InvalidInput(f"{field}: {error.detail}", field=field)
 
 
 def check_schedule(provisioner: Provisioner | None, every_days: int | None, overlap_seconds: int | None) -> None:

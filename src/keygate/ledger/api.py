@@ -100,10 +100,16 @@ async def report_usage(
     format_: Annotated[Literal["json", "csv"] | None, Query(alias="format", description="Default: what `Accept` asks for")] = None,
     source: Annotated[
         Source,
-        Query(description="gateway: our ledger; vendor: what vendors bill; all: our ledger, and issued keys by the vendors' bills"),
+        Query(
+            description="gateway (the default, exact as of the answer): our ledger; vendor: what vendors bill; all: one report over our "
+            "ledger and issued keys, these by the vendors' bills"
+        ),
     ] = Source.GATEWAY,
 ) -> Any:
     """What was used and spent, true as of the answer. Thirty days up to now unless `from` and `to` say otherwise (`to` is exclusive).
+
+    By default (`source=gateway`) what went through KeyGate. Issued keys go past it: what they cost by their vendors' bills stands in
+    `issued_keys_usd`, and `source=all` has both in one report.
 
     A filter by tag, and groups that only single entries know (endpoint, credential, status, outcome), read entries: their age is bounded
     by the retention of entries, other sums are kept for good.
@@ -115,7 +121,9 @@ async def report_usage(
     selection = query.selection(reports, actor)
     view: UsageView | BilledUsageView
     if source is Source.GATEWAY:
-        view = UsageView.of(await reports.usage(selection, groups))
+        bills: VendorUsage | None = request.app.state.services.get(VendorUsage)
+        issued_nano = None if bills is None else await bills.issued(selection)
+        view = UsageView.of(await reports.usage(selection, groups), issued_nano=issued_nano)
     else:
         billed: VendorUsage = request.app.state.services[VendorUsage]
         view = BilledUsageView.of(source, await billed.usage(actor, selection, groups, source=source))

@@ -59,3 +59,6 @@ class BilledReport:
 class VendorUsage(Protocol):
     async def usage(self, actor: Actor, selection: Selection, group_by: Sequence[str], *, source: Source) -> BilledReport:
         """Raises `InvalidInput` for groups and filters that vendors' bills do not know."""
+
+    async def issued(self, selection: Selection) -> int | None:
+        """What vendors have billed for issued keys, in nano-dollars. None: bills can't tell it for this selection."""

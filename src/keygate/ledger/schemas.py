@@ -58,10 +58,16 @@ class UsageView(Schema):
     to: str
     items: list[UsageRow]
     truncated: bool = Field(description="There are more groups; narrow the range or the filters")
+    source: Literal[Source.GATEWAY] = Field(Source.GATEWAY, description="What went through KeyGate, by our own ledger")
+    issued_keys_usd: str | None = Field(
+        description="What issued keys cost in the range beside that, by their vendors' bills and UTC days: they go past the gateway, so it "
+        "is in no row. `source=all` has both in one report. null: bills can't tell it for these filters"
+    )
 
     @staticmethod
-    def of(report: UsageReport) -> UsageView:
+    def of(report: UsageReport, *, issued_nano: int | None = None) -> UsageView:
         return UsageView(
+            issued_keys_usd=None if issued_nano is None else format_usd(issued_nano),
             from_=rfc3339(report.from_ns) or "",
             to=rfc3339(report.to_ns) or "",
             items=[UsageRow.of(row) for row in report.rows],

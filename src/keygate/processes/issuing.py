@@ -244,20 +244,20 @@ class Holders:
         self._issued = issued
         self._owners = owners
 
-    async def developer_deactivated(self, work: UnitOfWork, actor: Actor, developer_id: str) -> None:
+    async def developer_deactivated(self, work: UnitOfWork, actor: Actor, developer_id: str) -> str | None:
         held = await self._held(work, actor, developer_id)
         await self._virtual.developer_deactivated(work, actor, developer_id)
-        await self._end(work, actor, "developer.deactivate", developer_id, "its developer was deactivated", held)
+        return await self._end(work, actor, "developer.deactivate", developer_id, "its developer was deactivated", held)
 
-    async def app_deactivated(self, work: UnitOfWork, actor: Actor, app_id: str) -> None:
+    async def app_deactivated(self, work: UnitOfWork, actor: Actor, app_id: str) -> str | None:
         held = await self._held(work, actor, app_id)
         await self._virtual.app_deactivated(work, actor, app_id)
-        await self._end(work, actor, "app.deactivate", app_id, "its app was deactivated", held)
+        return await self._end(work, actor, "app.deactivate", app_id, "its app was deactivated", held)
 
-    async def team_archived(self, work: UnitOfWork, actor: Actor, team_id: str) -> None:
+    async def team_archived(self, work: UnitOfWork, actor: Actor, team_id: str) -> str | None:
         held = await self._held(work, actor, team_id)
         await self._virtual.team_archived(work, actor, team_id)
-        await self._end(work, actor, "team.archive", team_id, "its team was archived", held)
+        return await self._end(work, actor, "team.archive", team_id, "its team was archived", held)
 
     async def _held(self, work: UnitOfWork, actor: Actor, owner_id: str) -> list[dict[str, str]]:
         held = await self._virtual_rows.held_by(work.connection, actor.organization_id, owner_id)
@@ -265,7 +265,9 @@ class Holders:
 
     async def _end(
         self, work: UnitOfWork, actor: Actor, cause: str, owner_id: str, reason: str, virtual_keys: list[dict[str, str]]
-    ) -> None:
+    ) -> str | None:
         holder = (await self._owners.holders(work.connection, actor.organization_id, [owner_id])).get(owner_id)
         name = owner_id if holder is None else holder.name
-        await self._issued.holder_ended(work, actor, cause=cause, subject=owner_id, name=name, reason=reason, virtual_keys=virtual_keys)
+        return await self._issued.holder_ended(
+            work, actor, cause=cause, subject=owner_id, name=name, reason=reason, virtual_keys=virtual_keys
+        )

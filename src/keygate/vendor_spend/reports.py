@@ -67,6 +67,13 @@ class VendorUsageReports:
         merged = _merged(rows)
         return BilledReport(selection.from_ns, selection.to_ns, tuple(merged[:MAX_ROWS]), bills, truncated or len(merged) > MAX_ROWS)
 
+    async def issued(self, selection: Selection) -> int | None:
+        if selection.tag is not None:
+            return None
+        async with self._database.read() as connection:
+            found = await self._queries.sums(connection, selection, [], by_day=False, only_issued=True, limit=1)
+        return sum(row.cost_nano or 0 for row in found)
+
     async def _bills(self, actor: Actor, selection: Selection) -> tuple[Bill, ...]:
         async with self._database.read() as connection:
             accounts = await self._issued.accounts(connection, selection.organization_id)

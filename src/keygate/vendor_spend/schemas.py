@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import Field, StringConstraints, model_validator
 from pydantic_core import PydanticCustomError
 
-from keygate.issued_keys import Enforcement
+from keygate.issued_keys import WATCHED
 from keygate.kit.clock import from_ns, rfc3339
 from keygate.kit.money import MAX_NANO, NANO, format_usd, parse_usd
 from keygate.kit.routes import Schema
@@ -225,7 +225,10 @@ class WatchOut(Schema):
     delay, and until the next look."""
 
     key_id: str
-    enforced_by: str = Field(description="`vendor`: it refuses; `keygate`: watched, not hard; `nobody`: the bill is not read")
+    enforced_by: str = Field(
+        description="`vendor`: it refuses; `keygate`: watched, not hard (beside the vendor, where that counts for each key of a "
+        "rotation by itself); `nobody`: the bill is not read"
+    )
     budget_usd: str | None
     budget_period: Period | None
     allowed_usd: str | None = Field(
@@ -254,7 +257,7 @@ class WatchOut(Schema):
     def of(cls, standing: Standing) -> WatchOut:
         key, watch, imported, facts = standing.key, standing.watch, standing.imported, standing.facts
         as_of = None if imported is None else imported.as_of_ns
-        own = key.enforcement.get("budget") is Enforcement.NOT_ENFORCED
+        own = key.enforcement.get("budget") in WATCHED
         nobody = key.terms.budget_nano is None or (own and facts is None)
         return cls(
             key_id=key.id,

@@ -13,7 +13,7 @@ from keygate.audit import AuditLog
 from keygate.errors import Conflict, InvalidInput, KeyGateError
 from keygate.events import EventOutbox, EventType
 from keygate.identities import Actor
-from keygate.issued_keys import LIVE, Enforcement, IssuedKey, IssuedKeyAccess, IssuedKeyService, VendorAccount, worker_actor
+from keygate.issued_keys import LIVE, WATCHED, IssuedKey, IssuedKeyAccess, IssuedKeyService, VendorAccount, worker_actor
 from keygate.kit.clock import NANOSECONDS, Clock, rfc3339
 from keygate.kit.money import MAX_NANO, format_usd
 from keygate.policies import change
@@ -325,8 +325,8 @@ class BudgetWatch:
 
 
 def _is_ours(key: IssuedKey) -> bool:
-    """Whether KeyGate has to act on the budget."""
-    return key.enforcement.get(str(Term.BUDGET)) is Enforcement.NOT_ENFORCED
+    """Whether KeyGate has to act on the budget: the vendor does not, or counts it for each key of a rotation by itself."""
+    return key.enforcement.get(str(Term.BUDGET)) in WATCHED
 
 
 def _reason(key: IssuedKey, spent_nano: int) -> str:

@@ -7,6 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from tests.sdks.admin_clients import Sdk
 from tests.sdks.bridge import SdkError
 from tests.sdks.identity import TestIssuer
@@ -46,6 +48,8 @@ from keygate.vendors.admin import (
     Unavailable,
 )
 from keygate.vendors.admin.anthropic import ANTHROPIC_ADMIN
+from keygate.vendors.admin.anthropic.facts import ACCESS_SECONDS, LONGEST_IDENTITY_SECONDS
+from keygate.vendors.admin.anthropic.lifetimes import identity_ends
 
 HOUR_NS = 3_600 * NANOSECONDS
 DAY_NS = 24 * HOUR_NS
@@ -180,19 +184,68 @@ async def test_access_token_lives_no_longer_than_is_told(office, anthropic_sdk, 
         anthropic_sdk("messages.create", key=token, **HELLO)
 
 
-async def test_identity_token_ends_with_the_lease_and_a_fresh_one_is_minted(office, use, sandbox, account) -> None:
-    at, ends = office(), account.now_ns() // NANOSECONDS * NANOSECONDS + HOUR_NS
+async def trade(at: AdminDesk, made: Made) -> dict[str, Any]:
+    """What Anthropic's SDK does with an identity token."""
+    body = {
+        "grant_type": "urn:ietf:params:oauth:grant-type:jwt-bearer",
+        "assertion": made.secret.open(),
+        "federation_rule_id": made.env["ANTHROPIC_FEDERATION_RULE_ID"],
+        "organization_id": made.env["ANTHROPIC_ORGANIZATION_ID"],
+    }
+    return await at.http.json("POST", f"{at.base()}/v1/oauth/token", what="trade", right="none", json=body, changes=False)
+
+
+async def test_no_token_outlives_the_lease_and_a_fresh_one_is_minted_while_it_lasts(office, use, sandbox, account, anthropic_sdk) -> None:
+    at, clock = office(), sandbox.state.admin.clock
+    ends = account.now_ns() // NANOSECONDS * NANOSECONDS + HOUR_NS
     made = await provisioner.create(at, order(expires_at_ns=ends))
-    assert made.expires_at_ns == ends
-    sandbox.state.admin.clock.advance(3_601)
+    assert ends - 302 * NANOSECONDS <= (made.expires_at_ns or 0) <= ends - 300 * NANOSECONDS
+    clock.advance(3_240)  # a minute before the token ends; an access token of now would live ten
+    late = await trade(at, made)
+    assert clock.now_ns() + late["expires_in"] * NANOSECONDS <= ends
+    clock.advance(61)
     with pytest.raises(SdkError, match="expired"):
         use(made)
-    fresh = await provisioner.mint(at, made.footprint)
+    fresh = await provisioner.mint(at, made.footprint, expires_at_ns=ends)
     assert fresh.footprint == made.footprint
     assert use(fresh)
+    last = await trade(at, fresh)
+    assert clock.now_ns() + last["expires_in"] * NANOSECONDS <= ends
+    clock.advance((ends - clock.now_ns()) / NANOSECONDS)
+    for token in (late, last):
+        with pytest.raises(SdkError):
+            anthropic_sdk("messages.create", key={"token": token["access_token"]}, **HELLO)
+    with pytest.raises(Rejected, match="too soon"):
+        await provisioner.mint(at, made.footprint, expires_at_ns=ends)
     await provisioner.revoke(at, made.footprint)
     with pytest.raises(Exception, match="archived"):
-        await provisioner.mint(at, made.footprint)
+        await provisioner.mint(at, made.footprint, expires_at_ns=None)
+
+
+async def test_key_that_ends_before_any_token_is_refused_and_nothing_is_made(office, vendor, account) -> None:
+    before = len(vendor("workspaces.list", all=True))
+    with pytest.raises(Rejected, match="too soon"):
+        await provisioner.create(office(), order(expires_at_ns=account.now_ns() + 60 * NANOSECONDS))
+    assert len(vendor("workspaces.list", all=True)) == before
+
+
+@given(
+    left=st.integers(-10, 200_000),
+    longest=st.integers(60, LONGEST_IDENTITY_SECONDS),
+    traded=st.integers(0, LONGEST_IDENTITY_SECONDS),
+    rule=st.just(ACCESS_SECONDS),
+)
+def test_whenever_an_identity_token_is_traded_the_access_token_ends_with_the_key(left: int, longest: int, traded: int, rule: int) -> None:
+    now = 1_800_000_000 * NANOSECONDS
+    ends = identity_ends(now, longest_seconds=longest, key_ends_ns=now + left * NANOSECONDS)
+    if ends is None:
+        assert left <= 62
+        return
+    lives = (ends - now) // NANOSECONDS
+    assert 0 < lives <= longest
+    if traded < lives:  # later trades are refused
+        access = max(60, min(rule, 2 * (lives - traded)))  # as Anthropic says
+        assert traded + 1 + access <= left, "even if the trade comes at the end of its second"
 
 
 async def test_issuer_is_registered_once(office, vendor, issuer) -> None:

@@ -134,6 +134,16 @@ async def test_a_key_works_at_the_vendor_within_its_policy_until_it_is_revoked_t
     assert await BEDROCK.find(at, mark) == ()
 
 
+async def test_generations_are_told_apart_while_lists_are_late(at: AdminDesk, account: Account) -> None:
+    mark, wanted = fresh(), terms(account)
+    account.settings = account.settings.with_changes({"lists_s": 3_600})
+    made = [await BEDROCK.create(at, order(mark, wanted, generation)) for generation in (1, 2)]
+    assert [each.generation for each in await BEDROCK.find(at, mark)] == [None], "no list shows the keys"
+    account.settings = account.settings.with_changes({"lists_s": 0})
+    found = {each.footprint.key: each.generation for each in await BEDROCK.find(at, mark)}
+    assert found == {None: None, made[0].footprint.key: 1, made[1].footprint.key: 2}, "the first is not taken for the second"
+
+
 async def test_generations_are_told_apart_though_keys_have_no_names(at: AdminDesk, account: Account) -> None:
     mark, wanted = fresh(), terms(account)
     made = [await BEDROCK.create(at, order(mark, wanted, generation)) for generation in (1, 2)]
@@ -148,7 +158,7 @@ async def test_generations_are_told_apart_though_keys_have_no_names(at: AdminDes
             each.footprint.key: number for number, each in list(enumerate(made, 1))[-2:]
         }
     (user,) = (entry.more["it"] for entry in account.shelves["users"])
-    assert len(user.tags) == 4  # id, title, generation, one key: tags of revoked keys are gone
+    assert len(user.tags) == 5  # id, title, generation, two keys: tags of revoked keys are gone
 
 
 async def test_a_process_that_dies_after_any_call_leaves_nothing_unknown(
@@ -168,13 +178,13 @@ async def test_a_process_that_dies_after_any_call_leaves_nothing_unknown(
     at, wanted, whole = seat(sandbox, outbound, admin), terms(account), Steps()
     await BEDROCK.create(seat(sandbox, outbound, admin, watcher=whole), order(fresh(), wanted))
     steps = len(whole.told) // 2
-    assert steps == 3  # user, policy, key
+    assert steps == 4  # user, policy, key, its generation
     for step in range(1, steps + 1):
         mark = fresh()
         with pytest.raises(KeyboardInterrupt):
             await BEDROCK.create(seat(sandbox, outbound, admin, watcher=Dies(step)), order(mark, wanted))
         lost = [each for each in await BEDROCK.find(at, mark) if each.footprint.key]
-        assert [each.generation for each in lost] == ([1] if step == steps else [])
+        assert [each.generation for each in lost] == ([1] if step >= 3 else [])
         for each in lost:  # its secret was never told: as the caller does
             await BEDROCK.revoke(at, each.footprint)
         made = await BEDROCK.create(at, order(mark, wanted))

@@ -93,7 +93,8 @@ class BulkService:
                     rotate_every_days=draft.rotate_every_days,
                     rotate_overlap_seconds=draft.rotate_overlap_seconds,
                     allow_unenforced=draft.allow_unenforced,
-                )
+                ),
+                account,
             )
 
         rows, problems = plan_rows(draft, lines, known, organization_id=actor.organization_id, check=fits_vendor)

@@ -106,6 +106,9 @@ def judge(item: Item, known: Known, facts: ProvisionerFacts, *, now_ns: int) -> 
             held_back = key.id in known.restrained
             drift = tuple(each for each in differences(key, item, facts) if not (held_back and Term(each.term) in _LOWERED))
             findings += _of_a_living_key(key, item, drift, held_back=held_back)
+        elif item.kind is Kind.CONTAINER and key.state in LIVE:  # its terms were read where the vendor lists no keys
+            drift = tuple(each for each in differences(key, item, facts) if each.term != Term.EXPIRY)
+            findings += [Finding.DRIFT] if drift else []
         if key.owner is not None and key.owner.scope_id in known.inactive:
             findings.append(Finding.LEAVER)
         if key.id in known.max_ages and item.kind is Kind.KEY and _is_too_old(key, item, known.max_ages[key.id], now_ns):

@@ -31,7 +31,7 @@ from keygate.issued_keys.inventory.model import (
 from keygate.issued_keys.inventory.scanning import Scanner
 from keygate.issued_keys.life import ENDED, LIVE, State
 from keygate.issued_keys.making import next_due
-from keygate.issued_keys.model import Enforcement, IssuedKey, asked
+from keygate.issued_keys.model import IssuedKey, asked, compare
 from keygate.issued_keys.operations import Operations
 from keygate.issued_keys.records import footprint_to_json, key_record
 from keygate.issued_keys.service import IssuedKeyService
@@ -48,6 +48,7 @@ from keygate.vendors.admin import (
     SetsExpiry,
     SetsLimits,
     SetsModels,
+    SetsTerms,
     Term,
 )
 
@@ -191,8 +192,11 @@ class InventoryService(Hands):
         try:
             if Finding.DISABLED in item.findings and isinstance(provisioner, Disables):
                 await provisioner.set_enabled(desk, item.footprint, enabled=True)
-            for difference in item.drift:
-                await _set(provisioner, desk, key, item.footprint, Term(difference.term))
+            if item.drift and isinstance(provisioner, SetsTerms):
+                await provisioner.set_terms(desk, item.footprint, key.terms)
+            else:
+                for difference in item.drift:
+                    await _set(provisioner, desk, key, item.footprint, Term(difference.term))
         except ProvisionerError as error:
             raise UpstreamFailed(f"The vendor did not take it: {error.detail}") from None
 
@@ -224,9 +228,13 @@ class InventoryService(Hands):
         key = await eyes.key_rows.get(work.connection, item.organization_id, item.issued_key_id or "", lock=True)
         if key is None or item.terms is None or key.state not in LIVE:
             raise Conflict("The key is not active any more; look again")
+        if isinstance(eyes.provisioners[item.vendor], SetsTerms) and not asked(item.terms):
+            raise Conflict("The vendor shows rules that KeyGate did not write, so what they allow can't be agreed to here; `repair` it")
         terms = with_terms_of(key.terms, item.terms, item.drift)
         left = {str(term) for term in asked(terms)}
-        confirmed = {each.term: Enforcement.CONFIRMED for each in item.drift if each.term in left}
+        facts = eyes.provisioners[item.vendor].facts
+        told = compare(terms, item.terms, facts, own_end=key.adopted, rotated=key.generation > 1)
+        confirmed = {each.term: told[each.term] for each in item.drift if each.term in left}
         kept = {term: standing for term, standing in key.enforcement.items() if term in left}
         after = replace(key, terms=terms, enforcement={**kept, **confirmed}, version=key.version + 1)
         if after.error_code == DRIFTED:
@@ -246,7 +254,7 @@ def _require_powers(provisioner: Provisioner, item: Item) -> None:
         Term.TOKENS_PER_MINUTE: SetsLimits,
         Term.EXPIRY: SetsExpiry,
     }
-    for difference in item.drift:
+    for difference in () if isinstance(provisioner, SetsTerms) else item.drift:
         power = powers.get(Term(difference.term))
         if power is None or not isinstance(provisioner, power):
             raise Conflict(f"{provisioner.facts.title} has no call to set {difference.term} of a key that exists; rotate it, or accept")

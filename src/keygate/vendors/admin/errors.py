@@ -7,6 +7,8 @@
     ├── RateLimited        after every retry still told to wait; `retry_after` seconds (in a vendor's own `fault` 0: it does not say)
     ├── Unavailable        no answer, or a failure of the vendor's own; `uncertain`: the call may have been done all the same
     ├── Rejected           the vendor understood and refused (4xx); `status` and `reason` are the vendor's
+    │   ├── TermsRefused   it called what was sent invalid (400 or 422): the same again won't do
+    │   └── Unfit          no vendor was asked: these terms or options can't be kept there; `field` names which
     └── NotFound           what was named is not (or no more) there
 
 Messages name the call, the status and the remedy. They hold no secret: what a vendor says is blacked out before it is quoted.
@@ -73,6 +75,20 @@ class Rejected(ProvisionerError):
         super().__init__(detail)
         self.status = status
         self.reason = reason  # the vendor's own machine-readable word: `project_archived`
+
+
+class TermsRefused(Rejected):
+    code = "terms_refused"
+
+
+class Unfit(Rejected):
+    """`field`: a `Term`, or `options.region`. `detail` holds the remedy."""
+
+    code = "unfit_terms"
+
+    def __init__(self, field: str, detail: str) -> None:
+        super().__init__(detail, status=422, reason=field)
+        self.field = field
 
 
 class NotFound(ProvisionerError):

@@ -22,7 +22,16 @@ from keygate.kit.clock import NANOSECONDS, Clock, from_ns
 from keygate.kit.outbound import Answer, Unreached
 from keygate.kit.redaction import redact
 from keygate.kit.secret import Secret
-from keygate.vendors.admin.errors import AdminKeyRefused, MissingRight, NotFound, ProvisionerError, RateLimited, Rejected, Unavailable
+from keygate.vendors.admin.errors import (
+    AdminKeyRefused,
+    MissingRight,
+    NotFound,
+    ProvisionerError,
+    RateLimited,
+    Rejected,
+    TermsRefused,
+    Unavailable,
+)
 
 ATTEMPTS = 6
 PATIENCE_SECONDS = 90.0  # all waits of one call together
@@ -243,7 +252,8 @@ class AdminHttp:
             return RateLimited(f"{what}: the vendor limits calls now (429){said}", retry_after=_retry_after(answer, self._clock) or pause)
         if status >= 500:
             return Unavailable(f"{what}: the vendor failed ({status}){said}", uncertain=uncertain)
-        return Rejected(f"{what}: the vendor refused ({status}){said}", status=status, reason=_reason(answer))
+        kind = TermsRefused if status in {400, 422} else Rejected
+        return kind(f"{what}: the vendor refused ({status}){said}", status=status, reason=_reason(answer))
 
     def _concealed(self, answer: Answer, sent: Mapping[str, str]) -> Answer:
         """An error without the secrets that were sent, as they are or in JSON's spelling or a form's: whoever quotes it, a vendor's own

@@ -1,7 +1,7 @@
 """How KeyGate makes, limits, reads and revokes keys at a vendor: what each vendor's provisioner promises.
 
 A provisioner is `vendors/admin/<vendor>.py`, one object without state (`OPENAI_ADMIN = OpenAIProvisioner()`), listed in
-`vendors/admin/registry.py`. It imports this file, `errors.py`, `http.py` and `kit`; no area and no sibling. Five methods are
+`vendors/admin/registry.py`. It imports this file, `errors.py`, `bounds.py`, `http.py` and `kit`; no area and no sibling. Five methods are
 required; what else a vendor can do stands in a protocol of its own below (`isinstance(provisioner, SetsBudget)`), and what it can't is
 data in `facts`.
 
@@ -196,6 +196,7 @@ class ProvisionerFacts:
     cannot: Mapping[str, str] = field(default_factory=dict)  # what → what KeyGate does instead
     rights: Mapping[str, str] = field(default_factory=dict)  # least privilege: right → what it is needed for
     takes: frozenset[Term] = frozenset()  # terms that the vendor takes and enforces, but no API of its shows again
+    budget_per_key: bool = False  # a budget counts what the key itself has spent: the next generation begins with a whole one
     adopts: bool = False  # keys made by hand can be entered: `revoke` ends such a key, given its container alone, and nothing else
     names_container: bool = False  # `rename` renames what holds the key, with everything in it
     adopt_only: bool = False  # the vendor's API makes no keys: keys made by hand are entered
@@ -273,6 +274,28 @@ class Provisioner(Protocol):
         """Ends this key for good; others in the container go on. One that is gone already is no error. The caller reads back."""
 
 
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What is asked for, before anything is made: `options` as `facts.options` lists them, `settings` of the account."""
+
+    terms: Terms
+    options: Mapping[str, str]
+    settings: Mapping[str, str]
+    now_ns: int
+
+    @classmethod
+    def by(cls, order: Order, desk: Desk) -> Wanted:
+        return cls(order.terms, order.options, desk.settings, desk.clock.now_ns())
+
+
+@runtime_checkable
+class Checks(Protocol):
+    def check(self, wanted: Wanted) -> None:
+        """Raises `Unfit` for terms and options that this vendor can't keep, whatever the credential: bounds, periods, units. Pure: called
+        before anything is recorded or made, and again by `create`, which needn't be. What only the vendor knows (a model that is not
+        there, an organization's own maximum) is left to it."""
+
+
 @runtime_checkable
 class AddsKey(Protocol):
     """The container can hold the next key beside the former: `create` with the next generation rotates with overlap."""
@@ -310,6 +333,12 @@ class SetsExpiry(Protocol):
 
 
 @runtime_checkable
+class SetsTerms(Protocol):
+    async def set_terms(self, desk: Desk, footprint: Footprint, terms: Terms) -> None:
+        """All terms at once, whatever stands there now: for vendors where they are one document, which somebody may have rewritten."""
+
+
+@runtime_checkable
 class Disables(Protocol):
     async def set_enabled(self, desk: Desk, footprint: Footprint, *, enabled: bool) -> None:
         """The kill switch that can be taken back."""
@@ -322,8 +351,9 @@ class Renames(Protocol):
 
 @runtime_checkable
 class Mints(Protocol):
-    async def mint(self, desk: Desk, footprint: Footprint) -> Made:
-        """A fresh short-lived token of a key that exists, where the vendor has no lasting secrets."""
+    async def mint(self, desk: Desk, footprint: Footprint, *, expires_at_ns: int | None) -> Made:
+        """A fresh short-lived token of a key that exists, where the vendor has no lasting secrets. Neither it nor what it is traded for
+        outlives the key's end `expires_at_ns`; raises `Rejected` where that is too near for any."""
 
 
 @dataclass(frozen=True, slots=True)

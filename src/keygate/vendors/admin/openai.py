@@ -13,7 +13,8 @@ from keygate.kit.clock import NANOSECONDS
 from keygate.kit.money import NANO
 from keygate.kit.outbound import Answer
 from keygate.kit.secret import Secret
-from keygate.vendors.admin.errors import CeilingReached, NotFound, ProvisionerError, Rejected, Unavailable
+from keygate.vendors.admin.bounds import monthly_cents
+from keygate.vendors.admin.errors import CeilingReached, NotFound, ProvisionerError, Rejected, Unavailable, Unfit
 from keygate.vendors.admin.interface import (
     Census,
     Desk,
@@ -32,6 +33,7 @@ from keygate.vendors.admin.interface import (
     Term,
     Terms,
     Verification,
+    Wanted,
     generation_of,
 )
 from keygate.vendors.admin.money import dollars_only, nano_of
@@ -93,7 +95,7 @@ OPENAI_FACTS = ProvisionerFacts(
 
 
 class OpenAIProvisioner:
-    """Also `AddsKey`, `Retires`, `SetsBudget`, `SetsLimits`, `SetsModels`, `SetsExpiry`, `Renames`, `Counts`, `Lists`, `Probes`,
+    """Also `Checks`, `AddsKey`, `Retires`, `SetsBudget`, `SetsLimits`, `SetsModels`, `SetsExpiry`, `Renames`, `Counts`, `Lists`, `Probes`,
     `ReportsSpend`."""
 
     facts = OPENAI_FACTS
@@ -121,9 +123,16 @@ class OpenAIProvisioner:
             rights.append(Right(right, held, self.facts.rights[right]))
         return Verification(tuple(rights))
 
+    def check(self, wanted: Wanted) -> None:
+        """What an organization's own tier allows (the most requests a minute of a model) only OpenAI knows."""
+        terms = wanted.terms
+        if terms.budget_nano is not None:
+            monthly_cents("OpenAI", terms.budget_nano, terms.budget_period)
+        if terms.expires_at_ns is not None:
+            _seconds_until(terms.expires_at_ns, wanted.now_ns)
+
     async def create(self, desk: Desk, order: Order) -> Made:
-        if order.terms.budget_nano is not None and order.terms.budget_period is not Period.MONTH:
-            raise Rejected("OpenAI's spend limits are monthly; ask for a budget by month", reason="interval")
+        self.check(Wanted.by(order, desk))
         project, account = await self._container(desk, order)
         footprint = Footprint({"project": project, "service_account": account})
         if order.generation == 1 or order.footprint is None:
@@ -134,7 +143,7 @@ class OpenAIProvisioner:
             await self.set_limits(desk, footprint, order.terms)
         body: dict[str, Any] = {"name": order.mark.key_name(order.generation), "scopes": list(order.terms.scopes or ())}
         if order.terms.expires_at_ns is not None:
-            body["expires_in_seconds"] = _seconds_left(desk, order.terms.expires_at_ns)
+            body["expires_in_seconds"] = _seconds_until(order.terms.expires_at_ns, desk.clock.now_ns())
         path = f"/organization/projects/{project}/service_accounts/{account}/api_keys"
         made = await _call(desk, "POST", path, what="create the key", right=_KEYS, json=body)
         key, value = made.get("id"), made.get("value")
@@ -218,10 +227,7 @@ class OpenAIProvisioner:
         if amount_nano is None:
             await _call(desk, "DELETE", path, what="remove the spend limit", right=_LIMITS, accept={404})
             return
-        cents, rest = divmod(amount_nano, _CENT_NANO)
-        if rest or cents < 1 or period is not Period.MONTH:
-            raise Rejected("OpenAI's spend limits are monthly and in whole cents", reason="threshold_amount")
-        body = {"threshold_amount": cents, "currency": "USD", "interval": "month"}
+        body = {"threshold_amount": monthly_cents("OpenAI", amount_nano, period), "currency": "USD", "interval": "month"}
         await _call(desk, "POST", path, what="set the spend limit", right=_LIMITS, json=body, repeatable=True)
 
     async def set_limits(self, desk: Desk, footprint: Footprint, terms: Terms) -> None:
@@ -247,9 +253,9 @@ class OpenAIProvisioner:
 
     async def set_expiry(self, desk: Desk, footprint: Footprint, expires_at_ns: int | None) -> None:
         if expires_at_ns is None:
-            raise Rejected("OpenAI does not take an end away from a key; set another one", reason="expires_in_seconds")
+            raise Unfit(Term.EXPIRY, "OpenAI does not take an end away from a key; set another one")
         path = f"/organization/projects/{footprint.place['project']}/api_keys/{footprint.key}"
-        body = {"expires_in_seconds": _seconds_left(desk, expires_at_ns)}
+        body = {"expires_in_seconds": _seconds_until(expires_at_ns, desk.clock.now_ns())}
         await _call(desk, "POST", path, what="set the key's end", right=_KEYS, json=body, repeatable=True)
 
     async def rename(self, desk: Desk, footprint: Footprint, name: str) -> None:
@@ -398,10 +404,10 @@ def _full(answer: Answer) -> ProvisionerError | None:
     return None
 
 
-def _seconds_left(desk: Desk, expires_at_ns: int) -> int:
-    seconds = (expires_at_ns - desk.clock.now_ns()) // NANOSECONDS
+def _seconds_until(expires_at_ns: int, now_ns: int) -> int:
+    seconds = (expires_at_ns - now_ns) // NANOSECONDS
     if not 1 <= seconds <= _YEAR_SECONDS:
-        raise Rejected("OpenAI's keys end within a year, and not in the past", reason="expires_in_seconds")
+        raise Unfit(Term.EXPIRY, "OpenAI's keys end within a year, and not in the past: ask for 365 days at most")
     return seconds
 
 

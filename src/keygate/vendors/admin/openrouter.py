@@ -12,7 +12,7 @@ from typing import Any
 
 from keygate.kit.clock import NANOSECONDS, from_ns, to_ns
 from keygate.kit.secret import Secret
-from keygate.vendors.admin.errors import NotFound, Rejected, Unavailable
+from keygate.vendors.admin.errors import NotFound, Rejected, Unavailable, Unfit
 from keygate.vendors.admin.interface import (
     Desk,
     Footprint,
@@ -30,6 +30,7 @@ from keygate.vendors.admin.interface import (
     Term,
     Terms,
     Verification,
+    Wanted,
     generation_of,
 )
 from keygate.vendors.admin.money import nano_of
@@ -61,6 +62,7 @@ OPENROUTER_FACTS = ProvisionerFacts(
     tells_last_use=True,
     revoke_delay_seconds=None,
     container="",
+    budget_per_key=True,
     adopts=True,
     ceiling=None,
     calls_per_minute=120,
@@ -72,7 +74,9 @@ OPENROUTER_FACTS = ProvisionerFacts(
         "tokens_per_minute": "OpenRouter has no limit of tokens on a key; a virtual key has one",
         "scopes": "a key of OpenRouter has none",
         "change of the end": "the end is set when the key is made; KeyGate ends a key earlier itself, and a later end needs a rotation",
-        "one budget over rotations": "the limit counts what the key itself has spent: the next key begins with a whole one",
+        "one budget over rotations": "the limit counts what the key itself has spent, and the next key begins with a whole one: after a "
+        "rotation KeyGate watches what all keys together have spent, by OpenRouter's bill, and disables the key at the budget: late, not "
+        "hard",
     },
     rights={
         _READ: "find and read keys and what they have spent",
@@ -93,7 +97,7 @@ OPENROUTER_FACTS = ProvisionerFacts(
 
 
 class OpenRouterProvisioner:
-    """Also `AddsKey`, `SetsBudget`, `Disables`, `Renames`, `Lists`, `Probes`, `ReportsSpend`."""
+    """Also `Checks`, `AddsKey`, `SetsBudget`, `Disables`, `Renames`, `Lists`, `Probes`, `ReportsSpend`."""
 
     facts = OPENROUTER_FACTS
     spend_facts = _SPEND
@@ -110,6 +114,9 @@ class OpenRouterProvisioner:
             _ACTIVITY: {200: True, 403: False}.get(activity),
         }
         return Verification(tuple(Right(name, held[name], needed_for) for name, needed_for in self.facts.rights.items()))
+
+    def check(self, wanted: Wanted) -> None:
+        _limit(wanted.terms.budget_nano, wanted.terms.budget_period)
 
     async def create(self, desk: Desk, order: Order) -> Made:
         terms = order.terms
@@ -258,7 +265,7 @@ def _limit(amount_nano: int | None, period: Period) -> dict[str, Any]:
         return {"limit": None, "limit_reset": None}
     micro, rest = divmod(amount_nano, 1_000)
     if rest or micro < 1:
-        raise Rejected("OpenRouter's limits are set in whole millionths of a dollar", reason="limit")
+        raise Unfit(Term.BUDGET, 'OpenRouter takes whole millionths of a dollar, one at least: write it as "5.00"')
     return {"limit": micro / 1_000_000, "limit_reset": _RESETS[period]}
 
 

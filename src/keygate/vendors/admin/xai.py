@@ -13,7 +13,7 @@ from typing import Any
 from keygate.kit.clock import NANOSECONDS, from_ns, rfc3339, to_ns
 from keygate.kit.outbound import Answer
 from keygate.kit.secret import Secret
-from keygate.vendors.admin.errors import CeilingReached, MissingRight, NotFound, ProvisionerError, Rejected, Unavailable
+from keygate.vendors.admin.errors import CeilingReached, MissingRight, NotFound, ProvisionerError, Rejected, Unavailable, Unfit
 from keygate.vendors.admin.interface import (
     Desk,
     Footprint,
@@ -30,12 +30,14 @@ from keygate.vendors.admin.interface import (
     Term,
     Terms,
     Verification,
+    Wanted,
     generation_of,
 )
 from keygate.vendors.admin.money import nano_of
 
 _MODEL, _ENDPOINT = "api-key:model:", "api-key:endpoint:"
 _PAGES = 200
+_MAX_PER_SECOND = 1_000_000  # our own: xAI publishes none
 _PROPAGATION_TRIES = 12
 _READ, _WRITE, _BILLING = "API keys: read", "API keys: write", "Billing: read"
 _DAY_NS = 86_400 * NANOSECONDS
@@ -73,6 +75,7 @@ _FACTS = ProvisionerFacts(
         "docs.x.ai/docs/management-api/auth, as public copies have them, read 2026-11-26",
         "a key is updated at /auth/api-keys/{id}": "docs.x.ai/docs/management-api/auth; the guide says the team's path: not "
         "verified with xAI",
+        "that a deleted key's propagation is told as 404": "not verified: without it, a list that is late shows the key for so long",
         "an unknown key is a 401, or a 400 that says so": "users' reports of xAI's answers: unverified",
         "usage report": "POST /v1/billing/teams/{team}/usage: docs.x.ai/developers/rest-api-reference/management/billing; its body and "
         "answer: xai-org/xai-proto, xai/management_api/v1/billing.proto and xai/shared/analytics/analytics.proto; read 2026-11-26",
@@ -129,8 +132,14 @@ class XaiProvisioner:
     async def _team_of(self, desk: Desk, place: Mapping[str, str] | None = None) -> str:
         return (place or {}).get("team") or desk.settings.get("team") or await self._team(desk)
 
+    def check(self, wanted: Wanted) -> None:
+        per_second = wanted.options.get("requests_per_second")
+        if per_second and not (per_second.isascii() and per_second.isdecimal() and 1 <= int(per_second) <= _MAX_PER_SECOND):
+            raise Unfit("options.requests_per_second", f"write a whole number, 1 to {_MAX_PER_SECOND}")
+
     async def create(self, desk: Desk, order: Order) -> Made:
         terms = order.terms
+        self.check(Wanted.by(order, desk))
         team = await self._team_of(desk, order.footprint.place if order.footprint else None)
         body: dict[str, Any] = {
             "name": order.mark.key_name(order.generation),
@@ -140,8 +149,6 @@ class XaiProvisioner:
             "expireTime": rfc3339(terms.expires_at_ns),
         }
         if per_second := order.options.get("requests_per_second"):
-            if not per_second.isdecimal():
-                raise Rejected("requests_per_second must be a whole number")
             body["qps"] = int(per_second)
         made = await _call(desk, "POST", f"/auth/teams/{team}/api-keys", "make the key", right=_WRITE, json=_told(body))
         secret, key_id = made.get("apiKey"), made.get("apiKeyId")
@@ -156,11 +163,10 @@ class XaiProvisioner:
         pause = 0.1
         for _ in range(_PROPAGATION_TRIES):
             try:
-                told = await _call(desk, "GET", f"/auth/api-keys/{key_id}/propagation", "see whether the key is known everywhere")
+                clusters = await self._clusters(desk, key_id)
             except ProvisionerError:
                 return
-            clusters = told.get("icPropagation")
-            if not isinstance(clusters, dict) or all(clusters.values()):
+            if all(clusters.values()):
                 return
             await asyncio.sleep(pause)
             pause = min(2.0, pause * 2)
@@ -188,12 +194,29 @@ class XaiProvisioner:
         return (list(keys) if isinstance(keys, list) else []), str(following) if following else None
 
     async def read(self, desk: Desk, footprint: Footprint) -> Reading:
-        """xAI has no call for one key: it is looked for in the list."""
+        """xAI has no call for one key: it is looked for in the list, which may be late. Where list and clusters disagree, the clusters
+        are right: a key that they know is not gone, and one that is not there is gone."""
         team = await self._team_of(desk, footprint.place)
-        for key in await self._keys(desk, team):
-            if key.get("apiKeyId") == footprint.key:
-                return Reading(_presence(key, desk.clock.now_ns()), _terms(key), name=str(key.get("name", "")))
+        listed = next((key for key in await self._keys(desk, team) if key.get("apiKeyId") == footprint.key), None)
+        if footprint.key is None:
+            return Reading(Presence.GONE)
+        try:
+            clusters = await self._clusters(desk, footprint.key)
+        except NotFound:
+            return Reading(Presence.GONE)
+        except MissingRight:
+            clusters = {}
+        if listed is not None:
+            return Reading(_presence(listed, desk.clock.now_ns()), _terms(listed), name=str(listed.get("name", "")))
+        if any(clusters.values()):
+            raise Unavailable("read the key: xAI's clusters know it, and its list does not show it yet, or no more")
         return Reading(Presence.GONE)
+
+    async def _clusters(self, desk: Desk, key_id: str) -> dict[str, Any]:
+        """Which of xAI's clusters know the key. Raises `NotFound` for one that is not there."""
+        told = await _call(desk, "GET", f"/auth/api-keys/{key_id}/propagation", "see whether the key is known everywhere")
+        clusters = told.get("icPropagation")
+        return clusters if isinstance(clusters, dict) else {}
 
     async def revoke(self, desk: Desk, footprint: Footprint) -> None:
         if footprint.key is None:

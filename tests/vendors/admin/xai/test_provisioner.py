@@ -215,6 +215,19 @@ async def test_new_key_is_handed_over_once_every_cluster_knows_it(open_desk: Cal
     assert use(made.secret) == TEXT
 
 
+async def test_what_a_late_list_does_not_show_is_not_called_gone(open_desk: Callable[..., AdminDesk], account: Account) -> None:
+    at = open_desk()
+    account.settings = account.settings.with_changes({"lists_s": 3_600})
+    made = await provisioner.create(at, order())
+    with pytest.raises(Unavailable, match="does not show it yet"):
+        await provisioner.read(at, made.footprint)
+    account.settings = account.settings.with_changes({"lists_s": 0})
+    assert (await provisioner.read(at, made.footprint)).presence is Presence.LIVE
+    account.settings = account.settings.with_changes({"lists_s": 3_600})
+    await provisioner.revoke(at, made.footprint)
+    assert (await provisioner.read(at, made.footprint)).presence is Presence.GONE, "though the list shows it for an hour more"
+
+
 async def test_answer_lost_after_success_is_found_by_its_mark(open_desk: Callable[..., AdminDesk], account: Account) -> None:
     at, wanted, other = open_desk(), order(), order()
     await provisioner.create(at, other)

@@ -31,7 +31,6 @@ ANTHROPIC_FACTS = ProvisionerFacts(
     admin_key_env=("ANTHROPIC_ADMIN_KEY",),
     admin_key_form="an Admin key (sk-ant-admin…), made in the Console by an organization admin",
     confirms=frozenset({Term.REQUESTS_PER_MINUTE}),
-    takes=frozenset({Term.EXPIRY}),
     tells_last_use=False,
     revoke_delay_seconds=ACCESS_SECONDS,
     container="workspace",
@@ -53,7 +52,9 @@ ANTHROPIC_FACTS = ProvisionerFacts(
         "models": "a workspace has no list of permitted models; a virtual key has one",
         "tokens_per_minute": "Anthropic limits input and output tokens apart; a virtual key limits them together",
         "scopes": "a federation rule grants inference and nothing else",
-        "a secret that lasts": "an identity token lives 49 hours at most; rotate, or fetch a fresh one, before it ends",
+        "a secret that lasts": "an identity token lives 49 hours at most, and ends five minutes before its key; fetch a fresh one "
+        "before that",
+        "expiry": "Anthropic knows no end of a rule: KeyGate signs no token that outlives the key, and archives everything when it ends",
         "last use": "the API does not tell when a key was used last",
     },
     rights={

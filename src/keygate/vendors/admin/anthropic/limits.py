@@ -8,20 +8,13 @@ from typing import Any
 from keygate.kit.money import NANO
 from keygate.vendors.admin.anthropic.calls import by_cursor, call
 from keygate.vendors.admin.anthropic.facts import BILLING, WORKSPACES_READ, WORKSPACES_WRITE
+from keygate.vendors.admin.bounds import monthly_cents
 from keygate.vendors.admin.errors import MissingRight, Rejected
 from keygate.vendors.admin.interface import Desk, Period
 
 _REQUESTS = "requests_per_minute"
 _CENT_NANO = NANO // 100
 _READS_BETA = "spend-limit-reads-2026-09-26"
-
-
-def check_budget(amount_nano: int, period: Period) -> int:
-    """The amount in cents. Raises `Rejected` for what Anthropic's limits can't be."""
-    cents, rest = divmod(amount_nano, _CENT_NANO)
-    if rest or cents < 1 or period is not Period.MONTH:
-        raise Rejected("Anthropic's spend limits are monthly and in whole cents", reason="period")
-    return cents
 
 
 def _rows(desk: Desk, workspace: str) -> AsyncIterator[dict[str, Any]]:
@@ -64,7 +57,7 @@ async def set_budget(desk: Desk, workspace: str, amount_nano: int | None, period
             await call(desk, "DELETE", path, what="remove the spend limit", right=BILLING, accept={404})
         return
     scope = {"type": "workspace", "workspace_id": workspace}
-    body = {"amount": str(check_budget(amount_nano, period)), "period": "monthly", "scope": scope}
+    body = {"amount": str(monthly_cents("Anthropic", amount_nano, period)), "period": "monthly", "scope": scope}
     await call(desk, "POST", "/spend_limits", what="set the spend limit", right=BILLING, json=body, repeatable=True)
 
 

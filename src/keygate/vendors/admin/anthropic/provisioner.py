@@ -45,6 +45,8 @@ from keygate.vendors.admin.anthropic.facts import (
     WORKSPACES_READ,
     WORKSPACES_WRITE,
 )
+from keygate.vendors.admin.anthropic.lifetimes import identity_ends
+from keygate.vendors.admin.bounds import monthly_cents
 from keygate.vendors.admin.errors import MissingRight, NotFound, ProvisionerError, Rejected, Unavailable
 from keygate.vendors.admin.interface import (
     Census,
@@ -61,6 +63,7 @@ from keygate.vendors.admin.interface import (
     SpendRow,
     Terms,
     Verification,
+    Wanted,
     generation_of,
 )
 
@@ -75,8 +78,8 @@ _PRESENCES = {"active": Presence.LIVE, "inactive": Presence.DISABLED, "expired":
 
 
 class AnthropicProvisioner:
-    """Also `AddsKey`, `Retires`, `Mints`, `SetsBudget`, `SetsLimits`, `Disables`, `Renames`, `Counts`, `Lists`, `Probes`, `Witnesses`,
-    `ReportsSpend`."""
+    """Also `Checks`, `AddsKey`, `Retires`, `Mints`, `SetsBudget`, `SetsLimits`, `Disables`, `Renames`, `Counts`, `Lists`, `Probes`,
+    `Witnesses`, `ReportsSpend`."""
 
     facts = ANTHROPIC_FACTS
     spend_facts = ANTHROPIC_SPEND
@@ -112,10 +115,16 @@ class AnthropicProvisioner:
         identity = organization.get("id")
         return Verification(tuple(rights), organization.get("name"), tuple(notes), identity=None if identity is None else str(identity))
 
+    def check(self, wanted: Wanted) -> None:
+        """Also of a budget that the organization may not set: it is the same number once it may."""
+        terms = wanted.terms
+        if terms.budget_nano is not None:
+            monthly_cents("Anthropic", terms.budget_nano, terms.budget_period)
+
     async def create(self, desk: Desk, order: Order) -> Made:
         terms = order.terms
-        if terms.budget_nano is not None:
-            limits.check_budget(terms.budget_nano, terms.budget_period)
+        self.check(Wanted.by(order, desk))
+        _token_ends(desk, {}, terms.expires_at_ns)
         issuer = await self._issuer(desk)
         place = await self._container(desk, order)
         if order.generation == 1 or order.footprint is None:
@@ -124,13 +133,13 @@ class AnthropicProvisioner:
         subject = str((rule.get("match") or {}).get("subject_prefix"))
         return self._made(desk, Footprint(place, str(rule["id"])), issuer, subject, terms.expires_at_ns)
 
-    async def mint(self, desk: Desk, footprint: Footprint) -> Made:
+    async def mint(self, desk: Desk, footprint: Footprint, *, expires_at_ns: int | None) -> Made:
         """A fresh identity token of a rule that lives."""
         rule = await call(desk, "GET", f"/federation_rules/{footprint.key}", what="read the federation rule", right=ADMIN)
         if archived(rule):
             raise NotFound("The federation rule is archived: the key was revoked")
         issuer = await call(desk, "GET", f"/federation_issuers/{rule['issuer_id']}", what="read the issuer", right=ADMIN)
-        return self._made(desk, footprint, issuer, str((rule.get("match") or {}).get("subject_prefix")), None)
+        return self._made(desk, footprint, issuer, str((rule.get("match") or {}).get("subject_prefix")), expires_at_ns)
 
     async def count(self, desk: Desk, options: Mapping[str, str]) -> Census:  # noqa: ARG002  (as the protocol has it)
         """Workspaces that are not archived. Anthropic tells no ceiling."""
@@ -213,7 +222,7 @@ class AnthropicProvisioner:
         """The access token that somebody may have got a moment before the rule's end."""
         if footprint.key is None or not footprint.key.startswith(_RULE):
             raise NotFound("A key made by hand is traded for nothing")
-        token = await trade(desk, footprint, (await self.mint(desk, footprint)).secret)
+        token = await trade(desk, footprint, (await self.mint(desk, footprint, expires_at_ns=None)).secret)
         if token is None:
             raise NotFound("The federation rule gives no token any more")
         return token
@@ -384,11 +393,7 @@ class AnthropicProvisioner:
         await call(desk, "POST", path, what=what, right=KEYS_WRITE, json={"status": status}, fault=full, repeatable=True)
 
     def _made(self, desk: Desk, footprint: Footprint, issuer: Mapping[str, Any], subject: str, expires_at_ns: int | None) -> Made:
-        longest = issuer.get("max_jwt_lifetime_seconds")
-        seconds = min(LONGEST_IDENTITY_SECONDS, longest if isinstance(longest, int) else 3_600)
-        ends_ns = desk.clock.now_ns() + seconds * NANOSECONDS
-        if expires_at_ns is not None:
-            ends_ns = min(ends_ns, expires_at_ns)
+        ends_ns = _token_ends(desk, issuer, expires_at_ns)
         env = {
             "ANTHROPIC_FEDERATION_RULE_ID": footprint.key or "",
             "ANTHROPIC_ORGANIZATION_ID": desk.settings[ORGANIZATION_SETTING],
@@ -397,8 +402,16 @@ class AnthropicProvisioner:
         }
         if desk.settings.get("base_url") is not None:
             env["ANTHROPIC_BASE_URL"] = desk.base()
-        ends_ns = ends_ns // NANOSECONDS * NANOSECONDS
         return Made(footprint, identity(desk, subject, ends_ns), "ANTHROPIC_IDENTITY_TOKEN", env, ends_ns)
+
+
+def _token_ends(desk: Desk, issuer: Mapping[str, Any], key_ends_ns: int | None) -> int:
+    longest = issuer.get("max_jwt_lifetime_seconds")
+    seconds = min(LONGEST_IDENTITY_SECONDS, longest if isinstance(longest, int) else 3_600)
+    ends_ns = identity_ends(desk.clock.now_ns(), longest_seconds=seconds, key_ends_ns=key_ends_ns)
+    if ends_ns is None:
+        raise Rejected("Anthropic's access tokens live a minute at least: the key ends too soon for one", reason="expires_at")
+    return ends_ns
 
 
 def _generation(name: str, mark: Mark) -> int | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -13,8 +14,8 @@ from urllib.parse import quote
 from keygate.kit.clock import NANOSECONDS, from_ns, to_ns
 from keygate.kit.secret import Secret
 from keygate.vendors.admin.azure.facts import DEFAULT_CAPACITY, PREFIX, UNIT
-from keygate.vendors.admin.errors import NotFound, Rejected
-from keygate.vendors.admin.interface import Footprint, SpendRow, Terms
+from keygate.vendors.admin.errors import NotFound, Unfit
+from keygate.vendors.admin.interface import Footprint, SpendRow, Term, Terms
 from keygate.vendors.admin.money import dollars_only, nano_of
 
 
@@ -42,6 +43,10 @@ class Deployment:
 
 
 SLOTS = ("Key1", "Key2")
+SKUS = ("GlobalStandard", "DataZoneStandard", "Standard")
+MAX_DEPLOYMENTS = 32  # of an account: `facts.sources`
+_DEPLOYMENT = re.compile(r"[\w.-]{1,64}", re.ASCII)  # KeyGate names deployments as their models
+_REGION = re.compile(r"[a-z0-9]{2,40}")
 
 
 def slot_of(generation: int) -> str:
@@ -94,19 +99,32 @@ def created_at(body: Mapping[str, Any]) -> int | None:
 
 def models_of(models: Sequence[str] | None) -> tuple[str, ...]:
     if not models:
-        raise Rejected("Azure has no `all models`: name the models to deploy, as Azure names them (`gpt-4o-mini`)")
+        raise Unfit(Term.MODELS, "Azure has no `all models`: name the models to deploy, as Azure names them (`gpt-4o-mini`)")
+    if len(set(models)) > MAX_DEPLOYMENTS:
+        raise Unfit(Term.MODELS, f"an Azure account holds {MAX_DEPLOYMENTS} deployments: name fewer models")
+    strange = next((each for each in models if not _DEPLOYMENT.fullmatch(each)), None)
+    if strange is not None:
+        raise Unfit(Term.MODELS, f"{strange[:64]} is no model of Azure's: they are named as `gpt-4o-mini`, 64 characters at most")
     return tuple(models)
 
 
 def capacity_of(terms: Terms, *, exact: bool = True) -> int | None:
-    """Units of capacity; not `exact`: whole ones below what is asked. Raises `Rejected` for what Azure has no number for."""
+    """Units of capacity; not `exact`: whole ones below what is asked. Raises `Unfit` for what Azure has no number for."""
     tokens = terms.tokens_per_minute
     if tokens is None:
         return None
     if tokens < UNIT or (exact and tokens % UNIT):
         near = max(UNIT, tokens // UNIT * UNIT)
-        raise Rejected(f"Azure counts tokens per minute in steps of {UNIT}: ask for {near} instead of {tokens}")
+        raise Unfit(Term.TOKENS_PER_MINUTE, f"Azure counts tokens per minute in steps of {UNIT}: ask for {near} instead of {tokens}")
     return tokens // UNIT
+
+
+def check_options(options: Mapping[str, str]) -> None:
+    """Raises `Unfit`. Capacity means tokens a minute in these deployment types only; others count throughput units, or batches."""
+    if (sku := options.get("sku")) and sku not in SKUS:
+        raise Unfit("options.sku", f"KeyGate limits tokens of {', '.join(SKUS)} only; name one of them, or leave it out")
+    if (region := options.get("region")) and not _REGION.fullmatch(region):
+        raise Unfit("options.region", "write it as Azure's API does: `swedencentral`")
 
 
 def wanted_of(terms: Terms) -> dict[str, int]:

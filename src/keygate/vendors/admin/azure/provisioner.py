@@ -17,6 +17,7 @@ from keygate.vendors.admin.azure.model import (
     SLOTS,
     allows,
     capacity_of,
+    check_options,
     created_at,
     digest_of,
     key_id,
@@ -46,6 +47,7 @@ from keygate.vendors.admin.interface import (
     SpendRow,
     Terms,
     Verification,
+    Wanted,
 )
 
 _INFERENCE_VERSION = "2024-10-21"
@@ -67,7 +69,12 @@ class AzureProvisioner:
         account = f"subscription {call.setting('subscription')}, resource group {call.setting('resource_group')}"
         return Verification(rights, account, notes, identity=f"{call.setting('subscription')}/{call.setting('resource_group')}".lower())
 
+    def check(self, wanted: Wanted) -> None:
+        wanted_of(wanted.terms)
+        check_options(wanted.options)
+
     async def create(self, desk: Desk, order: Order) -> Made:
+        self.check(Wanted.by(order, desk))
         call = Arm(desk)
         name = order.mark.tag
         wanted = wanted_of(order.terms)

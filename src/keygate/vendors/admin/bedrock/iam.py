@@ -262,6 +262,8 @@ def _fault(answer: Answer, *, what: str, right: str) -> ProvisionerError | None:
             return MissingRight(missing, f"{what}: the access key lacks the right {missing}; allow it in its policy and try again")
         case "NoSuchEntity":
             return NotFound(f"{what}: not found at AWS: {message}")
+        case "DeleteConflict":
+            return Unavailable(f"{what}: AWS holds something of it yet that its lists don't show: {message}")
         case "ConcurrentModification" | "EntityTemporarilyUnmodifiable":
             return Unavailable(f"{what}: AWS is busy with another change of the same user ({code}); try again in a moment")
         case "LimitExceeded":

@@ -15,8 +15,8 @@ from typing import Any
 from urllib.parse import unquote
 
 from keygate.kit.clock import NANOSECONDS, from_ns, to_ns
-from keygate.vendors.admin.errors import Rejected
-from keygate.vendors.admin.interface import Terms
+from keygate.vendors.admin.errors import Rejected, Unfit
+from keygate.vendors.admin.interface import Term, Terms
 
 MAX_SIZE = 2048  # all inline policies of a user, spaces not counted: IAM's quota
 _ACTIONS = ["bedrock:InvokeModel", "bedrock:InvokeModelWithResponseStream"]
@@ -26,10 +26,10 @@ _PLAIN, _PROFILES, _BEHIND, _TOKEN = "KeyGateModels", "KeyGateProfiles", "KeyGat
 
 
 def document(models: Sequence[str] | None, expires_at_ns: int | None, *, partition: str = "aws") -> str:
-    """Raises `Rejected` for what is no model id, and for more models than a policy holds."""
+    """Raises `Unfit` for what is no model id, and for more models than a policy holds."""
     strange = next((each for each in models or () if not _MODEL.fullmatch(each)), None)
     if strange is not None:
-        raise Rejected(f"{strange[:140]} is no model or inference profile id of Bedrock; name them as `anthropic.claude-…-v1:0`")
+        raise Unfit(Term.MODELS, f"{strange[:140]} is no model or inference profile id of Bedrock; name them as `anthropic.claude-…-v1:0`")
     plain = ["*"] if models is None else [each for each in models if not _PROFILE.match(each)]
     profiles = ["*"] if models is None else [each for each in models if _PROFILE.match(each)]
     behind = [] if models is None else sorted({_PROFILE.sub("", each) for each in profiles})
@@ -42,7 +42,7 @@ def document(models: Sequence[str] | None, expires_at_ns: int | None, *, partiti
     ]
     text = json.dumps({"Version": "2012-10-17", "Statement": [one for one in statements if one["Resource"]]}, separators=(",", ":"))
     if len(text) > MAX_SIZE:
-        raise Rejected(f"These models don't fit in an IAM user's policy ({len(text)} of {MAX_SIZE} characters); name fewer")
+        raise Unfit(Term.MODELS, f"These models don't fit in an IAM user's policy ({len(text)} of {MAX_SIZE} characters); name fewer")
     return text
 
 

@@ -1,20 +1,21 @@
 """AWS Bedrock: one IAM user for each owner, with one inline policy (models, end) and up to two API keys.
 
 An API key is an IAM service-specific credential: it has an id and no name. The user's tag `keygate-generation` says which generation is
-being made; before it moves on, keys that are there are tagged with theirs (`keygate-key-<id>`). So a key that a crash left behind is
-known by its generation.
+being made; a key is tagged with its own (`keygate-key-<id>`) as soon as it is made, and keys without such a tag before the next one is.
+So a key that a crash left behind is known by its generation, and one in use is never taken for it, however late IAM lists it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 
 from keygate.kit.secret import Secret
 from keygate.vendors.admin.bedrock import costs
 from keygate.vendors.admin.bedrock.facts import COST_SETTING, FACTS, RIGHTS, SPEND_FACTS, SPEND_OFF, SPEND_RIGHTS
 from keygate.vendors.admin.bedrock.iam import Credential, Iam, User
 from keygate.vendors.admin.bedrock.policy import document, terms_of, whole_second
-from keygate.vendors.admin.errors import AdminKeyRefused, CeilingReached, MissingRight, NotFound, ProvisionerError, Rejected
+from keygate.vendors.admin.errors import AdminKeyRefused, CeilingReached, MissingRight, NotFound, ProvisionerError, Rejected, Unfit
 from keygate.vendors.admin.interface import (
     Census,
     Desk,
@@ -29,6 +30,7 @@ from keygate.vendors.admin.interface import (
     SpendRow,
     Terms,
     Verification,
+    Wanted,
 )
 
 _GENERATION = "keygate-generation"
@@ -77,12 +79,18 @@ class BedrockProvisioner:
             return [f"whether costs can be told by key could not be seen: {error.detail}"]
         return [] if active else [f"costs can't be told by key yet: {SPEND_OFF}"]
 
+    def check(self, wanted: Wanted) -> None:
+        age = wanted.options.get("age_days")
+        if age and not (age.isascii() and age.isdecimal() and 1 <= int(age) <= 36_600):
+            raise Unfit("options.age_days", "write a whole number of days, 1 to 36600")
+        expires_at_ns = whole_second(wanted.terms.expires_at_ns)
+        document(wanted.terms.models, expires_at_ns, partition=wanted.settings.get("partition") or "aws")
+
     async def create(self, desk: Desk, order: Order) -> Made:
+        self.check(Wanted.by(order, desk))
         iam = Iam(desk)
         name, generation = order.mark.tag, str(order.generation)
-        age = order.options.get("age_days")
-        if age is not None and not (age.isdecimal() and 1 <= int(age) <= 36_600):
-            raise Rejected("age_days must be a whole number of days, 1 to 36600")
+        age = order.options.get("age_days") or None
         policy = document(order.terms.models, whole_second(order.terms.expires_at_ns), partition=iam.partition)
         user = None if order.fresh else await iam.user(name)
         if user is None:
@@ -100,6 +108,8 @@ class BedrockProvisioner:
         if unmarked or user.tags.get(_GENERATION) != generation:
             await iam.tag(name, {**unmarked, _GENERATION: generation})
         made, secret = await iam.create_credential(name, age)
+        with suppress(ProvisionerError):  # the next generation does it, where IAM lists the key by then
+            await iam.tag(name, {f"{_KEY}{made.id}": generation})
         region = iam.setting("region")
         return Made(
             Footprint({"user": name}, made.id),
@@ -179,9 +189,15 @@ class BedrockProvisioner:
         if await iam.user(name) is None:
             return
         for each in await iam.credentials(name):
-            await iam.delete_credential(name, each.id)
+            with suppress(NotFound):  # deleted, and listed still
+                await iam.delete_credential(name, each.id)
         await iam.delete_policies(name)
         await iam.delete_user(name)
+
+    async def set_terms(self, desk: Desk, footprint: Footprint, terms: Terms) -> None:
+        iam = Iam(desk)
+        policy = document(terms.models, whole_second(terms.expires_at_ns), partition=iam.partition)
+        await iam.put_policy(_name(footprint), policy)
 
     async def set_models(self, desk: Desk, footprint: Footprint, models: tuple[str, ...] | None) -> None:
         iam = Iam(desk)

@@ -17,8 +17,9 @@ from typing import Any
 
 from keygate.kit.clock import NANOSECONDS
 from keygate.kit.secret import Secret
-from keygate.vendors.admin.errors import AdminKeyRefused, MissingRight, NotFound, ProvisionerError, Rejected, Unavailable
+from keygate.vendors.admin.errors import AdminKeyRefused, MissingRight, NotFound, ProvisionerError, Rejected, Unavailable, Unfit
 from keygate.vendors.admin.google import bindings, costs, limits
+from keygate.vendors.admin.google.bounds import check_order
 from keygate.vendors.admin.google.calls import (
     account_of,
     billing_account,
@@ -67,6 +68,7 @@ from keygate.vendors.admin.interface import (
     SpendRow,
     Terms,
     Verification,
+    Wanted,
     generation_of,
 )
 
@@ -155,19 +157,12 @@ class GoogleProvisioner:
         allowed = all(service in rule.get("parameters", {}).get("allowedServices", []) for rule in rules)
         return Right(name, allowed, needed_for)
 
+    def check(self, wanted: Wanted) -> None:
+        check_order(wanted.terms, wanted.options, wanted.settings)
+
     async def create(self, desk: Desk, order: Order) -> Made:
-        terms, own = order.terms, own_projects(desk)
-        limited = terms.budget_nano is not None or terms.requests_per_minute is not None
-        if limited and service_of(desk) == VERTEX:
-            raise Rejected(f"KeyGate sets budgets and rate limits of the Gemini API only, not of {VERTEX}: order the key without them")
-        if terms.budget_nano is not None and terms.budget_period is not Period.MONTH:
-            raise Rejected(_MONTHLY)
-        if limited and not own:
-            raise Rejected(
-                "Google sets budgets and rate limits on projects: enter `parent` and `billing_account` in the vendor's settings, "
-                "or order the key without them"
-            )
-        if not own:
+        self.check(Wanted.by(order, desk))
+        if not own_projects(desk):
             return await self._create_in(desk, shared_project(desk), order)
         project = await self._own_project(desk, order)
         try:
@@ -436,7 +431,7 @@ class GoogleProvisioner:
     async def set_budget(self, desk: Desk, footprint: Footprint, amount_nano: int | None, period: Period) -> None:
         project = footprint.place["project"]
         if amount_nano is not None and period is not Period.MONTH:
-            raise Rejected(_MONTHLY)
+            raise Unfit("budget_period", _MONTHLY)
         if project == desk.settings.get("project"):
             if amount_nano is None:
                 return
