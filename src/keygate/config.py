@@ -37,6 +37,13 @@ class Settings(BaseSettings):
     data_dir: Path = Field(Path(".keygate"), validation_alias=_named("DATA_DIR"), description="Database, journal, generated secrets")
     host: str = Field("127.0.0.1", validation_alias=_named("HOST"), description="Address to listen on")
     port: int = Field(8000, ge=1, le=65535, validation_alias=_named("PORT"), description="Port to listen on")
+    sandbox_port: int | None = Field(
+        None,
+        ge=1,
+        le=65535,
+        validation_alias=_named("SANDBOX_PORT"),
+        description="Port of the sandbox vendor under `serve --sandbox`, on loopback; default: chosen once and kept in the data directory",
+    )
     public_url: str | None = Field(
         None, validation_alias=_named("PUBLIC_URL"), description="The address that clients use; default: http://HOST:PORT"
     )

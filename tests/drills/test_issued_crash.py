@@ -52,6 +52,9 @@ class MortalKeyGate(RunningKeyGate):
         self.start()
         return True
 
+    def running(self) -> bool:
+        return self.process is not None and self.process.poll() is None
+
     def last_step(self) -> str:
         return self.file.with_suffix(".steps").read_text().splitlines()[-1]
 
@@ -230,15 +233,25 @@ def newest(office: Office) -> dict[str, Any]:
 def test_a_death_beside_many_others_loses_none(office: Office) -> None:
     """Twelve orders at once, and the process killed in the middle of them."""
     people = [office.developer(f"dev{number}") for number in range(12)]
-    for number, dev in enumerate(people):
-        office.provision(developer_id=dev, request_id=f"many-{number}", deliver="later", wait_seconds=0, **TERMS)
+
+    def order(number: int) -> Any:
+        wanted = {"developer_id": people[number], "request_id": f"many-{number}", "deliver": "later", "wait_seconds": 0}
+        return attempt(lambda: office.provision(**wanted, **TERMS))
+
     mortal(office).die_at(25)
+    answered = [order(number) is not None for number in range(12)]
+    assert any(answered), "the process died before the first order was taken"
     ends = time.monotonic() + 20
-    while mortal(office).file.exists() and time.monotonic() < ends:
+    while mortal(office).running() and time.monotonic() < ends:
         time.sleep(0.05)
-    mortal(office).died()
+    assert mortal(office).died(), "nothing died: this shows nothing"
+    standing = office.standing()
+    assert standing["projects"] > 0, "it died before anything was made"
+    for number in range(12):
+        assert order(number) is not None
     for key in office.call("GET", "/keys")["items"]:
         settle(office, key["id"], {"active"})
+    assert len(office.call("GET", "/keys")["items"]) == 12
     assert office.standing() == {"projects": 12, "keys": 12}
 
 

@@ -325,6 +325,28 @@ def test_the_inventory_tells_ours_from_theirs_and_switches_theirs_off(house: Hou
     assert house.opens(made)
 
 
+WIDE = {"Version": "2012-10-17", "Statement": [{"Sid": "All", "Effect": "Allow", "Action": "bedrock:*", "Resource": "*"}]}
+
+
+def test_bedrock_policy_that_somebody_widened_is_found_and_repaired_as_a_whole(house: House) -> None:
+    made = house.provision(Vendor.BEDROCK)
+    user = made["at_vendor"]["user"]
+    asks = {"UserName": user, "PolicyName": "keygate"}
+    agreed = house.boto.iam("get_user_policy", **asks)["PolicyDocument"]
+    house.boto.iam("put_user_policy", **asks, PolicyDocument=json.dumps(WIDE))
+    found = house.call("POST", f"/keys/{made['id']}/check")
+    assert (found["error_code"], found["enforcement"]["models"], found["enforcement"]["expiry"]) == ("drifted", "differs", "differs")
+    repaired = house.call("POST", f"/keys/{made['id']}/check", {"repair": True})
+    assert (repaired["error_code"], repaired["enforcement"]["models"], repaired["enforcement"]["expiry"]) == (
+        None,
+        "confirmed",
+        "confirmed",
+    )
+    assert house.boto.iam("get_user_policy", **asks)["PolicyDocument"] == agreed
+    assert house.opens(made)
+    assert house.call("POST", f"/keys/{made['id']}/revoke")["state"] == "revoked"
+
+
 @VENDORS
 def test_nothing_is_said_of_a_key_before_the_vendors_inference_side_knows_it(house: House, vendor: Vendor) -> None:
     """No call fails in a rotation, and nothing is called revoked while the SDK gets answers. At its end a key goes with Azure's account and

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import httpx
 import pytest
+from tests.sandbox.keeping import kept_sandbox
 
 from keygate.sandbox import SandboxServer, Vendor
 
 
 @pytest.fixture
-def sandbox() -> Iterator[SandboxServer]:
-    with SandboxServer() as server:
+def sandbox(tmp_path: Path) -> Iterator[SandboxServer]:
+    with kept_sandbox(tmp_path) as server:
         yield server
 
 

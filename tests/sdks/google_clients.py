@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.sandbox.keeping import kept_sandbox
 from tests.sdks.bridge import Bridge
 
 from keygate.sandbox import SandboxServer, Vendor
@@ -29,8 +31,8 @@ def genai_client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bridge]:
 
 
 @pytest.fixture
-def sandbox() -> Iterator[SandboxServer]:
-    with SandboxServer() as server:
+def sandbox(tmp_path: Path) -> Iterator[SandboxServer]:
+    with kept_sandbox(tmp_path) as server:
         yield server
 
 

@@ -25,11 +25,13 @@ def _guarded(work: Callable[[], T]) -> T:
         fail("; ".join(map(wrong_setting, error.errors(include_input=False, include_url=False))), Exit.USAGE)
 
 
-def run_sandbox(*, host: str, port: int) -> None:
-    from keygate.sandbox import run  # noqa: PLC0415  (only here)
+def run_sandbox(*, host: str, port: int, state: Path | None) -> None:
+    from keygate.sandbox import StateRefusedError, run  # noqa: PLC0415  (only here)
 
     try:
-        run(host, port, say=lambda line: print(f"export {line}", flush=True))
+        run(host, port, state_file=state, say=lambda line: print(f"export {line}", flush=True))
+    except StateRefusedError as error:
+        fail(str(error))
     except OSError as error:
         fail(f"can't listen on {host} port {port}: {error.strerror}; name another with --port")
 

@@ -26,9 +26,11 @@ def serve(
 def sandbox(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on.", min=1, max=65535)] = 8010,
+    *,
+    state: Annotated[Path | None, typer.Option(help="File to keep everything in, so that it is there again at the next start.")] = None,
 ) -> None:
-    """Run a vendor on this machine: OpenAI's and Anthropic's APIs, with faults on request."""
-    local.run_sandbox(host=host, port=port)
+    """Run a vendor on this machine: the inference and admin APIs of seven vendors, with faults on request."""
+    local.run_sandbox(host=host, port=port, state=state)
 
 
 @db.command("upgrade")

@@ -21,7 +21,7 @@ from keygate.virtual_keys import VirtualKeyService
 from keygate.virtual_keys.model import KeyDraft
 
 if TYPE_CHECKING:
-    from keygate.sandbox import SandboxState
+    from keygate.processes.sandboxed import Sandboxed
 
 SANDBOX = "sandbox"  # the name of the credentials that lead to the sandbox vendor
 DEFAULT_EMAIL = "owner@keygate.example"
@@ -51,12 +51,12 @@ async def import_credentials(organization_id: str, credentials: CredentialServic
     return await credentials.import_from_environment(system_actor(organization_id), found) if found else []
 
 
-async def place_sandbox(organization_id: str, credentials: CredentialService, *, address: str | None, state: SandboxState | None) -> None:
+async def place_sandbox(organization_id: str, credentials: CredentialService, sandbox: Sandboxed | None) -> None:
     """Leads every vendor that has no other credential to the sandbox, or, without one, disables what an earlier start put there."""
     actor = system_actor(organization_id)
     stored = await credentials.page(actor, vendor=None, after=None, limit=1000)
     ours = {each.vendor: each for each in stored if each.name == SANDBOX}
-    if address is None or state is None:
+    if sandbox is None:
         for each in ours.values():
             if each.status is CredentialStatus.ENABLED:
                 await credentials.update(actor, each.id, {"status": CredentialStatus.DISABLED})
@@ -64,16 +64,18 @@ async def place_sandbox(organization_id: str, credentials: CredentialService, *,
     from keygate.sandbox import Vendor  # noqa: PLC0415  (here with its state only)
 
     taken = {each.vendor for each in stored if each.name != SANDBOX and each.status is CredentialStatus.ENABLED}
-    addresses = {Vendor.OPENAI: f"{address}/openai/v1", Vendor.ANTHROPIC: f"{address}/anthropic"}
+    addresses = {Vendor.OPENAI: f"{sandbox.address}/openai/v1", Vendor.ANTHROPIC: f"{sandbox.address}/anthropic"}
     for vendor, base_url in addresses.items():
         if vendor.value in taken:  # calls must not go on to an address of an earlier start
             if vendor.value in ours:
                 await credentials.update(actor, ours[vendor.value].id, {"status": CredentialStatus.DISABLED})
             continue
-        secret = Secret(state.create_key(vendor).value)
-        if vendor.value in ours:
-            changes = {"secret": secret, "base_url": base_url, "status": CredentialStatus.ENABLED}
-            await credentials.update(actor, ours[vendor.value].id, changes)  # type: ignore[arg-type]  # a TypedDict built as a dict
+        secret = Secret(sandbox.state.own_key(vendor).value)
+        known = ours.get(vendor.value)
+        if known is not None:
+            if (known.hint, known.base_url, known.status) != (secret.hint(), base_url, CredentialStatus.ENABLED):
+                changes = {"secret": secret, "base_url": base_url, "status": CredentialStatus.ENABLED}
+                await credentials.update(actor, known.id, changes)  # type: ignore[arg-type]  # a TypedDict built as a dict
         else:
             await credentials.create(actor, NewCredential(vendor=vendor.value, name=SANDBOX, secret=secret, base_url=base_url))
 

@@ -26,6 +26,7 @@ from keygate.issued_keys.inspection import InspectionService
 from keygate.issued_keys.inspection_repository import InspectionRepository
 from keygate.issued_keys.issuer import TokenIssuer
 from keygate.issued_keys.jobs import jobs
+from keygate.issued_keys.moving import move_accounts
 from keygate.issued_keys.refusals import Refusals
 from keygate.issued_keys.repository import IssuedKeyRepository
 from keygate.issued_keys.rotation.jobs import jobs as rotation_jobs
@@ -68,6 +69,11 @@ class Issuing:
     def schedule(self, worker: Worker) -> None:
         for job in (*jobs(self.operations, self.inspection, self.accounts), *rotation_jobs(self.scheduler)):
             worker.every(job.every_seconds, job.name, job.tick, first=min(job.every_seconds, 0.5 if job.every_seconds < 60 else 30.0))
+
+    async def move(self, actor: Actor, former: str, address: str, base: Foundation) -> None:
+        await move_accounts(
+            actor, former, address, database=base.database, repository=self.account_rows, audit=base.audit, clock=base.clock
+        )
 
     async def close(self) -> None:
         await self.operations.stop()

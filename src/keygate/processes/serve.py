@@ -14,7 +14,6 @@ import logging
 import sys
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 import uvloop
@@ -33,7 +32,7 @@ from keygate.issued_keys.bench import AtStep, nothing
 from keygate.processes import first_start, logs
 from keygate.processes.control import Announcer, Control, control, credential_service, outbox, sources
 from keygate.processes.foundation import Foundation, lay
-from keygate.processes.issuing import issuing
+from keygate.processes.issuing import Issuing, issuing
 from keygate.processes.last_use import EVERY_SECONDS as LAST_USE_SECONDS
 from keygate.processes.last_use import LastUse
 from keygate.processes.ledgering import Ledger, ledger
@@ -41,6 +40,7 @@ from keygate.processes.listening import Server, configuration, listen
 from keygate.processes.metrics import exposition
 from keygate.processes.migrating import bring_up_to_date
 from keygate.processes.node import DataDirectory
+from keygate.processes.sandboxed import Sandboxed, start_sandboxed
 from keygate.processes.spending import spending
 from keygate.processes.stocktaking import stocktaking
 from keygate.processes.tracing import tracing
@@ -48,10 +48,6 @@ from keygate.processes.worker import Worker
 from keygate.vault import CredentialService
 from keygate.vault.credential_repository import CredentialRepository
 
-if TYPE_CHECKING:
-    from keygate.sandbox import SandboxState
-
-_SANDBOX_CALLS = 1000  # how many calls the sandbox remembers
 # Objects of a request die by their counts; looking for cycles at every 700th, as CPython does unasked, is a tenth of a request's cost.
 _COLLECT = (5_000, 20, 50)
 _log = logging.getLogger("keygate.serve")
@@ -93,7 +89,7 @@ async def _check_audit(base: Foundation) -> None:
 
 
 async def _prepare(
-    base: Foundation, plane: Control, credentials: CredentialService, *, sandbox: tuple[str, SandboxState] | None
+    base: Foundation, plane: Control, credentials: CredentialService, orders: Issuing, *, sandbox: Sandboxed | None
 ) -> first_start.Welcome | None:
     """What a start puts in place; what the first start has to tell."""
     owner = await first_start.first_owner(base.settings, plane.identities.users)
@@ -102,8 +98,9 @@ async def _prepare(
         raise StartRefused("there is no organisation in this database, and none could be made")
     for made in await first_start.import_credentials(organization.id, credentials):
         _log.info("credential %s (%s) taken from the environment", made.name, made.vendor)
-    address, state = sandbox or (None, None)
-    await first_start.place_sandbox(organization.id, credentials, address=address, state=state)
+    await first_start.place_sandbox(organization.id, credentials, sandbox)
+    if sandbox is not None and sandbox.former is not None:
+        await orders.move(system_actor(organization.id), sandbox.former, sandbox.address, base)
     if owner is None:
         return None
     email, password = owner
@@ -155,12 +152,9 @@ async def _serve(settings: Settings, *, with_sandbox: bool, at_step: AtStep = no
         stock = await stocktaking(base, orders, events, plane.identities.developers, node_id=books.node_id)
         sandbox = None
         if with_sandbox:
-            from keygate.sandbox import SandboxState, start_sandbox  # noqa: PLC0415  (three megabytes that only those need who use it)
-
-            address, state, stop_sandbox = await start_sandbox(state=SandboxState(keep_calls=_SANDBOX_CALLS))
-            stack.push_async_callback(stop_sandbox)
-            sandbox = (address, state)
-        welcome = await _prepare(base, plane, credentials, sandbox=sandbox)
+            sandbox = await start_sandboxed(directory.path, settings.sandbox_port)
+            stack.push_async_callback(sandbox.stop)
+        welcome = await _prepare(base, plane, credentials, orders, sandbox=sandbox)
         await gateway.start()
         worker = Worker()
         books.schedule(worker)
@@ -208,11 +202,11 @@ def _journal_check(books: Ledger) -> Check:
     return check
 
 
-def _greet(settings: Settings, welcome: first_start.Welcome | None, sandbox: tuple[str, SandboxState] | None) -> None:
+def _greet(settings: Settings, welcome: first_start.Welcome | None, sandbox: Sandboxed | None) -> None:
     lines = [first_start.welcome_text(welcome, settings.address)] if welcome else []
     lines.append(f"KeyGate {__version__} listens on {settings.address}")
     if sandbox:
-        lines.append(f"Sandbox vendor on {sandbox[0]} (control API under /_sandbox)")
+        lines.append(f"Sandbox vendor on {sandbox.address} (control API under /_sandbox)")
     print("\n".join(lines), flush=True)  # noqa: T201  (what the operator started it for)
 
 

@@ -1,6 +1,6 @@
-"""A vendor that runs on your machine: OpenAI's and Anthropic's inference APIs, with state, faults on request, and exact counts.
+"""A vendor that runs on your machine: the inference and admin APIs of seven, with state, faults on request, and exact counts.
 
-    keygate sandbox                      a process of its own
+    keygate sandbox [--state FILE]       a process of its own
     with SandboxServer() as sandbox:     a thread, for tests: `sandbox.openai_base_url`, `sandbox.state`
     await start_sandbox()                on the running loop, for `keygate serve --sandbox`
 
@@ -11,8 +11,9 @@ How an answer is chosen: `model.py` (settings, faults, header and prompt directi
 from keygate.sandbox.app import Sandbox, create_app
 from keygate.sandbox.catalogue import MODELS, Model, Use
 from keygate.sandbox.model import Behaviour, Call, Fault, FaultPlan, Key, KeyStatus, Usage, Vendor
-from keygate.sandbox.server import SandboxServer, run, start_sandbox
+from keygate.sandbox.server import SandboxServer, listen, run, start_sandbox
 from keygate.sandbox.state import SandboxState
+from keygate.sandbox.store import StateRefusedError, Store
 
 __all__ = [
     "MODELS",
@@ -26,10 +27,13 @@ __all__ = [
     "Sandbox",
     "SandboxServer",
     "SandboxState",
+    "StateRefusedError",
+    "Store",
     "Usage",
     "Use",
     "Vendor",
     "create_app",
+    "listen",
     "run",
     "start_sandbox",
 ]

@@ -78,7 +78,7 @@ class Sandbox:
         except CallerGoneError:
             return
         except VendorError as error:
-            await _refuse(connection, call, error)
+            await _refuse(self.state, connection, call, error)
         finally:
             call.ended_at_ns = time.time_ns()
 
@@ -118,7 +118,7 @@ class Sandbox:
             await Exchange(self.state, connection, call).run(gemini.dialect_of(name, does))
         elif method == "GET" and not does:
             key = authenticate(self.state, connection, call)
-            refused = None if key.grant is None or key.grant.rule is None else key.grant.rule(key.grant, name or "")
+            refused = None if key.grant is None else key.grant.account.rule(key.grant, name or "")
             if refused is not None:
                 raise refused
             await self._models(connection, call, name or "")
@@ -154,8 +154,9 @@ class Sandbox:
         call.finished = True
 
 
-async def _refuse(connection: Connection, call: Call, error: VendorError) -> None:
+async def _refuse(state: SandboxState, connection: Connection, call: Call, error: VendorError) -> None:
     call.status = error.status
+    state.used(call)
     headers = [JSON, *identity(call)]
     if error.retry_after is not None:
         headers.append((b"retry-after", error.retry_after.encode("latin-1")))

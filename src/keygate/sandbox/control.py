@@ -1,6 +1,6 @@
 """The sandbox's own API under `/_sandbox`: how a test, a drill or a person sets the vendor up and reads what it served. JSON.
 
-    GET    /_sandbox                       base URLs
+    GET    /_sandbox                       base URLs, and how each vendor is entered in KeyGate
     POST   /_sandbox/keys                  {vendor, key?, status?, behaviour?} → 201 {key, vendor, status, behaviour, plans}
     GET    /_sandbox/keys                  {keys: […]}
     PATCH  /_sandbox/keys/{key}            {status?, behaviour?}: behaviour replaces the key's settings
@@ -39,6 +39,8 @@ async def control(state: SandboxState, connection: Connection) -> None:
     try:
         raw = await connection.body()
         status, answer = _dispatch(state, scope, decode(raw) if raw else {})
+        if scope["method"] != "GET":
+            state.keep()
     except VendorError as error:
         status, answer = error.status, {"error": error.message}
     except (ValueError, TypeError, AttributeError) as error:
@@ -51,7 +53,7 @@ def _dispatch(state: SandboxState, scope: Any, body: dict[str, Any]) -> tuple[in
     parts = [unquote(part) for part in scope["path"][len(PREFIX) :].split("/") if part]
     match (method, *parts):
         case ("GET",):
-            return 200, base_urls(scope)
+            return 200, base_urls(_address(scope)) | {"vendors": _vendors(state, _address(scope))}
         case ("POST", "keys"):
             status = KeyStatus(body.get("status", KeyStatus.VALID))
             key = state.create_key(
@@ -94,13 +96,28 @@ def _dispatch(state: SandboxState, scope: Any, body: dict[str, Any]) -> tuple[in
             state.reset()
             return 200, {}
         case (_, "admin", *rest):
-            return admin.control(state.admin, method, rest, body)
+            return admin.control(state.admin, method, rest, body, address=_address(scope))
     raise VendorError(404, "no such thing in the sandbox; see keygate.sandbox.control")
 
 
-def base_urls(scope: Any) -> dict[str, str]:
+def _address(scope: Any) -> str:
     host, port = scope["server"][:2]
-    address = f"http://{host}:{port}"
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _vendors(state: SandboxState, address: str) -> dict[str, Any]:
+    """How each vendor is entered in KeyGate: the settings, and where an admin key is made."""
+    return {
+        vendor: {
+            "settings": state.admin.api(vendor).settings(address),
+            "admin_key": f"POST {address}{PREFIX}/admin/{vendor}/credentials",
+            "control": f"{address}{PREFIX}/admin/{vendor}",
+        }
+        for vendor in state.admin.accounts()
+    }
+
+
+def base_urls(address: str) -> dict[str, Any]:
     return {
         "openai_base_url": f"{address}/openai/v1",
         "anthropic_base_url": f"{address}/anthropic",

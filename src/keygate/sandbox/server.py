@@ -7,6 +7,7 @@ import contextlib
 import socket
 import threading
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -16,10 +17,17 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from keygate.sandbox.app import Sandbox, create_app
 from keygate.sandbox.model import Vendor
 from keygate.sandbox.state import SandboxState
+from keygate.sandbox.store import Store
 from keygate.sandbox.wire import TRANSPORT
 
 _BACKLOG = 4096
 _KEEP_ALIVE = 120
+_ADMIN_KEYS = {
+    Vendor.OPENAI: "OPENAI_ADMIN_KEY",
+    Vendor.ANTHROPIC: "ANTHROPIC_ADMIN_KEY",
+    Vendor.OPENROUTER: "OPENROUTER_MANAGEMENT_KEY",
+    Vendor.XAI: "XAI_MANAGEMENT_KEY",
+}
 
 
 class _Protocol(HttpToolsProtocol):
@@ -54,7 +62,7 @@ def _config(app: Sandbox) -> uvicorn.Config:
     )
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -70,14 +78,15 @@ def _address(listener: socket.socket) -> str:
 
 
 async def start_sandbox(
-    host: str = "127.0.0.1", port: int = 0, *, state: SandboxState | None = None
+    host: str = "127.0.0.1", port: int = 0, *, state: SandboxState | None = None, listener: socket.socket | None = None
 ) -> tuple[str, SandboxState, Callable[[], Awaitable[None]]]:
-    """Serves on the running loop; port 0 takes a free one. Returns `(address, state, stop)`; OSError: the port is taken.
+    """Serves on the running loop, on `listener` where it is given; port 0 takes a free one. Returns `(address, state, stop)`; OSError: the
+    port is taken.
 
     `address` has no path: the vendors' base URLs are `{address}/openai/v1` and `{address}/anthropic`.
     """
     state = state or SandboxState()
-    listener = _listen(host, port)
+    listener = listener or listen(host, port)
     server = _Server(_config(create_app(state)))
     task = asyncio.create_task(server.serve(sockets=[listener]))
     while not server.started and not task.done():  # noqa: ASYNC110  (uvicorn has a flag, not an event)
@@ -97,9 +106,9 @@ class SandboxServer:
     `state` may be read at any time and changed between calls; both sides only ever assign whole values.
     """
 
-    def __init__(self, *, host: str = "127.0.0.1", port: int = 0, keep_calls: int = 1_000_000) -> None:
-        self.state = SandboxState(keep_calls=keep_calls)
-        self._listener = _listen(host, port)
+    def __init__(self, *, host: str = "127.0.0.1", port: int = 0, keep_calls: int = 1_000_000, store: Store | None = None) -> None:
+        self.state = SandboxState(keep_calls=keep_calls, store=store)
+        self._listener = listen(host, port)
         self.address = _address(self._listener)
         self._server = _Server(_config(create_app(self.state)))
         self._thread = threading.Thread(target=self._run, name="sandbox", daemon=True)
@@ -148,22 +157,23 @@ class SandboxServer:
         self.stop()
 
 
-def run(host: str = "127.0.0.1", port: int = 8001, *, say: Callable[[str], None] = lambda _: None) -> None:
-    """Serves until SIGINT or SIGTERM. `say` is given base URLs, a fresh key and admin keys, line by line."""
-    state = SandboxState()
-    listener = _listen(host, port)
+def run(host: str = "127.0.0.1", port: int = 8001, *, state_file: Path | None = None, say: Callable[[str], None] = lambda _: None) -> None:
+    """Serves until SIGINT or SIGTERM. `say` is given base URLs, a key and admin keys, line by line: with a `state_file` the same ones as
+    the last time. Raises `StateRefusedError`, and OSError where the port is taken."""
+    listener = listen(host, port)
+    state = SandboxState(store=None if state_file is None else Store(state_file))
     address = _address(listener)
+    admin = {vendor: account.own_credential() for vendor, account in state.admin.accounts().items() if vendor in _ADMIN_KEYS}
     say(f"OPENAI_BASE_URL={address}/openai/v1")
-    say(f"OPENAI_API_KEY={state.create_key(Vendor.OPENAI).value}")
+    say(f"OPENAI_API_KEY={state.own_key(Vendor.OPENAI).value}")
     say(f"ANTHROPIC_BASE_URL={address}/anthropic")
-    say(f"ANTHROPIC_API_KEY={state.create_key(Vendor.ANTHROPIC).value}")
-    say(f"OPENAI_ADMIN_KEY={state.admin[Vendor.OPENAI].create_credential().value}")
-    say(f"ANTHROPIC_ADMIN_KEY={state.admin[Vendor.ANTHROPIC].create_credential().value}")
+    say(f"ANTHROPIC_API_KEY={state.own_key(Vendor.ANTHROPIC).value}")
     say(f"OPENROUTER_BASE_URL={address}/openrouter/api/v1")
-    say(f"OPENROUTER_MANAGEMENT_KEY={state.admin[Vendor.OPENROUTER].create_credential().value}")
     say(f"GOOGLE_GEMINI_BASE_URL={address}/google")
-    say(f"GEMINI_API_KEY={state.create_key(Vendor.GOOGLE).value}")
-    say(f"XAI_MANAGEMENT_KEY={state.admin[Vendor.XAI].create_credential().value}")
+    say(f"GEMINI_API_KEY={state.own_key(Vendor.GOOGLE).value}")
+    for vendor, name in _ADMIN_KEYS.items():
+        say(f"{name}={admin[vendor].value}")
+    state.keep()
     with contextlib.suppress(KeyboardInterrupt):
         uvicorn.Server(_config(create_app(state))).run(sockets=[listener])
     listener.close()

@@ -11,23 +11,46 @@ from typing import Any
 
 from keygate.sandbox.admin.state import AdminState
 from keygate.sandbox.catalogue import MODELS, Model, find
+from keygate.sandbox.kept import Kept
 from keygate.sandbox.model import Behaviour, Call, FaultPlan, Key, KeyStatus, Usage, Vendor
+from keygate.sandbox.store import Store
 
 KEEP_CALLS = 10_000
 
 
 class SandboxState:
-    """Lives in memory, on one event loop. Totals count every call; the calls themselves are kept up to `keep_calls`."""
+    """Lives in memory, on one event loop, and with a `store` in that file too. Totals count every call; the calls themselves are kept up to
+    `keep_calls`. Raises `StateRefusedError` where the file can't be read."""
 
-    def __init__(self, *, keep_calls: int = KEEP_CALLS) -> None:
+    def __init__(self, *, keep_calls: int = KEEP_CALLS, store: Store | None = None) -> None:
         self.keys: dict[str, Key] = {}
         self.models: dict[str, Model] = dict(MODELS)
         self.admin = AdminState(self.keys, self.models)
+        self.own: dict[str, str] = {}  # vendor → the key of whoever runs the sandbox
         self.behaviour = Behaviour()
         self.calls: deque[Call] = deque(maxlen=keep_calls)
         self.served: dict[tuple[str, str], Totals] = {}
         self._run = secrets.token_hex(4)
         self._count = 0
+        self._kept = None if store is None else Kept(self, store)
+        if self._kept is not None:
+            self._kept.load()
+            self.admin.keep(self._kept)
+
+    def keep(self) -> None:
+        """Writes down what was changed in this process, past the APIs, where there is a file."""
+        if self._kept is not None:
+            with self.admin.lock:
+                self._kept.everything()
+
+    def own_key(self, vendor: Vendor) -> Key:
+        """The key of whoever runs the sandbox: made the first time, and the same again after that."""
+        key = self.keys.get(self.own.get(vendor, ""))
+        if key is None or key.status is KeyStatus.REVOKED:
+            key = self.create_key(vendor)
+            self.own[vendor] = key.value
+            self.keep()
+        return key
 
     def create_key(
         self, vendor: Vendor, *, value: str | None = None, status: KeyStatus = KeyStatus.VALID, settings: Mapping[str, Any] | None = None
@@ -56,12 +79,19 @@ class SandboxState:
     def behaviour_of(self, key: Key) -> Behaviour:
         """Defaults, the key's own settings, and the first of its plans that strikes this call. Counts the call in every plan asked."""
         behaviour = self.behaviour.with_settings(key.settings)
-        if key.plans:
+        if key.plans:  # counted, and with a file kept, when the call is over: see `used`
             struck = next((plan for plan in key.plans if plan.strikes()), None)
             key.plans = [plan for plan in key.plans if plan.calls != 0]
             if struck is not None:
                 behaviour = behaviour.with_settings(struck.settings)
         return behaviour
+
+    def used(self, call: Call) -> None:
+        """A call is about to be answered: what it changed of its key is written down, where there is a file."""
+        key = self.keys.get(call.key or "")
+        if key is not None and self._kept is not None:
+            with self.admin.lock:
+                self._kept.key(key)
 
     def open_call(self, vendor: Vendor, path: str) -> Call:
         self._count += 1
@@ -73,6 +103,7 @@ class SandboxState:
         """Tokens that were produced this moment."""
         call.usage.add(usage)
         self.admin.bill(call, usage)
+        self.used(call)
         totals = self.served.get((call.key or "", call.model or ""))
         if totals is None:
             totals = self.served[call.key or "", call.model or ""] = Totals()

@@ -210,6 +210,19 @@ def test_identity_token_of_another_key_and_one_used_twice_are_refused(
         anthropic_sdk("messages.create", key=once, **HELLO)
 
 
+def test_a_new_rule_is_known_late_and_from_then_on_each_of_its_tokens_at_once(
+    anthropic_sdk: Sdk, owner: dict[str, str], issuer: TestIssuer, account: Account, sandbox: SandboxServer
+) -> None:
+    account.settings = account.settings.with_changes({"new_key_s": 60})
+    ours = Federation(anthropic_sdk, owner, issuer)
+    with pytest.raises(SdkError) as unknown:
+        anthropic_sdk("messages.create", key=ours.key(), **HELLO)
+    assert unknown.value.code == 401
+    sandbox.state.admin.clock.advance(61)
+    for _ in range(2):  # each trades a token of its own
+        assert anthropic_sdk("messages.create", key=ours.key(), **HELLO)["stop_reason"] == "end_turn"
+
+
 def test_admin_key_is_refused_where_the_vendor_wants_oauth(anthropic_sdk: Sdk, admin: dict[str, str]) -> None:
     for method in ("service_accounts.list", "federation.issuers.list", "federation.rules.list"):
         with pytest.raises(SdkError, match="org:admin") as refused:

@@ -20,6 +20,7 @@ from keygate.issued_keys.model import AccountStatus, IssueDraft
 from keygate.issued_keys.service import IssuedKeyService
 from keygate.kit.clock import Clock
 from keygate.policies import Place, Scope
+from keygate.vendors.admin import TermsRefused
 
 if TYPE_CHECKING:
     from keygate.issued_keys.bulk.repository import BulkRepository
@@ -78,7 +79,7 @@ class BulkRunner:
             after = await self._looked_at(order, row)
             if after is None or after.state is RowState.ORDERED:
                 left.append(row)
-            elif after.error_code in HALTING:
+            elif after.error_code in HALTING or (after.error_code == TermsRefused.code and await self._none_made(order)):
                 halt = halt or after.error
         if order.state is OrderState.RUNNING and halt is None:
             halt = await self._reason_to_halt(order)
@@ -88,6 +89,12 @@ class BulkRunner:
             await self._fill(order, room=WINDOW - len(left), idle=not left)
         elif not left:
             await self._turned(order, order.state, busy=False, note=order.note)
+
+    async def _none_made(self, order: Order) -> bool:
+        """What the vendor refuses of an order before any of it was made, it refuses of all of it."""
+        async with self._database.read() as connection:
+            counts = await self._repository.counts(connection, order.organization_id, [order.id])
+        return not counts[order.id].get(RowState.MADE)
 
     async def _looked_at(self, order: Order, row: Row) -> Row | None:
         """The row as it is now; None: it is still at work."""
@@ -124,13 +131,15 @@ class BulkRunner:
             account = await self._accounts.get(actor, order.account_id)
             standing = await self._accounts.room(account, order.options)
             if standing.full:
-                await self._turned(order, OrderState.HALTED, busy=True, note=standing.told)
+                if idle:  # else a key that is being made may be counted twice: as ordered, and as what the vendor has of it already
+                    await self._turned(order, OrderState.HALTED, busy=True, note=standing.told)
                 return
             claimed = replace(row, state=RowState.ORDERED, claimed_at_ns=self._clock.now_ns(), claimed_by=self._node_id)
             async with self._database.unit(order.organization_id) as work:
                 taken = await self._repository.save_row(work.connection, claimed, was=RowState.WAITING)
             if taken:
                 await self._ordered(order, claimed)
+                idle = False
 
     async def _ordered(self, order: Order, row: Row) -> Row:
         """The row with its key ordered, or failed. Asking again for a row whose process ended in the middle gives the same key."""

@@ -13,7 +13,7 @@ from keygate.sandbox.admin.grants import IssuedSecret, Meter, Rule
 from keygate.sandbox.admin.model import AdminCall, AdminFault, Credential, Settings, VendorClock
 from keygate.sandbox.admin.shelf import Entry, Shelf
 from keygate.sandbox.errors import VendorError
-from keygate.sandbox.model import Key, Usage, Vendor
+from keygate.sandbox.model import Key, KeyStatus, Usage, Vendor
 
 KEEP_CALLS = 100_000
 
@@ -21,9 +21,11 @@ KEEP_CALLS = 100_000
 class Account:
     """All state of one vendor's admin side. Whoever changes it from another thread holds `AdminState.lock`."""
 
-    def __init__(self, vendor: Vendor, *, clock: VendorClock, keys: dict[str, Key], ceilings: Mapping[str, int]) -> None:
+    def __init__(self, vendor: Vendor, *, clock: VendorClock, keys: dict[str, Key], ceilings: Mapping[str, int], rule: Rule) -> None:
         self.vendor = vendor
         self.clock = clock
+        self.rule = rule
+        self.behind: Any = None  # what a vendor keeps that is not on shelves: Google's cloud
         self.settings = Settings(ceilings=dict(ceilings))
         self.credentials: dict[str, Credential] = {}
         self.faults: list[AdminFault] = []
@@ -56,6 +58,13 @@ class Account:
         self.credentials[credential.value] = credential
         return credential
 
+    def own_credential(self) -> Credential:
+        """The admin credential of whoever runs the sandbox, which may everything: made the first time."""
+        return (
+            next((each for each in self.credentials.values() if (each.name, each.rights) == ("admin", None)), None)
+            or self.create_credential()
+        )
+
     def take_turn(self, credential: Credential) -> float | None:
         """Counts a call of the credential; seconds to wait where its rate limit is reached, and then nothing is counted."""
         most = self.settings.requests_per_minute
@@ -69,9 +78,9 @@ class Account:
         turns.append(now)
         return None
 
-    def struck(self, operation: str) -> AdminFault | None:
-        """The first planned fault that hits this call."""
-        found = next((fault for fault in self.faults if fault.strikes(operation)), None)
+    def struck(self, operation: str, told: str) -> AdminFault | None:
+        """The first planned fault that hits this call; `told`: its path, query and body."""
+        found = next((fault for fault in self.faults if fault.strikes(operation, told)), None)
         struck = found.taken() if found is not None else None
         self.faults = [fault for fault in self.faults if fault.calls != 0]
         return struck
@@ -105,16 +114,17 @@ class Account:
     # ---- secrets
 
     def issue(
-        self, value: str, *, id_: str, container: str | None, rule: Rule | None = None, expires_at_ns: int | None = None
+        self, value: str, *, id_: str, container: str | None, expires_at_ns: int | None = None, known_at_ns: int | None = None
     ) -> IssuedSecret:
         """A secret that works at the sandbox's inference side from now on, or as late as the settings say."""
-        grant = IssuedSecret(self, id_=id_, container=container, rule=rule, expires_at_ns=expires_at_ns)
+        grant = IssuedSecret(self, value, id_=id_, container=container, expires_at_ns=expires_at_ns, known_at_ns=known_at_ns)
         self._keys[value] = Key(value, self.vendor, grant=grant)
         return grant
 
     def forget(self, value: str) -> None:
-        """Takes a secret away from the inference side altogether: for secrets whose value was replaced."""
-        self._keys.pop(value, None)
+        """From now on the inference side refuses the secret, whatever its grant says: for those whose holder is gone for good."""
+        if value in self._keys:
+            self._keys[value].status = KeyStatus.REVOKED
 
     def count_tokens(self, grant: IssuedSecret, model: str, usage: Usage) -> None:
         """Counts produced tokens against what limits the container and model."""

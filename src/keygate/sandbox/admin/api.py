@@ -17,6 +17,7 @@ from urllib.parse import parse_qs, unquote
 import msgspec
 
 from keygate.sandbox.admin.account import Account
+from keygate.sandbox.admin.grants import IssuedSecret
 from keygate.sandbox.admin.model import AdminCall, AdminFault, Credential, FaultKind
 from keygate.sandbox.answer import encode
 from keygate.sandbox.errors import VendorError, invalid
@@ -74,6 +75,11 @@ class AdminRequest:
             raise invalid("We could not parse the JSON body of your request. The API expects a JSON object.")
         return body
 
+    def told(self) -> str:
+        """All that the caller says, to look for a name in."""
+        query = " ".join(value for values in self.query.values() for value in values)
+        return f"{unquote(self.path)} {query} {unquote(self.raw.decode('utf-8', 'replace'))}"
+
     def text(self, name: str) -> str | None:
         values = self.query.get(name)
         return values[-1] if values else None
@@ -123,9 +129,36 @@ class AdminApi:
     routes: ClassVar[tuple[Route, ...]]
     ceilings: ClassVar[Mapping[str, int]] = {}
     request_id_header: ClassVar[bytes] = b"x-request-id"
+    kinds: ClassVar[Mapping[str, type]] = {}  # of shelves whose things hold an object of their own as `more["it"]`: what that is
 
     def prepare(self, account: Account) -> None:
         """What stands at a fresh vendor: a default project, rows of limits."""
+
+    def operations(self) -> list[str]:
+        """The names that faults know calls by."""
+        return sorted({route.operation for route in self.routes})
+
+    def admit(self, account: Account, address: str, body: dict[str, Any]) -> tuple[Credential, str]:  # noqa: ARG002  (for the file of one vendor)
+        """Makes an admin credential as `POST …/credentials` asks for it: what is kept of it, and what its owner enters. ValueError or
+        TypeError: the body doesn't fit."""
+        made = account.create_credential(**body)
+        return made, made.value
+
+    def introduced(self, account: Account, issuer: Any) -> dict[str, str]:  # noqa: ARG002  (for the vendor that trusts issuers)
+        """An admin lets KeyGate, an issuer of identity tokens, in; answers further settings. ValueError: the vendor knows none."""
+        raise ValueError("issuer: this vendor trusts no issuers")
+
+    def settings(self, address: str, credential: Credential | None = None) -> dict[str, str]:  # noqa: ARG002  (for vendors whose settings name it)
+        """What KeyGate's `POST /vendors/configure` needs beside the admin key, for this vendor at the sandbox's address."""
+        return {"base_url": f"{address}/{self.vendor}"}
+
+    def behind(self, account: Account) -> Mapping[str, tuple[type, dict[str, Any]]]:  # noqa: ARG002  (for vendors that have such)
+        """What the vendor keeps that is not on shelves, by its name: what kind of things, and the things by their ids."""
+        return {}
+
+    def refuses(self, secret: IssuedSecret, model: str) -> VendorError | None:  # noqa: ARG002  (for vendors that have rules)
+        """Why the inference side refuses a call of this model with an issued secret that works, if it does: limits, permissions, money."""
+        return None
 
     def console(self, account: Account, action: str, body: dict[str, Any]) -> Any:  # noqa: ARG002  (for vendors that have one)
         """What people do in the vendor's web console: a key made by hand. `POST /_sandbox/admin/{vendor}/console/{action}`."""
@@ -193,7 +226,7 @@ class AdminApi:
                 wait = account.take_turn(request.credential)
                 if wait is not None:
                     raise self.too_fast(wait)
-            fault = account.struck(route.operation)
+            fault = account.struck(route.operation, request.told()) if account.faults else None
             if fault is not None:
                 call.fault = fault.kind
             answer = self._perform(account, request, route, fault)

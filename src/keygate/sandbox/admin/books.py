@@ -6,7 +6,7 @@ A cell is one minute of one key and model. It shows in reports once `costs_late_
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -47,7 +47,10 @@ class Cell:
 
 
 class Books:
-    def __init__(self) -> None:
+    """`changed` is called with each cell that a use or a correction was booked in."""
+
+    def __init__(self, changed: Callable[[Cell], None] | None = None) -> None:
+        self.changed = changed
         self._cells: dict[tuple[int, str | None, str | None, str, str], Cell] = {}
         self._months: defaultdict[tuple[str, str | None], int] = defaultdict(int)
 
@@ -69,6 +72,7 @@ class Books:
         cell.last_at_ns = now_ns
         cell.price = price
         self._add_month(now_ns // NANOSECONDS, container, cost)
+        self._tell(cell)
         return cost
 
     def correct(self, now_ns: int, *, at_ns: int, key_id: str | None, container: str | None, model: str, amount_usd: Decimal) -> None:
@@ -77,6 +81,16 @@ class Books:
         cell.cost_pico += int(amount_usd * PICO)
         cell.last_at_ns = now_ns
         self._add_month(at_ns // NANOSECONDS, container, int(amount_usd * PICO))
+        self._tell(cell)
+
+    def _tell(self, cell: Cell) -> None:
+        if self.changed is not None:
+            self.changed(cell)
+
+    def restore(self, cell: Cell) -> None:
+        """A cell as it was written down."""
+        self._cells[cell.minute_s, cell.key_id, cell.container, cell.model, cell.line] = cell
+        self._add_month(cell.minute_s, cell.container, cell.cost_pico)
 
     @staticmethod
     def month(at_s: int) -> str:

@@ -2,9 +2,11 @@
 
 GET    /_sandbox/admin                          the vendors that have an admin API, and the vendors' time
 POST   /_sandbox/admin/clock                    {advance_seconds}: leases end, delayed bills arrive
-GET    /_sandbox/admin/{vendor}                 settings, faults, and what really stands, whatever lists show
+GET    /_sandbox/admin/{vendor}                 settings, faults, what really stands, whatever lists show; the operations that faults know
 PATCH  /_sandbox/admin/{vendor}                 settings: see `model.Settings`
-POST   /_sandbox/admin/{vendor}/credentials     {value?, name?, rights?: […], without?: […], kind?} → 201: an admin credential
+POST   /_sandbox/admin/{vendor}/credentials     {value?, name?, rights?: […], without?: […], kind?} → 201: an admin credential, and as
+                                                `configure` the body with which KeyGate's `POST /vendors/configure` takes it. Anthropic:
+                                                `issuer`, KeyGate's answer to `GET /vendors/issuer`, adds the rule that makes keys
 DELETE /_sandbox/admin/{vendor}/credentials     {value}
 POST   /_sandbox/admin/{vendor}/faults          {operation?, kind?, status?, …}: see `model.AdminFault`
 DELETE /_sandbox/admin/{vendor}/faults          forgets them
@@ -32,8 +34,8 @@ from keygate.sandbox.errors import VendorError
 from keygate.sandbox.model import Vendor
 
 
-def control(admin: AdminState, method: str, parts: list[str], body: dict[str, Any]) -> tuple[int, Any]:
-    """Answers one request; `parts` is the path below `/_sandbox/admin`. ValueError: the body doesn't fit."""
+def control(admin: AdminState, method: str, parts: list[str], body: dict[str, Any], *, address: str) -> tuple[int, Any]:
+    """Answers one request; `parts` is the path below `/_sandbox/admin`, `address` the sandbox's own. ValueError: the body doesn't fit."""
     with admin.lock:
         match (method, *parts):
             case ("GET",):
@@ -42,20 +44,24 @@ def control(admin: AdminState, method: str, parts: list[str], body: dict[str, An
                 admin.clock.advance(float(body.get("advance_seconds", 0)))
                 return 200, {"now": rfc3339(admin.clock.now_ns())}
             case (_, vendor, *rest) if vendor in admin.accounts():
-                return _account(admin, admin[Vendor(vendor)], method, rest, body)
+                return _account(admin, admin[Vendor(vendor)], method, rest, body, address)
     raise VendorError(404, "no such thing in the sandbox; see keygate.sandbox.admin.control")
 
 
-def _account(admin: AdminState, account: Account, method: str, rest: list[str], body: dict[str, Any]) -> tuple[int, Any]:
+def _account(admin: AdminState, account: Account, method: str, rest: list[str], body: dict[str, Any], address: str) -> tuple[int, Any]:
+    api = admin.api(account.vendor)
     match (method, *rest):
         case ("GET",):
-            return 200, _standing(account)
+            return 200, {**_standing(account), "operations": api.operations()}
         case ("PATCH",):
             account.settings = account.settings.with_changes(body)
             return 200, account.settings.as_dict()
         case ("POST", "credentials"):
-            made = account.create_credential(**body)
-            return 201, {"value": made.value, "name": made.name, "rights": sorted(made.rights or ()) if made.rights is not None else None}
+            more = api.introduced(account, body.pop("issuer")) if "issuer" in body else {}
+            made, admin_key = api.admit(account, address, body)
+            entered = {"vendor": account.vendor, "admin_key": admin_key, "settings": {**api.settings(address, made), **more}}
+            rights = None if made.rights is None else sorted(made.rights)
+            return 201, {"value": admin_key, "name": made.name, "rights": rights, "configure": entered}
         case ("DELETE", "credentials"):
             account.credentials.pop(str(body.get("value")), None)
             return 200, {}
@@ -66,7 +72,7 @@ def _account(admin: AdminState, account: Account, method: str, rest: list[str], 
             account.faults.clear()
             return 200, {}
         case ("POST", "console", action):
-            return 201, admin.api(account.vendor).console(account, action, body)
+            return 201, api.console(account, action, body)
         case ("GET", "calls"):
             return 200, {"calls": [call.as_dict() for call in account.calls]}
         case ("GET", "books"):

@@ -14,31 +14,33 @@ from keygate.sandbox.model import KeyStatus
 if TYPE_CHECKING:
     from keygate.sandbox.admin.account import Account
 
-Rule = Callable[["IssuedSecret", str], VendorError | None]
+Rule = Callable[["IssuedSecret", str], VendorError | None]  # why the vendor refuses a call of the model now, if it does
 _MINUTE_NS = 60 * NANOSECONDS
 
 
 class IssuedSecret:
-    """Stands on the `Key` that a caller shows. `rule(secret, model)` says why the vendor refuses a call of the model, if it does: limits,
-    permissions, money spent."""
+    """Stands on the `Key` that a caller shows; `value` is what that shows. What else the vendor refuses a call for (limits, permissions,
+    money spent) is its admin API's to say: `AdminApi.refuses`. `known_at_ns`: when the inference side hears of it; None: as late as the
+    settings say."""
 
     def __init__(
         self,
         account: Account,
+        value: str,
         *,
         id_: str,
         container: str | None,
-        rule: Rule | None = None,
         expires_at_ns: int | None = None,
+        known_at_ns: int | None = None,
     ) -> None:
         self.account = account
+        self.value = value
         self.id = id_
         self.container = container
-        self.rule = rule
         self.expires_at_ns = expires_at_ns
         self.last_used_ns: Eventual[int | None] = Eventual(None)
         self.usable: Eventual[bool] = Eventual(False)
-        self.usable.set(True, at_ns=account.later_ns(account.settings.new_key_s))
+        self.usable.set(True, at_ns=account.later_ns(account.settings.new_key_s) if known_at_ns is None else known_at_ns)
 
     def revoke(self) -> None:
         """Refused as a key that never was, once the vendor's inference side has heard of it."""
@@ -63,7 +65,7 @@ class IssuedSecret:
         previous = self.last_used_ns.last()
         if previous is None or now - previous >= NANOSECONDS:
             self.last_used_ns.set(now, at_ns=shown_at)
-        refused = self.rule(self, model) if self.rule is not None else None
+        refused = self.account.rule(self, model)
         if refused is not None:
             raise refused
 

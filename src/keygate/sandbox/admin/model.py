@@ -80,9 +80,11 @@ class FaultKind(StrEnum):
 @dataclass(slots=True)
 class AdminFault:
     """What goes wrong with some calls of an operation (`projects.create`, `*.delete`, `*`): skips `after` of them, then strikes `calls`
-    times (None: for ever). `performed`: the vendor does what was asked first, and fails only then: a time-out after success."""
+    times (None: for ever). `about`: only calls that name this thing, by its id at the vendor, in path, query or body. `performed`: the
+    vendor does what was asked first, and fails only then: a time-out after success."""
 
     operation: str = "*"
+    about: str | None = None
     kind: FaultKind = FaultKind.STATUS
     status: int = 500
     message: str = "The sandbox was asked to fail."
@@ -92,9 +94,9 @@ class AdminFault:
     after: int = 0
     calls: int | None = 1
 
-    def strikes(self, operation: str) -> bool:
-        """Whether this call is hit; counts it."""
-        if not fnmatchcase(operation, self.operation) or self.calls == 0:
+    def strikes(self, operation: str, told: str) -> bool:
+        """Whether this call is hit, given all that it told; counts it."""
+        if not fnmatchcase(operation, self.operation) or self.calls == 0 or (self.about is not None and self.about not in told):
             return False
         if self.after > 0:
             self.after -= 1
@@ -132,13 +134,13 @@ class VendorClock:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._ahead_ns = 0
+        self.ahead_ns = 0
 
     def now_ns(self) -> int:
-        return self._clock.now_ns() + self._ahead_ns
+        return self._clock.now_ns() + self.ahead_ns
 
     def monotonic_ns(self) -> int:
-        return self._clock.monotonic_ns() + self._ahead_ns
+        return self._clock.monotonic_ns() + self.ahead_ns
 
     def now_s(self) -> int:
         return self.now_ns() // NANOSECONDS
@@ -146,4 +148,4 @@ class VendorClock:
     def advance(self, seconds: float) -> None:
         if seconds < 0:
             raise ValueError("time goes forward only")
-        self._ahead_ns += round(seconds * NANOSECONDS)
+        self.ahead_ns += round(seconds * NANOSECONDS)

@@ -19,6 +19,7 @@ from keygate.sandbox.admin.account import Account
 from keygate.sandbox.admin.api import AdminApi, AdminRequest, Answer, Route
 from keygate.sandbox.admin.books import PICO, Cell
 from keygate.sandbox.admin.grants import IssuedSecret
+from keygate.sandbox.admin.model import Credential
 from keygate.sandbox.admin.shelf import Entry, Eventual
 from keygate.sandbox.errors import VendorError, bad_key, invalid
 from keygate.sandbox.model import Usage, Vendor
@@ -55,7 +56,7 @@ def _refuses(secret: IssuedSecret, model: str) -> VendorError | None:  # noqa: A
         return None
     limit, reset = rule
     spent = account.books.total_usd(key_id=secret.id, since_s=period_start_s(reset, account.now_ns()))
-    return VendorError(403, f"Key limit exceeded ({reset or 'total'} limit).") if spent >= limit else None
+    return VendorError(403, f"Key limit exceeded ({reset or 'total'} limit).") if spent >= Decimal(str(limit)) else None
 
 
 def _reported(account: Account, hash_: str, since_s: int) -> Decimal:
@@ -143,9 +144,9 @@ def create(account: Account, request: AdminRequest) -> Answer:
         "expires_at": None if ends_ns is None else _stamp(ends_ns),
     }
     rule: Eventual[Any] = Eventual((None, None))
-    rule.set((None if limit is None else Decimal(str(limit)), reset), at_ns=0)
+    rule.set((limit, reset), at_ns=0)
     entry = account.make("keys", hash_, shown, parent=workspace, rule=rule)
-    entry.grant = account.issue(value, id_=hash_, container=workspace, rule=_refuses, expires_at_ns=ends_ns)
+    entry.grant = account.issue(value, id_=hash_, container=workspace, expires_at_ns=ends_ns)
     return Answer(201, {"data": show(account, entry), "key": value})
 
 
@@ -185,8 +186,7 @@ def update(account: Account, request: AdminRequest) -> dict[str, Any]:
         if entry.grant is not None:
             entry.grant.revoke() if entry.body["disabled"] else entry.grant.restore()
     entry.body.update(limit=limit, limit_reset=reset, updated_at=_stamp(account.now_ns()), name=name or entry.body["name"])
-    rule = (None if limit is None else Decimal(str(limit)), reset)
-    entry.more["rule"].set(rule, at_ns=account.later_ns(account.settings.limits_s))
+    entry.more["rule"].set((limit, reset), at_ns=account.later_ns(account.settings.limits_s))
     return {"data": show(account, entry)}
 
 
@@ -241,6 +241,12 @@ class OpenRouterAdmin(AdminApi):
         Route("DELETE", f"{_ROOT}/keys/{{hash}}", "keys.delete", "keys:write", delete),
         Route("GET", f"{_ROOT}/activity", "activity.list", "activity:read", activity),
     )
+
+    def settings(self, address: str, credential: Credential | None = None) -> dict[str, str]:  # noqa: ARG002  (the same for every one)
+        return {"base_url": f"{address}{_ROOT}"}
+
+    def refuses(self, secret: IssuedSecret, model: str) -> VendorError | None:
+        return _refuses(secret, model)
 
     def unknown_caller(self, shown: str | None) -> VendorError:
         return bad_key(Vendor.OPENROUTER) if shown else VendorError(401, "No auth credentials found")

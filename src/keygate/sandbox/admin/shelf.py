@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -32,6 +32,16 @@ class Eventual(Generic[T]):
                     del self._changes[:index]
                 return self._changes[0][1]
         return self._changes[0][1]
+
+    def changes(self) -> list[tuple[int, T]]:
+        """`(from when, what)`: from these it can be made again."""
+        return list(self._changes)
+
+    @classmethod
+    def of(cls, changes: Sequence[tuple[int, T]]) -> Eventual[T]:
+        made = cls(changes[0][1])
+        made._changes = list(changes)
+        return made
 
     def last(self) -> T:
         """What was set last, in effect or not: the vendor's own record."""
@@ -65,6 +75,10 @@ class Shelf:
         """The thing of this id, unless it was removed."""
         entry = self._entries.get(id_)
         return entry if entry is not None and entry.removed_at_ns is None else None
+
+    def last(self, id_: str) -> Entry | None:
+        """The thing of this id, or the last that had it."""
+        return self._entries.get(id_)
 
     def remove(self, id_: str, *, at_ns: int) -> None:
         """KeyError: there is no such thing."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+from functools import partial
+from typing import TYPE_CHECKING
 
 from keygate.kit.clock import SystemClock
 from keygate.sandbox.admin.account import Account
@@ -14,6 +16,9 @@ from keygate.sandbox.catalogue import Model
 from keygate.sandbox.model import Call, Key, Usage, Vendor
 from keygate.sandbox.wire import Connection
 
+if TYPE_CHECKING:
+    from keygate.sandbox.kept import Kept
+
 
 class AdminState:
     """Lives in memory beside the inference state and shares its keys. `lock` guards all of it: handlers hold it, and so does a test that
@@ -22,17 +27,24 @@ class AdminState:
     def __init__(self, keys: dict[str, Key], models: dict[str, Model]) -> None:
         self.lock = threading.RLock()
         self.clock = VendorClock(SystemClock())
+        self.kept: Kept | None = None
         self._keys = keys
         self._models = models
         self._accounts: dict[Vendor, Account] = {}
         for api in APIS:
-            account = Account(api.vendor, clock=self.clock, keys=keys, ceilings=api.ceilings)
+            account = Account(api.vendor, clock=self.clock, keys=keys, ceilings=api.ceilings, rule=api.refuses)
             self._accounts[api.vendor] = account
             api.prepare(account)
 
     def __getitem__(self, vendor: Vendor) -> Account:
         """KeyError: the sandbox has no admin API of this vendor."""
         return self._accounts[vendor]
+
+    def keep(self, kept: Kept) -> None:
+        """From now on every change is written down before it is answered."""
+        self.kept = kept
+        for account in self._accounts.values():
+            account.books.changed = partial(kept.cell, account)
 
     def accounts(self) -> dict[Vendor, Account]:
         return dict(self._accounts)
@@ -46,7 +58,10 @@ class AdminState:
     async def serve(self, api: AdminApi, connection: Connection) -> None:
         request = AdminRequest.read(connection, await connection.body())
         with self.lock:
-            answer, fault = api.run(self._accounts[api.vendor], request)
+            account = self._accounts[api.vendor]
+            answer, fault = api.run(account, request)
+            if self.kept is not None and (request.method not in {"GET", "HEAD"} or fault is not None):
+                self.kept.account(account)
         await send(connection, api.headers(answer, request), answer, fault)
 
     def bill(self, call: Call, usage: Usage) -> None:

@@ -71,7 +71,7 @@ def _create(account: Account, request: AdminRequest) -> dict[str, Any]:
         "disabled": False,
     }
     entry = account.make("keys", id_, shown)
-    entry.grant = account.issue(value, id_=id_, container=id_, rule=_refuses, expires_at_ns=_expiry_ns(shown))
+    entry.grant = account.issue(value, id_=id_, container=id_, expires_at_ns=_expiry_ns(shown))
     return {**_shown(entry), "apiKey": value}
 
 
@@ -224,6 +224,9 @@ class XaiAdmin(AdminApi):
             ("POST", "/v1/billing/teams/{team}/usage", "billing.usage", "billing:read", _usage),
         )
     )
+
+    def refuses(self, secret: IssuedSecret, model: str) -> VendorError | None:
+        return _refuses(secret, model)
 
     def unknown_caller(self, shown: str | None) -> VendorError:
         return bad_key(Vendor.XAI) if shown else no_key(Vendor.XAI)

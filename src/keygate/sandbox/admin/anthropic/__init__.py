@@ -7,15 +7,18 @@ a key has a flat `workspace_id`.
 
 from __future__ import annotations
 
+import secrets
 from typing import Any, ClassVar
 
 from keygate.sandbox.admin.account import Account
-from keygate.sandbox.admin.anthropic import federation, keys, limits, reading, reports, service_accounts, workspaces
+from keygate.sandbox.admin.anthropic import federation, keys, limits, reading, reports, rules, service_accounts, workspaces
 from keygate.sandbox.admin.api import AdminApi, AdminRequest, Answer, Route
+from keygate.sandbox.admin.grants import IssuedSecret
 from keygate.sandbox.admin.model import Credential
 from keygate.sandbox.errors import VendorError, bad_key, no_key
 from keygate.sandbox.model import Vendor
 
+_SUBJECT = "keygate:admin"  # KeyGate as an admin of the organization
 _ORGANIZATIONS = "/anthropic/v1/organizations"
 
 
@@ -56,6 +59,17 @@ class AnthropicAdmin(AdminApi):
         if federation.ended(account, credential):
             raise bad_key(Vendor.ANTHROPIC)
         return credential
+
+    def introduced(self, account: Account, issuer: Any) -> dict[str, str]:
+        if not isinstance(issuer, dict) or not isinstance(issuer.get("jwks"), dict):
+            raise TypeError("issuer: give what KeyGate answers to GET /api/v1/vendors/issuer")
+        rule: dict[str, Any] = {"jwks": {"type": "inline", **issuer["jwks"]}, "subject": _SUBJECT, "audience": federation.AUDIENCE}
+        rule |= {"issuer_url": issuer.get("issuer"), "max_jwt_lifetime_seconds": 176_400, "name": f"keygate-{secrets.token_hex(3)}"}
+        made = federation.add_admin_rule(account, rule)
+        return {name: made[name] for name in ("organization_id", "federation_rule_id", "service_account_id")}
+
+    def refuses(self, secret: IssuedSecret, model: str) -> VendorError | None:
+        return rules.refuses(secret, model)
 
     def unknown_caller(self, shown: str | None) -> VendorError:
         return bad_key(Vendor.ANTHROPIC) if shown else no_key(Vendor.ANTHROPIC)

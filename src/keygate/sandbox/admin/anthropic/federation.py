@@ -9,8 +9,9 @@ from __future__ import annotations
 import secrets
 from typing import Any
 
+from keygate.kit.clock import NANOSECONDS
 from keygate.sandbox.admin.account import Account
-from keygate.sandbox.admin.anthropic import jwt, rules, service_accounts, workspaces
+from keygate.sandbox.admin.anthropic import jwt, service_accounts, workspaces
 from keygate.sandbox.admin.anthropic.reading import ACTOR, OAUTH, ORGANIZATION, flag, found, page_by_cursor, slug, stamp, text, whole
 from keygate.sandbox.admin.anthropic.service_accounts import Row, oauth_only
 from keygate.sandbox.admin.api import AdminRequest
@@ -62,7 +63,7 @@ def _add_issuer(account: Account, body: dict[str, Any]) -> Entry:
         "poll_status": None,
         **_dates(account),
     }
-    return account.make("issuers", id_, shown_body, seen=set())
+    return account.make("issuers", id_, shown_body, seen={})
 
 
 @oauth_only
@@ -241,9 +242,9 @@ def _claims(account: Account, assertion: str, issuer: Entry, rule: Entry) -> dic
         raise VendorError(401, "the assertion does not match the rule")
     identity = claims.get("jti")
     if issuer.body["check_jti"] and identity is not None:
-        if identity in issuer.more["seen"]:
+        if str(identity) in issuer.more["seen"]:
             raise VendorError(401, "the assertion was used before")
-        issuer.more["seen"].add(identity)
+        issuer.more["seen"][str(identity)] = claims["exp"]
     return claims
 
 
@@ -284,7 +285,8 @@ def _mint(account: Account, rule: Entry, target: str, workspace: str | None, cla
         account.make("tokens", value, {}, ends_at_ns=ends_ns)
     else:
         entry = account.make("tokens", value, {"rule": rule.id, "subject": claims.get("sub")}, parent=workspace, ends_at_ns=ends_ns)
-        entry.grant = account.issue(value, id_=target, container=workspace, rule=rules.refuses, expires_at_ns=ends_ns)
+        known_ns = rule.made_at_ns + round(account.settings.new_key_s * NANOSECONDS)  # the rule is what is new, not each of its tokens
+        entry.grant = account.issue(value, id_=target, container=workspace, expires_at_ns=ends_ns, known_at_ns=known_ns)
     return {"access_token": value, "token_type": "Bearer", "expires_in": lifetime, "scope": rule.body["oauth_scope"]}
 
 

@@ -6,7 +6,7 @@ import secrets
 from typing import Any
 
 from keygate.sandbox.admin.account import Account
-from keygate.sandbox.admin.anthropic import rules, workspaces
+from keygate.sandbox.admin.anthropic import workspaces
 from keygate.sandbox.admin.anthropic.reading import ACTOR, found, page_by_id, stamp, text
 from keygate.sandbox.admin.api import AdminRequest
 from keygate.sandbox.admin.shelf import Entry
@@ -40,7 +40,7 @@ def add(account: Account, body: dict[str, Any]) -> dict[str, Any]:
         "status": "active",
     }
     entry = account.make("keys", id_, shown_body, parent=workspace.id)
-    entry.grant = account.issue(value, id_=id_, container=workspace.id, rule=rules.refuses, expires_at_ns=expires_at_ns)
+    entry.grant = account.issue(value, id_=id_, container=workspace.id, expires_at_ns=expires_at_ns)
     return {"id": id_, "value": value}
 
 

@@ -6,11 +6,12 @@ An admin credential is an access key: its `name` is the key id, its `value` the 
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import cached_property
-from typing import ClassVar
+from typing import Any, ClassVar
 from urllib.parse import parse_qsl
 
 from keygate.kit.clock import NANOSECONDS
@@ -18,7 +19,8 @@ from keygate.kit.sigv4 import SKEW_SECONDS, read_authorization, verifies
 from keygate.sandbox.admin.account import Account
 from keygate.sandbox.admin.api import AdminApi, AdminRequest, Answer, Handler, Route
 from keygate.sandbox.admin.aws import ce, iam, xml
-from keygate.sandbox.admin.aws.model import CEILINGS, NUMBER, failed
+from keygate.sandbox.admin.aws.model import CEILINGS, CREDENTIALS, NUMBER, USERS, ServiceCredential, User, failed, refuses
+from keygate.sandbox.admin.grants import IssuedSecret
 from keygate.sandbox.admin.model import Credential
 from keygate.sandbox.errors import VendorError
 from keygate.sandbox.model import Vendor
@@ -60,6 +62,7 @@ class AwsAdmin(AdminApi):
     prefixes: ClassVar[tuple[str, ...]] = ("/aws/iam",)
     ceilings: ClassVar[Mapping[str, int]] = CEILINGS
     request_id_header: ClassVar[bytes] = b"x-amzn-requestid"
+    kinds: ClassVar[Mapping[str, type]] = {USERS: User, CREDENTIALS: ServiceCredential}
     routes: ClassVar[tuple[Route, ...]] = (
         *(Route("POST", "/aws/iam", name, f"iam:{name}", _handler("iam", name, action)) for name, action in iam.ACTIONS.items()),
         Route("POST", "/aws/iam/sts", "GetCallerIdentity", None, _handler("sts", "GetCallerIdentity", iam.caller_identity)),
@@ -78,6 +81,16 @@ class AwsAdmin(AdminApi):
         if route is None:
             raise failed(400, "InvalidAction", "Could not find operation for this version.")
         return route
+
+    def admit(self, account: Account, address: str, body: dict[str, Any]) -> tuple[Credential, str]:
+        return super().admit(account, address, {"name": f"AKIASANDBOX{secrets.token_hex(5).upper()}", **body})
+
+    def settings(self, address: str, credential: Credential | None = None) -> dict[str, str]:
+        key_id = "the credential's `name`" if credential is None else credential.name
+        return {"base_url": f"{address}/aws/iam", "access_key_id": key_id, "region": "us-east-1"}
+
+    def refuses(self, secret: IssuedSecret, model: str) -> VendorError | None:
+        return refuses(secret, model)
 
     def authenticate(self, account: Account, request: AdminRequest) -> Credential:
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in request.headers.items()}

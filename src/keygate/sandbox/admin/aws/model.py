@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from keygate.kit.clock import NANOSECONDS
 from keygate.sandbox.admin.account import Account
 from keygate.sandbox.admin.aws.policies import allows, read_policy
-from keygate.sandbox.admin.grants import IssuedSecret, Rule
+from keygate.sandbox.admin.grants import IssuedSecret
 from keygate.sandbox.admin.shelf import Entry, Eventual
 from keygate.sandbox.errors import VendorError
 
@@ -79,7 +79,7 @@ def issue(account: Account, user: User, days: int | None) -> ServiceCredential:
     id_ = f"ACCASANDBOX{secrets.token_hex(5).upper()}"
     expires = None if days is None else now + days * DAY_NS
     alias, value = _secret()
-    grant = account.issue(value, id_=id_, container=user.arn, rule=_rule(user), expires_at_ns=expires)
+    grant = account.issue(value, id_=id_, container=user.arn, expires_at_ns=expires)
     made = ServiceCredential(id_, user.name, now, alias, value, grant, expires_at_ns=expires)
     entry = account.make(CREDENTIALS, id_, {"user": user.name}, parent=user.name, it=made)
     entry.grant = grant
@@ -91,7 +91,7 @@ def reset(account: Account, credential: ServiceCredential, user: User) -> None:
     credential.grant.revoke()
     credential.alias, credential.secret = _secret()
     id_, expires = credential.id, credential.expires_at_ns
-    credential.grant = account.issue(credential.secret, id_=id_, container=user.arn, rule=_rule(user), expires_at_ns=expires)
+    credential.grant = account.issue(credential.secret, id_=id_, container=user.arn, expires_at_ns=expires)
     entry = account.shelves[CREDENTIALS].get(id_)
     if entry is not None:
         entry.grant = credential.grant
@@ -107,23 +107,25 @@ def _secret() -> tuple[str, str]:
     return alias, "ABSK" + base64.b64encode(f"{alias}:{secrets.token_urlsafe(32)}".encode()).decode()
 
 
-def _rule(user: User) -> Rule:
-    def rule(secret: IssuedSecret, model: str) -> VendorError | None:
-        now = secret.account.now_ns()
-        statements = [one for document in user.felt.at(now) for one in read_policy(document)]
-        profile = model.split(".", 1)[0] in {"us", "eu", "apac", "global", "jp", "au"}
-        wanted = [("bedrock:CallWithBearerToken", "*")]
-        if profile:
-            wanted.append(("bedrock:InvokeModel", f"arn:aws:bedrock:us-east-1:{NUMBER}:inference-profile/{model}"))
-            model = model.split(".", 1)[1]
-        wanted.append(("bedrock:InvokeModel", f"arn:aws:bedrock:us-east-1::foundation-model/{model}"))
-        for action, resource in wanted:
-            if not allows(statements, action, resource, now_ns=now):
-                message = (
-                    f"User: {user.arn} is not authorized to perform: {action} on resource: {resource} because no identity-based policy "
-                    f"allows the {action} action"
-                )
-                return failed(403, "AccessDeniedException", message)
-        return None
-
-    return rule
+def refuses(secret: IssuedSecret, model: str) -> VendorError | None:
+    """What the policies of the secret's user don't allow; a user that is gone has those that it had."""
+    entry = secret.account.shelves[USERS].last((secret.container or "").rpartition("/")[2])
+    if entry is None:
+        return failed(403, "UnrecognizedClientException", "The security token included in the request is invalid.")
+    user: User = entry.more["it"]
+    now = secret.account.now_ns()
+    statements = [one for document in user.felt.at(now) for one in read_policy(document)]
+    profile = model.split(".", 1)[0] in {"us", "eu", "apac", "global", "jp", "au"}
+    wanted = [("bedrock:CallWithBearerToken", "*")]
+    if profile:
+        wanted.append(("bedrock:InvokeModel", f"arn:aws:bedrock:us-east-1:{NUMBER}:inference-profile/{model}"))
+        model = model.split(".", 1)[1]
+    wanted.append(("bedrock:InvokeModel", f"arn:aws:bedrock:us-east-1::foundation-model/{model}"))
+    for action, resource in wanted:
+        if not allows(statements, action, resource, now_ns=now):
+            message = (
+                f"User: {user.arn} is not authorized to perform: {action} on resource: {resource} because no identity-based policy "
+                f"allows the {action} action"
+            )
+            return failed(403, "AccessDeniedException", message)
+    return None

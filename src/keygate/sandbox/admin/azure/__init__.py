@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import secrets
 import time
+import uuid
 from collections.abc import Mapping
 from dataclasses import replace
 from fnmatch import fnmatchcase
@@ -19,12 +20,14 @@ from keygate.kit.clock import NANOSECONDS
 from keygate.sandbox.admin.account import Account
 from keygate.sandbox.admin.api import AdminApi, AdminRequest, Answer, Route
 from keygate.sandbox.admin.azure import arm, costs
-from keygate.sandbox.admin.azure.model import CEILINGS
+from keygate.sandbox.admin.azure.model import ACCOUNTS, CEILINGS, DELETED, Resource, refuses
+from keygate.sandbox.admin.grants import IssuedSecret
 from keygate.sandbox.admin.model import Credential
 from keygate.sandbox.errors import VendorError
 from keygate.sandbox.model import Vendor
 
 TOKENS = "tokens"
+_TENANT, _SUBSCRIPTION = "5a4db0c5-0000-4000-8000-00000000000a", "5a4db0c5-0000-4000-8000-00000000000b"
 _TOKEN_SECONDS = 3599
 
 
@@ -50,11 +53,29 @@ class AzureAdmin(AdminApi):
     prefixes: ClassVar[tuple[str, ...]] = ("/azure/subscriptions", "/azure/login")
     ceilings: ClassVar[Mapping[str, int]] = CEILINGS
     request_id_header: ClassVar[bytes] = b"x-ms-request-id"
+    kinds: ClassVar[Mapping[str, type]] = {ACCOUNTS: Resource, DELETED: Resource}
     routes: ClassVar[tuple[Route, ...]] = (
         *arm.ROUTES,
         *costs.ROUTES,
         Route("POST", "/azure/login/{tenant}/oauth2/v2.0/token", "token", None, sign_in, open=True),
     )
+
+    def admit(self, account: Account, address: str, body: dict[str, Any]) -> tuple[Credential, str]:
+        return super().admit(account, address, {"name": str(uuid.uuid4()), **body})
+
+    def settings(self, address: str, credential: Credential | None = None) -> dict[str, str]:
+        """Tenant, subscription, group and region may be any; groups are not looked for."""
+        return {
+            "base_url": f"{address}/azure",
+            "tenant": _TENANT,
+            "client_id": "the credential's `name`" if credential is None else credential.name,
+            "subscription": _SUBSCRIPTION,
+            "resource_group": "keygate",
+            "region": "eastus",
+        }
+
+    def refuses(self, secret: IssuedSecret, model: str) -> VendorError | None:
+        return refuses(secret, model)
 
     def authenticate(self, account: Account, request: AdminRequest) -> Credential:
         shown = self.shown_secret(request)

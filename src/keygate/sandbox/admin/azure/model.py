@@ -14,7 +14,7 @@ from enum import StrEnum
 
 from keygate.kit.clock import NANOSECONDS
 from keygate.sandbox.admin.account import Account
-from keygate.sandbox.admin.grants import IssuedSecret, Rule
+from keygate.sandbox.admin.grants import IssuedSecret
 from keygate.sandbox.admin.shelf import Eventual
 from keygate.sandbox.errors import VendorError
 
@@ -145,7 +145,7 @@ class Azure:
 
     def _issue(self, one: Resource, name: KeyName) -> tuple[str, IssuedSecret]:
         value = f"sandbox-azure-{secrets.token_hex(24)}"
-        return value, self.account.issue(value, id_=f"{one.id}/{name}", container=one.id, rule=_rule(one))
+        return value, self.account.issue(value, id_=f"{one.id}/{name}", container=one.id)
 
     # Deployments and their quota.
 
@@ -212,23 +212,22 @@ def _quota_spent(quota: str, *, more: int, used: int, limit: int) -> VendorError
     return VendorError(400, message, code="InsufficientQuota")
 
 
-def _rule(one: Resource) -> Rule:
-    """What else refuses a call with one of the account's keys: local authentication switched off, or the capacity of the minute used up."""
-
-    def rule(secret: IssuedSecret, model: str) -> VendorError | None:
-        now, meter = secret.account.now_ns(), secret.account.meter
-        if not one.local_auth.at(now):
-            return VendorError(403, "Key based authentication is disabled for this resource.", code="AuthenticationTypeDisabled")
-        capacity = sum(each.capacity for each in one.deployments.values() if each.model == model)
-        counted = f"{one.id}/{model}"
-        requests, tokens = meter.minute(counted, now)
-        if tokens >= 1000 * capacity or requests >= 6 * capacity:
-            message = (
-                "Your requests have exceeded call rate limit of your current OpenAI S0 pricing tier. Please retry after 60 seconds. "
-                "Please contact Azure support service if you would like to further increase the default rate limit."
-            )
-            return VendorError(429, message, code="429", retry_after="60")
-        meter.count(counted, now, requests=1)
-        return None
-
-    return rule
+def refuses(secret: IssuedSecret, model: str) -> VendorError | None:
+    """What else refuses a call with one of an account's keys: local authentication switched off, or the capacity of the minute used up."""
+    now, meter, id_ = secret.account.now_ns(), secret.account.meter, secret.container or ""
+    one = _resource(secret.account, ACCOUNTS, id_) or _resource(secret.account, DELETED, id_)
+    if one is None:
+        return VendorError(404, "Resource not found", code="404")
+    if not one.local_auth.at(now):
+        return VendorError(403, "Key based authentication is disabled for this resource.", code="AuthenticationTypeDisabled")
+    capacity = sum(each.capacity for each in one.deployments.values() if each.model == model)
+    counted = f"{one.id}/{model}"
+    requests, tokens = meter.minute(counted, now)
+    if tokens >= 1000 * capacity or requests >= 6 * capacity:
+        message = (
+            "Your requests have exceeded call rate limit of your current OpenAI S0 pricing tier. Please retry after 60 seconds. "
+            "Please contact Azure support service if you would like to further increase the default rate limit."
+        )
+        return VendorError(429, message, code="429", retry_after="60")
+    meter.count(counted, now, requests=1)
+    return None

@@ -12,6 +12,7 @@ from keygate.sandbox.admin.google import apikeys, bigquery, budgets, iam, oauth,
 from keygate.sandbox.admin.google.cloud import CEILINGS, GoogleCloud, Request
 from keygate.sandbox.admin.google.errors import RPC_OF, GoogleError, no_such, unauthenticated
 from keygate.sandbox.admin.google.model import GEMINI, Json
+from keygate.sandbox.admin.grants import IssuedSecret
 from keygate.sandbox.admin.model import Credential
 from keygate.sandbox.errors import VendorError
 from keygate.sandbox.model import Vendor
@@ -30,14 +31,32 @@ PROJECT = "sandbox-project"
 PARENT = "folders/100"
 BILLING_ACCOUNT = "01A2B3-C4D5E6-F7A8B9"
 TOKEN_URI = "https://oauth2.googleapis.com/token"  # noqa: S105  (an address)
+OPERATIONS = (
+    "oauth2.token",
+    *(f"iam.serviceAccounts.{verb}" for verb in ("create", "get", "list", "patch", "delete", "disable", "enable", "undelete")),
+    *(f"apikeys.keys.{verb}" for verb in ("create", "get", "list", "patch", "delete", "undelete", "keyString")),
+    "apikeys.operations.get",
+    *(f"cloudresourcemanager.projects.{verb}" for verb in ("create", "get", "list", "delete", "getIamPolicy", "setIamPolicy")),
+    *(f"cloudresourcemanager.{name}.testIamPermissions" for name in ("projects", "folders", "organizations")),
+    "cloudresourcemanager.operations.get",
+    "orgpolicy.policies.getEffectivePolicy",
+    *(f"serviceusage.services.{verb}" for verb in ("get", "enable", "disable")),
+    "serviceusage.operations.get",
+    "serviceusage.consumerQuotaMetrics.list",
+    "serviceusage.consumerQuotaMetrics.get",
+    *(f"serviceusage.consumerOverrides.{verb}" for verb in ("create", "list", "patch", "delete")),
+    "cloudbilling.projects.billingInfo",
+    "cloudbilling.billingAccounts.get",
+    "cloudbilling.billingAccounts.testIamPermissions",
+    "cloudbilling.services.list",
+    *(f"billingbudgets.budgets.{verb}" for verb in ("create", "get", "list", "patch", "delete")),
+)
 _VERBS = {"POST": "create", "GET": "get", "PATCH": "patch", "PUT": "update", "DELETE": "delete"}
 
 
 def cloud_of(account: Account) -> GoogleCloud:
     """The cloud that stands behind the account."""
-    entry = account.shelves["cloud"].get("cloud")
-    assert entry is not None  # noqa: S101  (put there by `prepare`)
-    cloud: GoogleCloud = entry.more["cloud"]
+    cloud: GoogleCloud = account.behind
     return cloud
 
 
@@ -52,9 +71,31 @@ class GoogleAdmin(AdminApi):
     def prepare(self, account: Account) -> None:
         """A project with the Gemini API, in a folder, and the billing account that pays for it."""
         cloud = GoogleCloud(account)
-        account.make("cloud", "cloud", {}, cloud=cloud)
+        account.behind = cloud
         cloud.add_billing_account(BILLING_ACCOUNT)
         cloud.add_project(PROJECT, parent=PARENT, services=(GEMINI,)).billing_account = BILLING_ACCOUNT
+
+    def operations(self) -> list[str]:
+        """Made from service, collection and verb: those that KeyGate calls."""
+        return sorted(OPERATIONS)
+
+    def admit(self, account: Account, address: str, body: dict[str, Any]) -> tuple[Credential, str]:
+        """`{without?, account_id?}`: as the console's `admin_key`, whose file signs in here."""
+        unknown = body.keys() - {"without", "account_id"}
+        if unknown:
+            raise ValueError(f"{min(unknown)}: a credential of Google's has `without` and `account_id`")
+        made = self.console(account, "admin_key", {**body, "token_uri": f"{address}/google/oauth2/token"})
+        return account.credentials[made["email"]], made["credentials"]
+
+    def settings(self, address: str, credential: Credential | None = None) -> dict[str, str]:  # noqa: ARG002  (the same for every one)
+        """With `parent` each key has a project of its own, which budgets and rate limits need."""
+        return {"base_url": f"{address}/google", "project": PROJECT, "parent": PARENT, "billing_account": BILLING_ACCOUNT}
+
+    def behind(self, account: Account) -> Mapping[str, tuple[type, dict[str, Any]]]:
+        return cloud_of(account).things()
+
+    def refuses(self, secret: IssuedSecret, model: str) -> VendorError | None:  # noqa: ARG002  (a key's rules count every model)
+        return cloud_of(secret.account).refuses(secret)
 
     def console(self, account: Account, action: str, body: dict[str, Any]) -> Any:
         """What an administrator does by hand. `admin_key` {without?, token_uri?, account_id?}: a service account that may everything but
@@ -122,6 +163,9 @@ class GoogleAdmin(AdminApi):
 
 def operation_of(method: str, service: str, path: str) -> str:
     """`iam`, `v1/projects/p/serviceAccounts/x:disable` → `iam.serviceAccounts.disable`."""
+    if "/consumerOverrides" in path:  # below names that hold slashes
+        whole = path.endswith("/consumerOverrides")
+        return f"{service}.consumerOverrides.{'list' if whole and method == 'GET' else _VERBS.get(method, method)}"
     *parts, last = path.split("/")[1:] or [""]
     name, _, verb = last.partition(":")
     if len(parts) % 2:  # a thing in a collection

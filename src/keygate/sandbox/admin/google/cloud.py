@@ -74,6 +74,18 @@ class GoogleCloud:
         self.tokens: dict[str, AccessToken] = {}
         self.exports: set[str] = set()  # tables of Cloud Billing's export to BigQuery
 
+    def things(self) -> dict[str, tuple[type, dict[str, Any]]]:
+        """All of it, by kind."""
+        return {
+            "projects": (Project, self.projects),
+            "accounts": (ServiceAccount, self.accounts),
+            "keys": (ApiKey, self.keys),
+            "operations": (Operation, self.operations),
+            "budgets": (Budget, self.budgets),
+            "billing_accounts": (dict, self.billing_accounts),
+            "tokens": (AccessToken, self.tokens),
+        }
+
     def now(self) -> float:
         return self.book.now_ns() / NANOSECONDS
 
@@ -127,15 +139,14 @@ class GoogleCloud:
     def issue_key(self, key: ApiKey) -> None:
         """Makes the key work at the inference side, for as long as every rule here lets it."""
         self.keys[key.value] = key
+        self.book.issue(key.value, id_=key.name, container=key.project)
 
-        def rule(_: IssuedSecret, __: str) -> VendorError | None:
-            try:
-                self.authorise(key, SERVICE.get())
-            except GoogleError as error:
-                return error
-            return None
-
-        self.book.issue(key.value, id_=key.name, container=key.project, rule=rule)
+    def refuses(self, secret: IssuedSecret) -> VendorError | None:
+        try:
+            self.authorise(self.keys[secret.value], SERVICE.get())
+        except GoogleError as error:
+            return error
+        return None
 
     # ---- who asks, and what they may
 

@@ -11,8 +11,9 @@ from typing import Any, ClassVar
 
 from keygate.sandbox.admin.account import Account
 from keygate.sandbox.admin.api import AdminApi, AdminRequest, Route
+from keygate.sandbox.admin.grants import IssuedSecret
 from keygate.sandbox.admin.model import Credential
-from keygate.sandbox.admin.openai import admin_keys, keys, limits, projects, usage
+from keygate.sandbox.admin.openai import admin_keys, keys, limits, projects, rules, usage
 from keygate.sandbox.errors import VendorError, bad_key, no_key
 from keygate.sandbox.model import Vendor
 
@@ -41,6 +42,12 @@ class OpenAIAdmin(AdminApi):
         if admin_keys.expired(account, credential):
             raise bad_key(Vendor.OPENAI)
         return credential
+
+    def settings(self, address: str, credential: Credential | None = None) -> dict[str, str]:  # noqa: ARG002  (the same for every one)
+        return {"base_url": f"{address}/openai/v1"}
+
+    def refuses(self, secret: IssuedSecret, model: str) -> VendorError | None:
+        return rules.refuses(secret, model)
 
     def unknown_caller(self, shown: str | None) -> VendorError:
         return bad_key(Vendor.OPENAI) if shown else no_key(Vendor.OPENAI)

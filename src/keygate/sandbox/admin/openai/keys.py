@@ -55,7 +55,6 @@ def _put(
         value,
         id_=id_,
         container=project_id,
-        rule=rules.refuses,
         expires_at_ns=None if expires_in_s is None else (now_s + expires_in_s) * NANOSECONDS,
     )
     return entry, value

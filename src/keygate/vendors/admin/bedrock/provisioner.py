@@ -250,7 +250,8 @@ class BedrockProvisioner:
         terms = None if policy is None else terms_of(policy)
         if terms is None:
             raise Rejected(
-                f"The policy of {name} is not as KeyGate wrote it: look at it in AWS's console, then set models and end together"
+                f"The policy of {name} is not as KeyGate wrote it: somebody changed it in AWS. Repair the key first, which sets models and "
+                "end as agreed"
             )
         return terms
 
