@@ -227,6 +227,20 @@ async def test_projects_of_others_count_before_the_first_scan_and_a_count_is_kep
     assert len(counted) == 1
 
 
+async def test_what_was_made_without_an_answer_is_counted_once(workshop: Workshop) -> None:
+    """Else an order that fits exactly would be halted for want of room after a crash."""
+    workshop.account.faults.append(AdminFault("projects.create", kind=FaultKind.RESET, performed=True))
+    workshop.account.faults.append(AdminFault("service_accounts.*", status=503, calls=None))
+    developer = await workshop.developer("priya")
+    draft = IssueDraft("openai", Place(Scope.DEVELOPER, developer.id), Terms())
+    key = (await workshop.orders.keys.provision(workshop.owner, draft, patience=0)).key
+    await workshop.orders.operations.start(key.organization_id, key.id)
+    assert (await workshop.orders.keys.get(workshop.owner, key.id)).footprint is None
+    workshop.clock.advance(700)  # the count that was kept is too old
+    room = await workshop.orders.accounts.room(await account_of(workshop), {})
+    assert (room.counted, room.standing) == (True, 2)  # the default project and this one
+
+
 async def test_a_vendor_that_cannot_be_counted_keeps_nobody_from_ordering(workshop: Workshop) -> None:
     workshop.account.faults.append(AdminFault("projects.list", status=403, calls=None))
     assert (await workshop.provision("priya")).state is State.ACTIVE

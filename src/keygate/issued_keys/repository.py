@@ -121,14 +121,15 @@ class IssuedKeyRepository:
         return [key_of_row(row) for row in await connection.execute(query)]
 
     async def unmade(self, connection: AsyncConnection, organization_id: str, account_id: str) -> int:
-        """Keys of an account that are ordered, and for which the vendor has not taken a call yet."""
-        taken = sa.exists().where(steps.c.key_id == t.c.id, steps.c.outcome.startswith("2"))
+        """Keys of an account that are ordered, and for which no call was begun at the vendor yet: whatever was begun may stand there,
+        though a crash kept its outcome from being written down."""
+        begun = sa.exists().where(steps.c.key_id == t.c.id)
         query = sa.select(sa.func.count()).where(
             t.c.organization_id == organization_id,
             t.c.account_id == account_id,
             t.c.state.in_((State.REQUESTED, State.CREATING)),
             t.c.footprint.is_(sa.null()),
-            ~taken,
+            ~begun,
         )
         return int((await connection.execute(query)).scalar_one())
 
