@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from fastapi import Depends, Path, Query, Request, Response
 
 from keygate.identities import Actor
+from keygate.issued_keys.account_schemas import AccountList, AccountOut, Configure, RoomOut
 from keygate.issued_keys.accounts import VendorAccountService
 from keygate.issued_keys.handover import Handover, Told
 from keygate.issued_keys.inspection import InspectionService
@@ -19,10 +20,7 @@ from keygate.issued_keys.receipt_service import ReceiptService
 from keygate.issued_keys.rotation.outlooks import Outlooks
 from keygate.issued_keys.rotation.service import RotationService
 from keygate.issued_keys.schemas import (
-    AccountList,
-    AccountOut,
     Check,
-    Configure,
     Extend,
     IssuedDetail,
     IssuedOut,
@@ -36,7 +34,6 @@ from keygate.issued_keys.schemas import (
     ProvisionedOut,
     ReceiptOut,
     RevokeIssued,
-    RoomOut,
     RotateIssued,
     ScheduleIn,
     StepOut,
