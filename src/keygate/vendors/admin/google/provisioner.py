@@ -17,8 +17,8 @@ from typing import Any
 
 from keygate.kit.clock import NANOSECONDS
 from keygate.kit.secret import Secret
-from keygate.vendors.admin.errors import AdminKeyRefused, MissingRight, NotFound, ProvisionerError, Rejected, Unavailable, Unfit
-from keygate.vendors.admin.google import bindings, costs, limits
+from keygate.vendors.admin.errors import MissingRight, NotFound, Rejected, Unavailable, Unfit
+from keygate.vendors.admin.google import bindings, costs, limits, rights
 from keygate.vendors.admin.google.bounds import check_order
 from keygate.vendors.admin.google.calls import (
     account_of,
@@ -43,13 +43,11 @@ from keygate.vendors.admin.google.facts import (
     EXPORT_SETTING,
     FACTS,
     GEMINI,
-    NO_BOUND_KEYS,
     PROJECT_RIGHTS,
     RIGHTS,
     ROLE_RIGHTS,
     SPEND_FACTS,
     SPEND_OFF,
-    SPEND_RIGHTS,
     VERTEX,
 )
 from keygate.vendors.admin.interface import (
@@ -93,69 +91,26 @@ class GoogleProvisioner:
         account = str(credentials_of(desk.admin)["client_email"])
         service = service_of(desk)
         wanted = {**RIGHTS, **ROLE_RIGHTS} if role_of(desk) else RIGHTS
-        rights = await self._held(desk, "cloudresourcemanager", f"v3/projects/{project}", wanted)
+        found = await rights.held(desk, "cloudresourcemanager", f"v3/projects/{project}", wanted)
         if parent := desk.settings.get("parent"):
-            rights += await self._held(desk, "cloudresourcemanager", f"v3/{parent}", PROJECT_RIGHTS)
+            found += await rights.held(desk, "cloudresourcemanager", f"v3/{parent}", PROJECT_RIGHTS)
         if billing := billing_account(desk):
-            rights += await self._held(desk, "cloudbilling", f"v1/billingAccounts/{billing}", BILLING_RIGHTS)
+            found += await rights.held(desk, "cloudbilling", f"v1/billingAccounts/{billing}", BILLING_RIGHTS)
         notes = []
-        rights.append(await self._policy_right(desk, project))
+        found.append(await rights.of_policy(desk, project))
         path, what = f"v1/projects/{project}/services/{service}", f"see whether {service} is enabled"
         shown = await call(desk, "serviceusage", "GET", path, what, accept=(403, 404))
         if shown is not None and shown.get("state") != "ENABLED":
-            rights.append(Right(f"{service} enabled in {project}", False, "use keys: enable the service in the project"))
+            found.append(Right(f"{service} enabled in {project}", False, "use keys: enable the service in the project"))
         if self.spend_off(desk.settings) is None:
-            told, said = await self._bill_rights(desk)
-            rights += told
+            told, said = await rights.of_bills(desk)
+            found += told
             notes += said
         if not desk.settings.get("parent"):
             notes.append(
                 "keys share one project: no budget and no rate limit can be set at Google; set `parent` and `billing_account` for that"
             )
-        return Verification(tuple(rights), account, tuple(notes))
-
-    async def _bill_rights(self, desk: Desk) -> tuple[list[Right], list[str]]:
-        """By a query that is not run. What is wrong with it other than a right is noted: keys can be made all the same."""
-        try:
-            await costs.may_read(desk)
-        except AdminKeyRefused:
-            raise
-        except MissingRight as error:
-            return [Right(name, False if name == error.right else None, why) for name, why in SPEND_RIGHTS.items()], []
-        except ProvisionerError as error:
-            return [Right(name, None, why) for name, why in SPEND_RIGHTS.items()], [f"the bill can't be read: {error.detail}"]
-        return [Right(name, True, why) for name, why in SPEND_RIGHTS.items()], []
-
-    async def _held(self, desk: Desk, service: str, resource: str, wanted: Mapping[str, str]) -> list[Right]:
-        """Which of these rights the credential has on a resource: Google is asked for exactly that, and makes nothing. A resource
-        that is not there (404) is no missing right: `NotFound`. Where Google does not take the question about one of them (400), it is
-        asked about each."""
-        what, body = f"see which rights the admin credential has on {resource.partition('/')[2]}", {"permissions": list(wanted)}
-        options: dict[str, Any] = {"json": body, "changes": False}
-        try:
-            told = await call(desk, service, "POST", f"{resource}:testIamPermissions", what, accept=(403,), **options)
-        except Rejected:
-            if len(wanted) == 1:
-                return [Right(name, None, purpose) for name, purpose in wanted.items()]
-            alone = [await self._held(desk, service, resource, {name: purpose}) for name, purpose in wanted.items()]
-            return [right for one in alone for right in one]
-        has = set() if told is None else set(told.get("permissions", []))
-        return [Right(name, name in has, purpose) for name, purpose in wanted.items()]
-
-    async def _policy_right(self, desk: Desk, project: str) -> Right:
-        """The organisation policy that forbids bound keys: told beforehand, as only the organisation's administrators can change it."""
-        service = service_of(desk)
-        name = f"organisation policy {NO_BOUND_KEYS}: not in force for {service}"
-        path = f"v2/projects/{project}/policies/{NO_BOUND_KEYS}:getEffectivePolicy"
-        policy = await call(
-            desk, "orgpolicy", "GET", path, "see the organisation's policies", right="orgpolicy.policy.get", accept=(403, 404)
-        )
-        needed_for = "make keys that are bound to service accounts"
-        if policy is None:
-            return Right(name, None, needed_for)
-        rules = [rule for rule in policy.get("spec", {}).get("rules", []) if rule.get("enforce")]
-        allowed = all(service in rule.get("parameters", {}).get("allowedServices", []) for rule in rules)
-        return Right(name, allowed, needed_for)
+        return Verification(tuple(found), account, tuple(notes))
 
     def check(self, wanted: Wanted) -> None:
         check_order(wanted.terms, wanted.options, wanted.settings)
@@ -271,7 +226,7 @@ class GoogleProvisioner:
         """Google refuses with the same words where the service account is not known yet."""
         if not right.startswith("iam.serviceAccount"):
             return True
-        held = await self._held(desk, "cloudresourcemanager", f"v3/projects/{project}", {right: ""})
+        held = await rights.held(desk, "cloudresourcemanager", f"v3/projects/{project}", {right: ""})
         return not held[0].held
 
     async def count(self, desk: Desk, options: Mapping[str, str]) -> Census:  # noqa: ARG002  (as the protocol has it)
