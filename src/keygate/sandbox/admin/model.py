@@ -84,7 +84,6 @@ class AdminFault:
     vendor does what was asked first, and fails only then: a time-out after success."""
 
     operation: str = "*"
-    about: str | None = None
     kind: FaultKind = FaultKind.STATUS
     status: int = 500
     message: str = "The sandbox was asked to fail."
@@ -93,6 +92,7 @@ class AdminFault:
     performed: bool = False
     after: int = 0
     calls: int | None = 1
+    about: str | None = None
 
     def strikes(self, operation: str, told: str) -> bool:
         """Whether this call is hit, given all that it told; counts it."""
