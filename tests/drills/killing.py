@@ -14,6 +14,11 @@ from tests.running import RunningKeyGate
 from keygate.sandbox.admin import Account, AdminFault, FaultKind
 
 
+def changes(account: Account) -> int:
+    """Calls at the vendor that are more than questions."""
+    return sum(call.method != "GET" for call in list(account.calls))
+
+
 def killed_in(keygate: RunningKeyGate, account: Account, operation: str, call: Callable[[], Any]) -> None:
     """Does the call, kills KeyGate once the vendor has done the operation and not answered, and starts it again."""
     account.faults.append(AdminFault(operation, FaultKind.STALL, performed=True))

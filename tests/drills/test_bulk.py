@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from tests.cli.desk import Desk
 from tests.drills.figures import FULL, length, write
+from tests.drills.killing import changes
 from tests.issued_keys.office import Office
 from tests.running import RunningKeyGate
 
@@ -72,13 +73,13 @@ def test_a_csv_is_made_whole_across_a_crash_within_the_vendors_limits(tmp_path: 
         people.write_text("\n".join(["developer,budget", *lines]) + "\n")
         words = ("provision", "--vendor", "openai", "--csv", str(people), "--report", str(report), "--create-developers")
 
-        before = len(office.account.calls)
+        before = changes(office.account)
         refused = desk.run(*words, seconds=PATIENCE)
         assert refused.code == Exit.NOT_VALID
-        assert f"{PEOPLE} keys need as many projects, and there is room for {PEOPLE - 1}" in refused.err
-        assert len(office.account.calls) == before, "the ceiling is told before the first call"
+        assert f"{PEOPLE} keys need as many projects, and there is room for {PEOPLE - 2}" in refused.err, "the default project counts too"
+        assert changes(office.account) == before, "the ceiling is told before the first call that changes anything"
 
-        office.configure(calls_per_minute=pace, ceiling=str(PEOPLE))
+        office.configure(calls_per_minute=pace, ceiling=str(PEOPLE + 1))
         began = time.monotonic()
         with hurried(sandbox):
             gone = threading.Event()

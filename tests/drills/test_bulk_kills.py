@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from tests.drills.figures import FULL, length, write
+from tests.drills.killing import changes
 from tests.running import KEYGATE, RunningKeyGate
 
 from keygate.sandbox import SandboxServer, Vendor
@@ -48,11 +49,11 @@ def test_a_csv_is_made_once_though_command_and_server_are_killed(tmp_path: Path,
         words = [KEYGATE, "provision", "--vendor", "openai", "--csv", str(people), "--create-developers", "--report", str(report)]
         environment = {"PATH": os.environ["PATH"], "HOME": str(home), "KEYGATE_URL": keygate.url, "KEYGATE_TOKEN": keygate.sign_in()}
 
-        before = len(account.calls)
+        before = changes(account)
         refused = subprocess.run(words, env=environment, capture_output=True, timeout=120, check=False)
-        assert f"{COUNT} keys need as many projects, and there is room for {COUNT - 1}" in refused.stderr.decode()
-        assert len(account.calls) == before  # told before the first call
-        keygate.call("POST", "/vendors/configure", body | {"settings": settings | {"ceiling": str(COUNT)}})
+        assert f"{COUNT} keys need as many projects, and there is room for {COUNT - 2}" in refused.stderr.decode()
+        assert changes(account) == before  # told before the first call that changes anything
+        keygate.call("POST", "/vendors/configure", body | {"settings": settings | {"ceiling": str(COUNT + 1)}})
 
         began = time.monotonic()
         command = subprocess.Popen(words, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

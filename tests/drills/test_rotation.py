@@ -156,12 +156,17 @@ def test_app_never_sees_a_failed_call_while_its_key_is_rotated_by_schedule(burea
     write("rotation", f"rotated by schedule under {len(calls)} calls of its app: none failed", calls=len(calls))
 
 
-def test_former_key_that_nobody_uses_is_cut_after_the_handover(bureau: Bureau) -> None:
+def test_former_key_is_watched_for_a_quiet_day_after_the_handover_and_cut_when_told(bureau: Bureau) -> None:
     developer, holder = bureau.holder("quinn")
     made = bureau.provision(developer_id=developer, rotate_every_days=1, rotate_overlap_seconds=1)
     bureau.age(made["id"], 400)
     bureau.rotated(made["id"])
     fresh = holder.post(f"/keys/{made['id']}/collect").json()["key"]
+    waiting = bureau.until(made["id"], lambda key: key["former"]["waits_for"] == "quiet")
+    assert waiting["state"] == "rotating"
+    assert bureau.works(made["key"])
+    assert bureau.works(fresh)
+    bureau.call("POST", f"/keys/{made['id']}/cut")
     done = bureau.until(made["id"], lambda key: key["state"] == "active")
     assert (done["generation"], done["former"], done["error"]) == (2, None, None)
     assert done["rotation"]["next_at"] > done["made_at"], "four hundred days, one rotation"

@@ -71,6 +71,7 @@ class Witness:
                 answered.append(key)
             meanwhile(key)
             assert time.monotonic() < ends, key
+            time.sleep(0.05)
 
 
 def from_provision_to_revocation(

@@ -228,6 +228,8 @@ def test_key_that_was_rotated_by_itself_is_handed_over_by_a_fresh_token(house: H
         house.call("POST", f"/keys/{made['id']}/collect")
     fresh = house.call("POST", f"/keys/{made['id']}/token")
     assert house.answers(fresh["env"])
+    house.until(made["id"], lambda key: key["former"]["gone_at"])
+    house.let_tokens_expire(made)
     done = house.until(made["id"], lambda key: key["state"] == "active")
     assert (done["generation"], done["secret"]) == (2, "told")
     assert not house.answers(made["env"])

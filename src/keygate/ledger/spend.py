@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from keygate.errors import StartRefused, Unavailable
 from keygate.kit.clock import NANOSECONDS, Clock
 from keygate.kit.coalescing import Coalesced
-from keygate.ledger.ports import BudgetQuery, Loaded
+from keygate.ledger.ports import BudgetQuery, LimitUse, Loaded, WindowSpend
 
 if TYPE_CHECKING:
     from keygate.kit.database import Database
@@ -44,20 +44,23 @@ class DatabaseSpend:
             position = await self._repository.checkpoint(connection, self._journal_id)
             spend = await self._repository.spend(connection, [BudgetQuery(*each) for each in since.items()])
             use = await self._repository.limit_use(connection, list(limit_ids), min(query.limits_since_ns for query in queries))
-        return [
-            Loaded(
-                position=position,
-                budgets={
-                    budget_id: [window for window in spend.get(budget_id, ()) if window.window_start_ns >= since_ns]
-                    for budget_id, since_ns in query.budgets
-                },
-                limits={
-                    limit_id: [found for found in use.get(limit_id, ()) if found.bucket_ns >= query.limits_since_ns]
-                    for limit_id in query.limit_ids
-                },
-            )
-            for query in queries
-        ]
+        return [Loaded(position, _windows(spend, query), _uses(use, query)) for query in queries]
+
+
+def _windows(spend: Mapping[str, Sequence[WindowSpend]], query: _Query) -> dict[str, list[WindowSpend]]:
+    since = dict(query.budgets)
+    return {
+        budget_id: [window for window in spend[budget_id] if window.window_start_ns >= since[budget_id]]
+        for budget_id in since.keys() & spend.keys()
+    }
+
+
+def _uses(use: Mapping[str, Sequence[LimitUse]], query: _Query) -> dict[str, list[LimitUse]]:
+    return {
+        limit_id: [found for found in use[limit_id] if found.bucket_ns >= query.limits_since_ns]
+        for limit_id in query.limit_ids
+        if limit_id in use
+    }
 
 
 class WholeGrant:
