@@ -87,7 +87,7 @@ def _question(desk: Desk, from_ns: int, until_ns: int) -> dict[str, Any]:
         "parameterMode": "NAMED",
         "queryParameters": [
             {"name": "begin", "parameterType": {"type": "TIMESTAMP"}, "parameterValue": {"value": rfc3339(from_ns)}},
-            {"name": "end", "parameterType": {"type": "TIMESTAMP"}, "parameterValue": {"value": rfc3339(until_ns)}},
+            {"name": "end", "parameterType": {"type": "TIMESTAMP"}, "parameterValue": {"value": rfc3339(until_ns + NANOSECONDS - 1)}},
             {
                 "name": "services",
                 "parameterType": {"type": "ARRAY", "arrayType": {"type": "STRING"}},
