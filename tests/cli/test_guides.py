@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import shlex
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -13,14 +12,13 @@ import pytest
 from tests.cli.desk import Desk
 from tests.running import KEYGATE
 
+from keygate.cli.client import Exit
 from keygate.sandbox import SandboxServer
 
 GUIDES = Path(__file__).resolve().parents[2] / "docs" / "guides"
 ORDER = re.compile(r"^ {0,4}keygate (provision --vendor \w+ --dev priya [^#>\n]*)", re.MULTILINE)
 ORDERS = sorted({shlex.join(shlex.split(each)) for page in GUIDES.glob("issued-keys*.md") for each in ORDER.findall(page.read_text())})
 VENDORS = {"openai", "openrouter", "xai", "bedrock", "azure", "google", "anthropic"}
-
-needs_jq = pytest.mark.skipif(shutil.which("jq") is None or shutil.which("curl") is None, reason="the guide's commands use jq and curl")
 
 
 @pytest.fixture(scope="module")
@@ -38,13 +36,11 @@ def furnished(desk: Desk, sandbox: SandboxServer) -> Desk:
     return desk
 
 
-@needs_jq
 def test_every_vendor_is_set_up_by_the_commands_of_the_guide(furnished: Desk) -> None:
     accounts = furnished.made("vendors", "accounts")
     assert {each["vendor"]: each["status"] for each in accounts} == dict.fromkeys(VENDORS, "ready")
 
 
-@needs_jq
 @pytest.mark.parametrize("order", ORDERS)
 def test_every_order_in_the_guides_makes_a_key(furnished: Desk, order: str) -> None:
     words = [word for word in shlex.split(order) if word not in {"--env", "--link"}]
@@ -76,3 +72,10 @@ def test_what_an_order_must_name_is_said_before_anything_is_recorded(furnished: 
     assert len(furnished.made("issued-keys", "list")) == before
     said = furnished.run("provision", "--vendor", "bedrock", "--dev", "priya", "--rpm", "3").err
     assert "--allow-unenforced" in said
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"admin_key": "x", "settings": 3}', "{"])
+def test_a_body_that_is_none_is_said_to_be_so(desk: Desk, text: str) -> None:
+    said = desk.run("vendors", "configure", "openai", "--from", "-", text=text)
+    assert said.code == Exit.USAGE
+    assert '{"admin_key": "…", "settings": {…}}' in said.err

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from dataclasses import replace
 from pathlib import Path
 
@@ -42,7 +42,7 @@ async def standing(workshop: Workshop) -> list[IssuedKey]:
     return list(await workshop.orders.keys.page(workshop.owner, IssuedFilter(), after=None, limit=100))
 
 
-async def at_once(calls: list) -> list[Adopted]:  # type: ignore[type-arg]
+async def at_once(calls: list[Awaitable[Adopted]]) -> list[Adopted]:
     """What succeeded; all others must have been told that the key is here already."""
     outcomes = await asyncio.gather(*calls, return_exceptions=True)
     for outcome in outcomes:

@@ -110,7 +110,7 @@ def test_use_is_in_the_books_and_on_the_key_after_a_restart(restart: Callable[[]
     before = sandbox.state
     after = restart().state
     assert after.admin[Vendor.OPENAI].books.total_usd() == before.admin[Vendor.OPENAI].books.total_usd() > 0
-    assert after.keys[key].grant.last_used_ns.last() == before.keys[key].grant.last_used_ns.last() is not None  # type: ignore[union-attr]
+    assert after.keys[key].grant.last_used_ns.last() == before.keys[key].grant.last_used_ns.last() is not None  # type: ignore[union-attr]  # has a grant
     assert differences(before, after) == []
 
 

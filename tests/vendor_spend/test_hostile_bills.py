@@ -227,7 +227,7 @@ async def test_counts_that_are_none_are_not_told(desk: Bureau, monkeypatch: pyte
 
     async def strange(self: Any, at: Desk, from_ns: int, until_ns: int, cursor: str | None) -> Any:
         start = until_ns // DAY_NS * DAY_NS
-        row = SpendRow({}, None, start, start + DAY_NS, "x", 10**9, requests="7", input_tokens=2**70, output_tokens=3)  # type: ignore[arg-type]
+        row = SpendRow({}, None, start, start + DAY_NS, "x", 10**9, requests="7", input_tokens=2**70, output_tokens=3)  # type: ignore[arg-type]  # hostile
         return (row,), None
 
     bill(desk, monkeypatch, strange)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -83,14 +84,21 @@ def configure(
     admin_key_file: Annotated[
         Path | None, typer.Option(help="File that holds the admin credential (a service account's JSON).", exists=True, dir_okay=False)
     ] = None,
+    body_file: Annotated[
+        typer.FileText | None,
+        typer.Option("--from", help="JSON file with admin_key and settings, as the API takes them; -: standard input."),
+    ] = None,
     *,
     as_json: output.JsonOption = False,
 ) -> None:
     """Enter an admin credential. It is asked for, or read from standard input or a file; never given as an argument."""
-    settings = dict(_pair(text) for text in setting or [])
+    given = {} if body_file is None else _body(body_file.read())
+    settings = {**given.get("settings", {}), **dict(_pair(text) for text in setting or [])}
     if base_url is not None:
         settings["base_url"] = base_url
-    if admin_key_file is not None:
+    if "admin_key" in given:
+        secret = given["admin_key"]
+    elif admin_key_file is not None:
         secret = admin_key_file.read_text(encoding="utf-8").strip()
     else:
         secret = typer.prompt("Admin key", hide_input=True) if sys.stdin.isatty() else sys.stdin.read().strip()
@@ -100,6 +108,16 @@ def configure(
         body = {"vendor": vendor, "name": name, "admin_key": secret, "settings": settings}
         made = client.request("POST", "/api/v1/vendors/configure", body=body)
     _tell(made, as_json=as_json)
+
+
+def _body(text: str) -> dict[str, Any]:
+    try:
+        body = json.loads(text)
+    except ValueError:
+        body = None
+    if not isinstance(body, dict) or not isinstance(body.get("settings", {}), dict):
+        fail('--from: a JSON object is wanted, {"admin_key": "…", "settings": {…}}', Exit.USAGE)
+    return body
 
 
 def _pair(text: str) -> tuple[str, str]:

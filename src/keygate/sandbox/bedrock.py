@@ -94,7 +94,7 @@ class BedrockExchange(Exchange):
         self._call.key = key.value
         return key
 
-    def _admit(self, grant: IssuedSecret, asked: Asked, model: Model) -> None:  # noqa: ARG002  (the same for every dialect)  (policies name the model as Bedrock does)
+    def _admit(self, grant: IssuedSecret, asked: Asked, model: Model) -> None:  # noqa: ARG002  (policies name the model as Bedrock does)
         grant.admit(asked.model)
 
     def _decode(self, raw: bytes) -> dict[str, Any]:

@@ -33,7 +33,7 @@ def _hook(value: Any) -> Any:
             return {_EVENTUAL: value.changes()}
         case IssuedSecret():
             return value.value
-    raise NotImplementedError(type(value))
+    raise NotImplementedError(type(value))  # as msgspec's hooks say that a type is not theirs
 
 
 _encode = msgspec.json.Encoder(enc_hook=_hook).encode
@@ -142,7 +142,7 @@ class Kept:
             return self._secret(value)
         if get_origin(kind) is Eventual:
             return Eventual.of([(at, self._typed(each, get_args(kind)[0])) for at, each in value[_EVENTUAL]])
-        raise NotImplementedError(kind)
+        raise NotImplementedError(kind)  # as msgspec's hooks say that a type is not theirs
 
     def _secret(self, value: str) -> IssuedSecret:
         grant = self._state.keys[value].grant

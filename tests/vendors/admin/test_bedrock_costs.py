@@ -211,7 +211,7 @@ def _day(tag: str, amount: str = "1.5", unit: str = "USD") -> dict[str, Any]:
 async def test_a_tag_that_is_none_of_ours_is_nobodys(
     sandbox: SandboxServer, outbound: Outbound, account: Account, tag: str, place: dict[str, str]
 ) -> None:
-    at = seat(sandbox, Scripted(outbound, _day(tag)), account)  # type: ignore[arg-type]
+    at = seat(sandbox, Scripted(outbound, _day(tag)), account)
     [row] = await pages(at, account)
     assert (row.place, row.amount_nano) == (place, 1_500_000_000)
 
@@ -220,13 +220,13 @@ async def test_a_tag_that_is_none_of_ours_is_nobodys(
 async def test_no_dollars_and_no_amounts_are_refused(
     sandbox: SandboxServer, outbound: Outbound, account: Account, amount: str, unit: str
 ) -> None:
-    at = seat(sandbox, Scripted(outbound, _day("", amount, unit)), account)  # type: ignore[arg-type]
+    at = seat(sandbox, Scripted(outbound, _day("", amount, unit)), account)
     with pytest.raises((Rejected, Unavailable)):
         await pages(at, account)
 
 
 async def test_amounts_of_many_decimals_are_exact_to_the_nano_dollar(sandbox: SandboxServer, outbound: Outbound, account: Account) -> None:
-    at = seat(sandbox, Scripted(outbound, _day("", "1234567.1234567894999")), account)  # type: ignore[arg-type]
+    at = seat(sandbox, Scripted(outbound, _day("", "1234567.1234567894999")), account)
     [row] = await pages(at, account)
     assert row.amount_nano == 1_234_567_123_456_789
 

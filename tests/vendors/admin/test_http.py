@@ -180,6 +180,10 @@ async def test_a_secret_that_the_vendor_repeats_is_blacked_out(clock: ManualCloc
     assert "abcdefghijklmnop" not in refused.value.detail
 
 
+def ceiling(told: Answer) -> CeilingReached:
+    return CeilingReached("projects", told.body.decode())
+
+
 async def test_a_vendors_own_reading_of_an_error_has_no_secret_either(clock: ManualClock) -> None:
     """Ceilings and a vendor's own codes are told in the vendor's words: those are blacked out before."""
     admin, token = 'admin "secret" 0001', "short-lived-token-0001"
@@ -189,8 +193,7 @@ async def test_a_vendors_own_reading_of_an_error_has_no_secret_either(clock: Man
     headers = {"Authorization": f"Bearer {token}"}
     for _ in range(2):
         with pytest.raises(CeilingReached) as refused:
-            fault = lambda told: CeilingReached("projects", told.body.decode())  # noqa: E731  (one line, beside its only use)
-            await http.json("POST", URL, json={}, headers=headers, fault=fault, **CREATE)
+            await http.json("POST", URL, json={}, headers=headers, fault=ceiling, **CREATE)
         assert "no room for [redacted] and [redacted]" in refused.value.detail
         assert "0001" not in refused.value.detail
 

@@ -7,6 +7,7 @@ PATCH  /_sandbox/admin/{vendor}                 settings: see `model.Settings`
 POST   /_sandbox/admin/{vendor}/credentials     {value?, name?, rights?: […], without?: […], kind?} → 201: an admin credential, and as
                                                 `configure` the body with which KeyGate's `POST /vendors/configure` takes it. Anthropic:
                                                 `issuer`, KeyGate's answer to `GET /vendors/issuer`, adds the rule that makes keys
+POST   /_sandbox/admin/{vendor}/configure       the same, and answers that body alone; Anthropic also takes the issuer as the whole body
 DELETE /_sandbox/admin/{vendor}/credentials     {value}
 POST   /_sandbox/admin/{vendor}/faults          {operation?, kind?, status?, …}: see `model.AdminFault`
 DELETE /_sandbox/admin/{vendor}/faults          forgets them
@@ -26,6 +27,7 @@ import msgspec
 
 from keygate.kit.clock import NANOSECONDS, rfc3339
 from keygate.sandbox.admin.account import Account
+from keygate.sandbox.admin.api import AdminApi
 from keygate.sandbox.admin.books import DAY_S, PICO
 from keygate.sandbox.admin.model import AdminFault
 from keygate.sandbox.admin.shelf import Entry
@@ -57,11 +59,9 @@ def _account(admin: AdminState, account: Account, method: str, rest: list[str], 
             account.settings = account.settings.with_changes(body)
             return 200, account.settings.as_dict()
         case ("POST", "credentials"):
-            more = api.introduced(account, body.pop("issuer")) if "issuer" in body else {}
-            made, admin_key = api.admit(account, address, body)
-            entered = {"vendor": account.vendor, "admin_key": admin_key, "settings": {**api.settings(address, made), **more}}
-            rights = None if made.rights is None else sorted(made.rights)
-            return 201, {"value": admin_key, "name": made.name, "rights": rights, "configure": entered}
+            return 201, _admitted(api, account, body, address)
+        case ("POST", "configure"):
+            return 201, _admitted(api, account, {"issuer": body} if "jwks" in body else body, address)["configure"]
         case ("DELETE", "credentials"):
             account.credentials.pop(str(body.get("value")), None)
             return 200, {}
@@ -81,6 +81,14 @@ def _account(admin: AdminState, account: Account, method: str, rest: list[str], 
             _correct(account, body)
             return 201, {"total_usd": str(account.books.total_usd())}
     raise VendorError(404, "no such thing in the sandbox; see keygate.sandbox.admin.control")
+
+
+def _admitted(api: AdminApi, account: Account, body: dict[str, Any], address: str) -> dict[str, Any]:
+    more = api.introduced(account, body.pop("issuer")) if "issuer" in body else {}
+    made, admin_key = api.admit(account, address, body)
+    entered = {"vendor": account.vendor, "admin_key": admin_key, "settings": {**api.settings(address, made), **more}}
+    rights = None if made.rights is None else sorted(made.rights)
+    return {"value": admin_key, "name": made.name, "rights": rights, "configure": entered}
 
 
 def _fault(body: dict[str, Any]) -> AdminFault:

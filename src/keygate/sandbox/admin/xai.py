@@ -133,7 +133,7 @@ def _propagation(account: Account, request: AdminRequest) -> dict[str, Any]:
     return {"icPropagation": {"us-east-1": usable, "us-west-2": usable}}
 
 
-def _models(account: Account, request: AdminRequest) -> dict[str, Any]:  # noqa: ARG001  (an operation takes both)  (a handler's shape)
+def _models(account: Account, request: AdminRequest) -> dict[str, Any]:  # noqa: ARG001  (an operation takes both)
     _team(request)
     return {"clusterConfigs": [{"clusterName": "us-east-1", "languageModels": [{"name": name} for name in MODELS]}]}
 

@@ -198,7 +198,7 @@ class AdoptOnly:
             raise AdminKeyRefused(f"{self.adoption.title} does not take this key; enter one that it does")
         return Verification((Right(_LIVES, held=True, needed_for=self._facts.rights[_LIVES]),))
 
-    async def create(self, desk: Desk, order: Order) -> Made:  # noqa: ARG002  (as the protocol has it)  (the interface's)
+    async def create(self, desk: Desk, order: Order) -> Made:  # noqa: ARG002  (as the protocol has it)
         raise Rejected(self._facts.cannot["create"])
 
     async def find(self, desk: Desk, mark: Mark) -> tuple[Found, ...]:  # noqa: ARG002  (as the protocol has it)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -23,13 +23,6 @@ from keygate.vendors.admin.google import GoogleProvisioner, costs
 
 NS, DAY_NS = 10**9, 86_400 * 10**9
 provisioner = GoogleProvisioner()
-
-
-@pytest.fixture
-async def outbound() -> AsyncIterator[Outbound]:
-    made = Outbound(timeout=10)
-    yield made
-    await made.close()
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Any
 
 import httpx
@@ -50,13 +50,6 @@ VERTEX = "aiplatform.googleapis.com"
 NANO = 10**9
 TEXT = "This answer comes from the sandbox of KeyGate: no vendor was asked, nothing was paid."
 provisioner = GoogleProvisioner()
-
-
-@pytest.fixture
-async def outbound() -> AsyncIterator[Outbound]:
-    sender = Outbound(timeout=5)
-    yield sender
-    await sender.close()
 
 
 @pytest.fixture

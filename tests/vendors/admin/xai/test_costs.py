@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 
@@ -13,7 +13,7 @@ from tests.vendors.admin.desks import Script, answer, desk
 from keygate.kit.clock import SystemClock
 from keygate.kit.ids import new_id
 from keygate.kit.outbound import Outbound
-from keygate.sandbox import SandboxServer, Vendor
+from keygate.sandbox import SandboxServer
 from keygate.sandbox.admin import Account, xai
 from keygate.sandbox.admin.prices import UNLISTED
 from keygate.sandbox.admin.xai import TEAM
@@ -23,24 +23,6 @@ from keygate.vendors.admin.xai import XaiProvisioner
 
 NS, DAY_NS = 10**9, 86_400 * 10**9
 provisioner = XaiProvisioner()
-
-
-@pytest.fixture
-def sandbox() -> Iterator[SandboxServer]:
-    with SandboxServer() as server:
-        yield server
-
-
-@pytest.fixture
-def account(sandbox: SandboxServer) -> Account:
-    return sandbox.state.admin[Vendor.XAI]
-
-
-@pytest.fixture
-async def outbound() -> AsyncIterator[Outbound]:
-    sender = Outbound(timeout=5)
-    yield sender
-    await sender.close()
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from keygate.kit.clock import SystemClock, to_ns
 from keygate.kit.ids import new_id
 from keygate.kit.outbound import Outbound
 from keygate.kit.secret import Secret
-from keygate.sandbox import SandboxServer, Vendor
+from keygate.sandbox import SandboxServer
 from keygate.sandbox.admin import Account, AdminFault, FaultKind
 from keygate.sandbox.admin.xai import TEAM
 from keygate.vendors.admin import (
@@ -53,24 +53,6 @@ provisioner = XaiProvisioner()
 def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bridge]:
     with Bridge("openai-3", "openai_once.py", home=tmp_path_factory.mktemp("openai")) as bridge:
         yield bridge
-
-
-@pytest.fixture
-def sandbox() -> Iterator[SandboxServer]:
-    with SandboxServer() as server:
-        yield server
-
-
-@pytest.fixture
-def account(sandbox: SandboxServer) -> Account:
-    return sandbox.state.admin[Vendor.XAI]
-
-
-@pytest.fixture
-async def outbound() -> AsyncIterator[Outbound]:
-    sender = Outbound(timeout=5)
-    yield sender
-    await sender.close()
 
 
 @pytest.fixture

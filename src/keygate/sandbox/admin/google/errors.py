@@ -36,7 +36,7 @@ class GoogleError(VendorError):
         self.domain = domain
         self.metadata = metadata
 
-    def body(self, vendor: Vendor, request_id: str) -> dict[str, Any]:  # noqa: ARG002  (the same for every vendor of the sandbox)  (Google's bodies name neither)
+    def body(self, vendor: Vendor, request_id: str) -> dict[str, Any]:  # noqa: ARG002  (Google's bodies name neither)
         return {"error": {"code": self.status, "message": self.message, "status": self.rpc, "details": self.details()}}
 
     def details(self) -> list[dict[str, Any]]:
