@@ -64,6 +64,8 @@ class RotationScheduler:
         now = self._clock.now_ns()
         async with self._database.read() as connection:
             cases = await self._cases(connection, now)
+            if not cases:
+                return 0
             making = Counter(await self._repository.making(connection))
             unready = await self._repository.not_ready(connection, codes=HALTING, now_ns=now)
         begun = 0
