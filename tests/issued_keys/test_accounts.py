@@ -18,6 +18,7 @@ from keygate.issued_keys import IssuedFilter, IssuedKey, IssueDraft, State
 from keygate.issued_keys.bulk.model import BulkDraft
 from keygate.issued_keys.inspection import EVERY_NS, RETRY_NS
 from keygate.issued_keys.model import AccountStatus, VendorAccount
+from keygate.issued_keys.tables import vendor_accounts
 from keygate.kit.clock import NANOSECONDS
 from keygate.kit.ids import new_id
 from keygate.kit.secret import Secret
@@ -143,6 +144,33 @@ async def test_what_another_organisation_does_not_show_is_not_called_revoked(wor
     ended = await revoked(workshop, key)
     assert ended.state is State.REVOKED
     assert workshop.standing() == (0, 0)
+
+
+@pytest.mark.parametrize("next_is_there", [True, False])
+async def test_a_former_key_that_is_not_there_is_called_cut_only_where_its_vendor_shows_the_next(
+    workshop: Workshop, *, next_is_there: bool
+) -> None:
+    """The credential may be of another organisation, and nothing else of ours is there to tell by."""
+    made = await workshop.provision("priya")
+    turned = (await workshop.orders.keys.rotate(workshop.owner, made.id, overlap_seconds=60, quiet_seconds=0, insist=True)).key
+    assert made.footprint is not None
+    assert turned.footprint is not None
+    async with workshop.database.unit() as work:
+        await work.connection.execute(vendor_accounts.update().values(same_since_ns=workshop.clock.now_ns() + 1))
+    with workshop.sandbox.state.admin.lock:
+        workshop.account.remove("keys", made.footprint.key or "")
+        if not next_is_there:
+            for shelf in ("keys", "service_accounts", "projects"):
+                for entry in list(workshop.account.shelves[shelf]):
+                    workshop.account.remove(shelf, entry.id)
+    workshop.clock.advance(61)
+    await workshop.orders.operations.start(made.organization_id, made.id)
+    after = await workshop.orders.keys.get(workshop.owner, made.id)
+    if next_is_there:
+        assert (after.state, after.former) == (State.ACTIVE, None)
+    else:
+        assert after.state is State.ROTATING
+        assert "may be of another organisation" in (after.error or "")
 
 
 async def test_a_key_that_is_gone_is_called_revoked_where_its_vendor_still_knows_us(workshop: Workshop) -> None:

@@ -18,6 +18,7 @@ from keygate.issued_keys.making import CHECK_NS, LONGEST_SECONDS, MAX_ATTEMPTS, 
 from keygate.issued_keys.model import PICKUP_NS, Cause, Delivery, Former, IssuedKey, Waits
 from keygate.issued_keys.proving import Waiting, known, refused, take_witnesses
 from keygate.issued_keys.rotation.model import IDLE_SECONDS, pause_before_reminder_ns, retry_pause_ns
+from keygate.issued_keys.whose import NOT_CONFIRMED, absence_counts
 from keygate.kit.clock import NANOSECONDS
 from keygate.vendors.admin import Mints, Presence, ProvisionerError, RateLimited, Reading, Rejected
 
@@ -232,6 +233,8 @@ async def _cut(bench: Bench, former: Former) -> None:
             reading = await bench.gone(former.footprint)
             if not is_gone(reading):
                 raise Rejected(f"The vendor took the call, but still shows the former key as {reading.presence}")
+            if not await absence_counts(bench, since_ns=former.cut_at_ns or 0) and not await _next_is_there(bench):
+                raise Rejected(NOT_CONFIRMED)
             former = replace(former, gone_at_ns=bench.now)
             evidence = bench.evidence(former.footprint, reading)
         else:
@@ -244,6 +247,13 @@ async def _cut(bench: Bench, former: Former) -> None:
         await _still_there(bench, former, said)
         return
     await _finish(bench, (*bench.key.evidence, {**evidence, "the_key_itself": said}))
+
+
+async def _next_is_there(bench: Bench) -> bool:
+    """Where the next key is shown, the former one would be shown too."""
+    provisioner, desk = bench.at_vendor
+    place = bench.key.footprint
+    return place is not None and not is_gone(await provisioner.read(desk, place))
 
 
 async def _not_cut(bench: Bench, former: Former, error: ProvisionerError) -> None:
