@@ -1,5 +1,5 @@
-"""Drill: the running product rotates keys by itself, by schedule and by policy, at full length on both databases. An app that calls its vendor all the
-time never sees a failed call, whether its owner takes over the new secret or nobody does."""
+"""Drill: the running product rotates keys by itself, by schedule and by policy; at full length on both databases. An app that calls its
+vendor all the time never sees a failed call, whether its owner takes over the new secret or nobody does."""
 
 from __future__ import annotations
 
