@@ -159,6 +159,19 @@ def test_revoked_is_not_said_while_the_vendor_refuses(house: House, vendor: Vend
     assert not house.opens(made)
 
 
+def test_a_sign_in_that_the_vendor_ends_early_keeps_no_key_from_being_revoked(house: House) -> None:
+    made = house.provision(Vendor.AZURE)
+    account = house.account(Vendor.AZURE)
+    with house.sandbox.state.admin.lock:
+        tokens = account.shelves["tokens"]
+        for token in list(tokens):
+            tokens.remove(token.id, at_ns=account.now_ns())
+    assert house.call("POST", f"/keys/{made['id']}/revoke")["state"] == "revoked"
+    assert not house.opens(made)
+    statuses = {each["status"] for each in house.call("GET", "/vendors/accounts")["items"] if each["name"] == "default"}
+    assert statuses == {"ready"}
+
+
 @VENDORS
 def test_rights_that_are_missing_are_named_before_anything_is_made(house: House, vendor: Vendor) -> None:
     before = house.standing(vendor)
