@@ -411,7 +411,7 @@ async def test_secret_of_an_issued_key_never_serves_the_gateway(
     assert kept.secret.open() == "sk-another-0123456789-wxyz"
     assert await service.import_from_environment(ACTOR, {"OPENAI_API_KEY": SECRET, "ANTHROPIC_API_KEY": "sk-fine-0123456789"}) != []
     assert {each.vendor for each in await service.load()} == {"openai", "anthropic"}, "the start goes on with the others"
-    assert "OPENAI_API_KEY is ignored" in caplog.text
+    assert "OPENAI_API_KEY holds the secret of the issued key ik_1" in caplog.text
     assert "canary" not in caplog.text
     answer = await client.post("/credentials", json={"vendor": "openai", "name": "main", "secret": SECRET}, headers={"x-actor": "other"})
     assert answer.status_code == 201, "another organisation's bill is its own business"

@@ -122,7 +122,7 @@ class CredentialService:
         """Takes up vendor keys under the names that the vendors' own SDKs look for (`OPENAI_API_KEY`). Returns what is new or changed.
 
         Safe to repeat: a secret that is known already is left alone, and so is what an administrator changed since, until the variable's
-        value changes. The secret of an issued key is left out and logged.
+        value changes.
         """
         changed = []
         for vendor in self._vendors.values():
@@ -135,12 +135,8 @@ class CredentialService:
                 except InvalidInput:
                     _log.warning("%s does not hold a key; it is ignored", variable)
                     continue
-                try:
-                    async with self._database.unit(actor.organization_id) as work:
-                        credential = await self._import(work, actor, vendor, variable, secret)
-                except Conflict as error:
-                    _log.warning("%s is ignored: %s", variable, error.detail)
-                    continue
+                async with self._database.unit(actor.organization_id) as work:
+                    credential = await self._import(work, actor, vendor, variable, secret)
                 if credential is not None:
                     changed.append(credential)
         return changed
@@ -148,6 +144,10 @@ class CredentialService:
     async def _import(self, work: UnitOfWork, actor: Actor, vendor: Vendor, variable: str, secret: Secret) -> Credential | None:
         digest = digest_secret(secret, self._digest_key)
         known = await self._repository.named(work.connection, actor.organization_id, vendor.name, variable)
+        key_id = await self._issued.key_with(work.connection, actor.organization_id, digest)
+        if key_id is not None:
+            _log.warning("%s holds the secret of the issued key %s, which does not serve the gateway; it is ignored", variable, key_id)
+            return None
         if known is not None:
             if digest in {known.imported_digest, known.secret_digest}:
                 return None
