@@ -81,8 +81,11 @@ def test_verification_says_how_far_the_heads_file_vouches(desk: Desk, tmp_path: 
     (report,) = desk.ok("audit", "verify", "--json", KEYGATE_DATA_DIR=str(folder)).json()
     assert report["heads_file"] == f"up to entry {report['entries']}"
     (folder / "audit-heads.jsonl").unlink()
-    (report,) = desk.ok("audit", "verify", "--json", KEYGATE_DATA_DIR=str(folder)).json()
-    assert report["heads_file"].startswith("gone or empty")
+    said = desk.run("audit", "verify", "--json", KEYGATE_DATA_DIR=str(folder))
+    assert said.code == Exit.VERIFICATION_FAILED
+    assert said.json()[0]["heads_file"].startswith("gone or empty")
+    assert said.json()[0]["fault"].startswith("heads_lost: ")
+    assert desk.ok("audit", "verify", "--heads-from", str(report["entries"] + 1), KEYGATE_DATA_DIR=str(folder))
 
 
 def test_an_export_that_cannot_be_written_is_said_in_a_sentence(desk: Desk) -> None:

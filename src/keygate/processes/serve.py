@@ -82,8 +82,6 @@ async def _check_audit(base: Foundation) -> None:
             f"the data directory {base.directory} belongs to another database: its audit-heads.jsonl tells of {named}, which this database "
             "does not know. Give this database a KEYGATE_DATA_DIR of its own, or go back to the former KEYGATE_DATABASE_URL"
         )
-    if known is not None and not named:
-        _log.warning("audit-heads.jsonl is gone or empty: audit entries that were cut off before this start can't be found")
     for fault in await base.audit.reconcile():
         _log.error("audit log: %s (entry %s); run `keygate audit verify`", fault.detail, fault.sequence)
 
