@@ -89,8 +89,12 @@ def test_second_start_prints_neither_and_keeps_everything(new_user: NewUser) -> 
     assert spent["requests"] == 1
     new_user.stop()
     first = new_user.printed
+    exported = dict.fromkeys(("OPENAI_API_KEY", "ANTHROPIC_API_KEY"), new_user.shown("virtual key"))  # as the README's tour has it
+    new_user._environment |= exported
     new_user.start()
     second = new_user.printed.removeprefix(first)
+    assert all(f"{name} holds a token of KeyGate's own" in second for name in exported)
+    assert "Not to the sandbox" not in second
     assert "curl" not in second
     assert "password" not in second
     assert f"listens on {new_user.url}" in second
@@ -297,3 +301,5 @@ def test_a_vendor_key_of_ones_own_takes_the_sandboxs_place_at_the_next_start(new
     found = {(each["vendor"], each["name"]): each["status"] for each in new_user.call("GET", "/credentials")["items"]}
     assert found["openai", "sandbox"] == "disabled"
     assert found["anthropic", "sandbox"] == "enabled"
+    assert "Not to the sandbox: calls to openai go to http://127.0.0.1:9/v1 with the credential " in new_user.printed
+    assert "calls to anthropic go to" not in new_user.printed
