@@ -131,6 +131,7 @@ def test_each_call_of_the_control_api_is_one_line_without_its_query(keygate: Run
     assert (line["logger"], line["level"], line["message"]) == ("keygate.api", "info", "request")
     assert (line["method"], line["route"], line["status"], line["actor"]) == ("GET", "/api/v1/virtual-keys/{key_id}", 200, me)
     assert isinstance(line["ms"], float)
+    assert line["client"] == "127.0.0.1"
     nowhere = httpx.get(f"{keygate.url}/api/v1/CANARY-path")
     (line,) = lines(keygate, nowhere.headers["x-request-id"])
     assert (line["route"], line["status"], line["actor"]) == ("-", 404, "-")

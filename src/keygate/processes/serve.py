@@ -170,6 +170,7 @@ async def _serve(settings: Settings, *, with_sandbox: bool, at_step: AtStep = no
             public_url=settings.address,
             checks={"database": _database_check(base), "journal": _journal_check(books)},
             metrics=exposition(gateway, books, worker),
+            proxies=settings.proxies,
         )
         gc.collect()
         gc.freeze()  # what a start has made stays: later collections need not look at it
@@ -200,9 +201,7 @@ def _journal_check(books: Ledger) -> Check:
     return check
 
 
-def _greet(
-    settings: Settings, welcome: first_start.Welcome | None, sandbox: Sandboxed | None, before: Sequence[Credential]
-) -> None:
+def _greet(settings: Settings, welcome: first_start.Welcome | None, sandbox: Sandboxed | None, before: Sequence[Credential]) -> None:
     lines = [first_start.welcome_text(welcome, settings.address)] if welcome else []
     lines.append(f"KeyGate {__version__} listens on {settings.address}")
     if sandbox:
