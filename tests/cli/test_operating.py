@@ -139,7 +139,7 @@ def test_master_key_is_rotated_while_requests_run(desk: Desk) -> None:
     caller.start()
     before = desk.ok("vault", "status", "--json").json()["wrapped_by"]
     former = desk.keygate.data_dir / f"master.key.{before[0].removeprefix('local:')}"
-    assert str(former) in desk.ok("vault", "rotate").out
+    assert str(former) in desk.ok("vault", "rotate").err
     assert stat.S_IMODE(former.stat().st_mode) == 0o600
     assert desk.ok("vault", "status", "--json").json()["wrapped_by"] != before
     credential = desk.keygate.call("GET", "/credentials")["items"][0]
