@@ -219,7 +219,10 @@ def test_a_lost_heads_file_is_said_at_the_start(new_user: NewUser) -> None:
     new_user.stop()
     (new_user.data_dir / "audit-heads.jsonl").unlink()
     new_user.start()
-    assert "audit-heads.jsonl is gone or empty" in new_user.printed
+    assert "the heads file lacks the entries 1 to " in new_user.printed
+    new_user.EMAIL, new_user.password = new_user.shown("sign in as"), new_user.shown("password")
+    assert new_user.call("GET", "/audit", action="audit.heads_lost")["items"]
+    assert new_user.call("GET", "/audit/verify")["fault"]["kind"] == "heads_lost"
 
 
 def test_a_second_process_on_the_same_data_directory_or_port_is_refused(new_user: NewUser, tmp_path: Path) -> None:
@@ -246,6 +249,7 @@ def test_a_data_directory_that_cannot_be_written_is_refused_with_the_remedy(tmp_
         ("KEYGATE_LOG_LEVEL", "loud", "'debug', 'info', 'warning' or 'error'"),
         ("KEYGATE_PUBLIC_URL", "keys", "https://keys.example.com"),
         ("KEYGATE_ADMIN_EMAIL", "me", "owner@example.com"),
+        ("KEYGATE_TRUSTED_PROXIES", "*", "addresses and networks"),
         ("KEYGATE_ADMIN_PASSWORD", "short-one", "between 12 and 200 characters"),
         ("KEYGATE_MASTER_KEY", "short", "openssl rand -base64 32"),
         ("KEYGATE_DATABASE_URL", "mysql://localhost/keygate", "postgresql://"),

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from keygate.kit.database import Database
 
 
-_FORMER = "Backups made before now are opened by the former master key, which is kept in"
+_FORMER = "Backups made before now are opened by the former master key, which is kept as"
+_UNTIL = "move it to where you keep your master keys, and remove it with the last of those backups"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +43,7 @@ async def rotate_master_key(
             await audit.record(work, actor, "vault.rotate", provider.id, after={"kek_id": provider.id, "data_keys": keys})
         if new is None:
             former = source.finish_rotation()
-            return Rotation(
-                keys, provider.id, former and f"{_FORMER} {former}: move it to where you keep them, and remove it with the last of them"
-            )
+            return Rotation(keys, provider.id, f"{_FORMER} {former}; {_UNTIL}" if former else None)
     return Rotation(
         keys,
         provider.id,
