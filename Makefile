@@ -17,11 +17,11 @@ export UV_SYSTEM_CERTS ?= true
 help: ## what can be made
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
-$(VENV)/.server: requirements/server.txt pyproject.toml
+$(VENV)/.server: requirements/server.txt requirements/wheel.txt pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@test -x $(UV) || $(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 	$(UV) pip install --quiet --python $(BIN)/python --require-hashes -r requirements/server.txt
-	$(UV) pip install --quiet --python $(BIN)/python --no-deps -e .
+	$(UV) pip install --quiet --python $(BIN)/python --no-deps --build-constraints requirements/wheel.txt -e .
 	@touch $@
 
 $(VENV)/.dev: requirements/dev.txt $(VENV)/.server
@@ -71,6 +71,7 @@ lock: $(VENV)/.server ## renew the lock files; releases of the last days are lef
 	$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --exclude-newer "$(COOL_DOWN)" pyproject.toml -o requirements/server.txt
 	$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --exclude-newer "$(COOL_DOWN)" pyproject.toml --group dev --extra otel -c requirements/server.txt -o requirements/dev.txt
 	$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --exclude-newer "$(COOL_DOWN)" --group pyproject.toml:build -c requirements/dev.txt -o requirements/build.txt
+	$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --exclude-newer "$(COOL_DOWN)" --group pyproject.toml:wheel -c requirements/dev.txt -o requirements/wheel.txt
 
 migration: $(VENV)/.dev ## write the next migration from what the tables say: make migration m="what changes"
 	$(BIN)/python migrations/new.py "$(m)"

@@ -133,7 +133,7 @@ def build(python: str) -> int:
     if is_fresh(home):
         return 0
     began = time.monotonic()
-    print("compiling the request path (about a minute, once) …", flush=True)
+    print("compiling the request path (one to three minutes, once) …", flush=True)
     sources = {path: digest((SOURCE / "keygate" / path).read_bytes()) for path in built_from()}
     with tempfile.TemporaryDirectory(prefix="keygate-", dir=ROOT / "native") as name:
         built = Path(name)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -46,6 +47,12 @@ class Settings(BaseSettings):
     )
     public_url: str | None = Field(
         None, validation_alias=_named("PUBLIC_URL"), description="The address that clients use; default: http://HOST:PORT"
+    )
+    trusted_proxies: str = Field(
+        "",
+        validation_alias=_named("TRUSTED_PROXIES"),
+        description="Addresses and networks of the proxies before KeyGate, with commas between; what they write into `X-Forwarded-For` is "
+        "believed. Default: none",
     )
     master_key: SecretStr | None = Field(
         None,
@@ -144,6 +151,15 @@ class Settings(BaseSettings):
             raise ValueError("must be a whole address such as https://keys.example.com")
         return value.rstrip("/")
 
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _networks(cls, value: str) -> str:
+        try:
+            _proxies(value)
+        except ValueError:
+            raise ValueError("must be addresses and networks with commas between, such as 10.0.0.2, 192.0.2.0/24") from None
+        return value
+
     @field_validator("admin_email")
     @classmethod
     def _an_address(cls, value: str | None) -> str | None:
@@ -157,6 +173,11 @@ class Settings(BaseSettings):
         if value is not None and not 12 <= len(value.get_secret_value()) <= 200:
             raise ValueError("must have between 12 and 200 characters")
         return value
+
+    @property
+    def proxies(self) -> Sequence[IPv4Network | IPv6Network]:
+        """Whose `X-Forwarded-For` is believed."""
+        return _proxies(self.trusted_proxies)
 
     @property
     def traces_endpoint(self) -> str | None:
@@ -187,6 +208,10 @@ class ClientSettings(BaseSettings):
         validation_alias=AliasChoices("XDG_CONFIG_HOME"),
         description="Where `keygate login` keeps the sign-in (keygate/login.json, 0600)",
     )
+
+
+def _proxies(text: str) -> Sequence[IPv4Network | IPv6Network]:
+    return [ip_network(each.strip()) for each in text.split(",") if each.strip()]
 
 
 def wrong_setting(problem: Mapping[str, Any]) -> str:

@@ -12,7 +12,7 @@ import pytest
 import sqlalchemy as sa
 
 from keygate.audit import AuditService, EntryFilter, FaultKind, HeadsFile, Signer
-from keygate.audit.chain import append, sign_head
+from keygate.audit.chain import append, canonical, sign_head
 from keygate.audit.model import GENESIS, AuditOutcome, Draft
 from keygate.audit.repository import AuditRepository
 from keygate.audit.tables import audit_entries, audit_heads
@@ -264,6 +264,68 @@ async def test_a_crash_between_commit_and_file_is_no_tampering_and_is_mended_at_
     assert not (await audit.verify(ORG)).ok
 
 
+async def test_a_heads_file_that_was_lost_or_cut_short_is_a_fault_that_no_start_forgets(
+    database: Database, audit: AuditService, tmp_path: Path
+) -> None:
+    await write(database, audit, 12)
+    file = HeadsFile(tmp_path)
+    whole = file.path.read_bytes()
+    for kept in (3, 0):
+        file.path.write_bytes(b"".join(whole.splitlines(keepends=True)[:kept]))
+        fault = (await audit.verify(ORG)).fault
+        assert fault is not None
+        assert (fault.kind, fault.sequence) == (FaultKind.HEADS_LOST, kept + 1)
+    file.path.unlink()
+    assert not (await audit.verify(ORG)).ok
+    assert [(fault.kind, fault.sequence) for fault in await audit.reconcile()] == [(FaultKind.HEADS_LOST, 1)]
+    (told,) = await audit.find(ORG, EntryFilter(action="audit.heads_lost"), before=None, limit=9)
+    assert (told.sequence, told.actor_kind, "1 to 12" in (told.detail or "")) == (13, "system", True)
+    assert await audit.reconcile() == []  # told once
+    await write(database, audit, 2)
+    found = await audit.verify(ORG)
+    assert (found.ok, found.witnessed_from, found.witnessed) == (False, 12, 15)
+    assert (await audit.verify(ORG, heads_from=12)).ok
+    assert (await audit.verify(ORG, heads_from=9)).ok  # as after a crash
+    file.path.write_bytes(file.path.read_bytes() + whole)  # from a copy
+    assert (await audit.verify(ORG)).ok
+
+
+async def test_newest_entries_that_were_cut_off_with_the_heads_file_are_missed_after_a_start_too(
+    database: Database, audit: AuditService, tmp_path: Path
+) -> None:
+    await write(database, audit, 8)
+    async with database.read() as connection:
+        old = await AuditRepository().head(connection, ORG)
+    assert old is not None
+    await write(database, audit, 2)
+    await change(database, sa.delete(audit_entries).where(audit_entries.c.sequence > 8))
+    await change(database, sa.update(audit_heads).values(sequence=8, hash=old.hash, at_ns=old.at_ns, signature=old.signature))
+    HeadsFile(tmp_path).path.unlink()
+    assert not (await audit.verify(ORG)).ok
+    await audit.reconcile()
+    assert not (await audit.verify(ORG)).ok
+    assert await audit.find(ORG, EntryFilter(action="audit.heads_lost"), before=None, limit=9)
+
+
+async def test_a_crash_in_a_unit_of_many_entries_or_in_the_first_one_is_no_loss(
+    database: Database, audit: AuditService, tmp_path: Path
+) -> None:
+    path = HeadsFile(tmp_path).path
+    await write(database, audit, 2)
+    path.unlink()
+    assert (await audit.verify(ORG)).ok
+    assert await audit.reconcile() == []
+    before = path.read_bytes()
+    async with database.unit(ORG) as work:
+        for number in range(30):  # as where a developer who holds many keys is deactivated
+            await audit.record(work, ACTOR, "virtual_key.revoke", f"vk_{number}")
+    path.write_bytes(before)
+    assert (await audit.verify(ORG)).ok
+    assert await audit.reconcile() == []
+    await write(database, audit, 6)
+    assert (await audit.verify(ORG)).ok
+
+
 async def test_lists_are_filtered_and_paged_newest_first(database: Database, audit: AuditService, clock: ManualClock) -> None:
     for number in range(6):
         clock.advance(10)
@@ -292,7 +354,7 @@ async def test_twenty_thousand_entries_verify_in_a_few_seconds(sqlite_template: 
     signer = Signer(bytes(range(32)))
     audit = AuditService(database, AuditRepository(), signer=signer, digest_key=b"k", heads=HeadsFile(tmp_path), clock=clock)
     head = None
-    rows = []
+    rows, heads = [], []
     async with database.unit() as work:
         for number in range(20_000):
             draft = Draft(f"aud_{number}", "user", "usr_1", None, None, "team.create", AuditOutcome.DONE, "team_1", None, '{"name":"x"}')
@@ -300,8 +362,10 @@ async def test_twenty_thousand_entries_verify_in_a_few_seconds(sqlite_template: 
             entry = append(draft, organization_id=ORG, head=head, at_ns=number, previous_hash=previous, signer=signer)
             head = sign_head(entry, signer)
             rows.append(asdict(entry))
+            heads.append(canonical(asdict(head)))
         await work.connection.execute(audit_entries.insert(), rows)
         await work.connection.execute(audit_heads.insert().values(asdict(head)))
+    HeadsFile(tmp_path).path.write_text("\n".join(heads) + "\n")
     began = time.process_time()
     result = await audit.verify(ORG)
     assert (result.ok, result.entries) == (True, 20_000)

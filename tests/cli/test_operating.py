@@ -81,8 +81,11 @@ def test_verification_says_how_far_the_heads_file_vouches(desk: Desk, tmp_path: 
     (report,) = desk.ok("audit", "verify", "--json", KEYGATE_DATA_DIR=str(folder)).json()
     assert report["heads_file"] == f"up to entry {report['entries']}"
     (folder / "audit-heads.jsonl").unlink()
-    (report,) = desk.ok("audit", "verify", "--json", KEYGATE_DATA_DIR=str(folder)).json()
-    assert report["heads_file"].startswith("gone or empty")
+    said = desk.run("audit", "verify", "--json", KEYGATE_DATA_DIR=str(folder))
+    assert said.code == Exit.VERIFICATION_FAILED
+    assert said.json()[0]["heads_file"].startswith("gone or empty")
+    assert said.json()[0]["fault"].startswith("heads_lost: ")
+    assert desk.ok("audit", "verify", "--heads-from", str(report["entries"] + 1), KEYGATE_DATA_DIR=str(folder))
 
 
 def test_an_export_that_cannot_be_written_is_said_in_a_sentence(desk: Desk) -> None:
@@ -135,7 +138,9 @@ def test_master_key_is_rotated_while_requests_run(desk: Desk) -> None:
     caller = threading.Thread(target=call)
     caller.start()
     before = desk.ok("vault", "status", "--json").json()["wrapped_by"]
-    desk.ok("vault", "rotate")
+    former = desk.keygate.data_dir / f"master.key.{before[0].removeprefix('local:')}"
+    assert str(former) in desk.ok("vault", "rotate").err
+    assert stat.S_IMODE(former.stat().st_mode) == 0o600
     assert desk.ok("vault", "status", "--json").json()["wrapped_by"] != before
     credential = desk.keygate.call("GET", "/credentials")["items"][0]
     assert desk.made("credentials", "test", credential["id"])["ok"]  # secrets open under the new key at once

@@ -145,6 +145,35 @@ async def test_a_stranger_who_guesses_does_not_keep_the_owner_out(people, starte
     await _sign_in(people, address="10.0.0.1")
 
 
+async def test_strangers_at_the_same_address_do_not_keep_out_who_signed_in_there_lately(people, started):
+    await _sign_in(people, address="10.0.0.1")
+    for number in range(20):
+        await _fail(people, 1, email=f"user{number}@example.com", address="10.0.0.1")
+    with pytest.raises(Throttled):
+        await people.sessions.login("another@example.com", WRONG, address="10.0.0.1")
+    await _sign_in(people, address="10.0.0.1")
+    await _fail(people, 5, address="10.0.0.1")  # the account has a count of its own there
+    with pytest.raises(Throttled):
+        await people.sessions.login(EMAIL, RIGHT, address="10.0.0.1")
+
+
+async def test_whoever_has_a_session_can_guess_the_password_no_faster_than_anybody(people, started, clock):
+    actor = replace(await _sign_in(people), address="10.0.0.66")
+    for _ in range(5):
+        with pytest.raises(Forbidden):
+            await people.users.change_password(actor, current=WRONG, password=Secret("another long password"))
+    with pytest.raises(Throttled) as caught:
+        await people.users.change_password(actor, current=RIGHT, password=Secret("another long password"))
+    with pytest.raises(Throttled):
+        await people.sessions.login(EMAIL, RIGHT, address="10.0.0.66")  # one count for both
+    await _sign_in(people)  # the owner's own address is not kept out
+    clock.advance(caught.value.retry_after)
+    await people.users.change_password(actor, current=RIGHT, password=Secret("another long password"))
+    for _ in range(5):
+        with pytest.raises(Forbidden):
+            await people.users.change_password(actor, current=WRONG, password=Secret("another long password"))
+
+
 async def test_waiting_survives_a_restart_and_is_forgotten_after_a_while(people, started, clock, database, audit):
     await _fail(people, 5)
     again = type(people.sessions)(database, people.sessions._repository, passwords=people.sessions._passwords, audit=audit, clock=clock)

@@ -89,8 +89,12 @@ def test_second_start_prints_neither_and_keeps_everything(new_user: NewUser) -> 
     assert spent["requests"] == 1
     new_user.stop()
     first = new_user.printed
+    exported = dict.fromkeys(("OPENAI_API_KEY", "ANTHROPIC_API_KEY"), new_user.shown("virtual key"))  # as the README's tour has it
+    new_user._environment |= exported
     new_user.start()
     second = new_user.printed.removeprefix(first)
+    assert all(f"{name} holds a token of KeyGate's own" in second for name in exported)
+    assert "Not to the sandbox" not in second
     assert "curl" not in second
     assert "password" not in second
     assert f"listens on {new_user.url}" in second
@@ -215,7 +219,10 @@ def test_a_lost_heads_file_is_said_at_the_start(new_user: NewUser) -> None:
     new_user.stop()
     (new_user.data_dir / "audit-heads.jsonl").unlink()
     new_user.start()
-    assert "audit-heads.jsonl is gone or empty" in new_user.printed
+    assert "the heads file lacks the entries 1 to " in new_user.printed
+    new_user.EMAIL, new_user.password = new_user.shown("sign in as"), new_user.shown("password")
+    assert new_user.call("GET", "/audit", action="audit.heads_lost")["items"]
+    assert new_user.call("GET", "/audit/verify")["fault"]["kind"] == "heads_lost"
 
 
 def test_a_second_process_on_the_same_data_directory_or_port_is_refused(new_user: NewUser, tmp_path: Path) -> None:
@@ -242,6 +249,7 @@ def test_a_data_directory_that_cannot_be_written_is_refused_with_the_remedy(tmp_
         ("KEYGATE_LOG_LEVEL", "loud", "'debug', 'info', 'warning' or 'error'"),
         ("KEYGATE_PUBLIC_URL", "keys", "https://keys.example.com"),
         ("KEYGATE_ADMIN_EMAIL", "me", "owner@example.com"),
+        ("KEYGATE_TRUSTED_PROXIES", "*", "addresses and networks"),
         ("KEYGATE_ADMIN_PASSWORD", "short-one", "between 12 and 200 characters"),
         ("KEYGATE_MASTER_KEY", "short", "openssl rand -base64 32"),
         ("KEYGATE_DATABASE_URL", "mysql://localhost/keygate", "postgresql://"),
@@ -297,3 +305,5 @@ def test_a_vendor_key_of_ones_own_takes_the_sandboxs_place_at_the_next_start(new
     found = {(each["vendor"], each["name"]): each["status"] for each in new_user.call("GET", "/credentials")["items"]}
     assert found["openai", "sandbox"] == "disabled"
     assert found["anthropic", "sandbox"] == "enabled"
+    assert "Not to the sandbox: calls to openai go to http://127.0.0.1:9/v1 with the credential " in new_user.printed
+    assert "calls to anthropic go to" not in new_user.printed

@@ -28,7 +28,9 @@ def marked() -> Iterator[MarkedVendor]:
 
 @pytest.fixture(scope="module")
 def keygate(tmp_path_factory: pytest.TempPathFactory, marked: MarkedVendor) -> Iterator[RunningKeyGate]:
-    with RunningKeyGate(tmp_path_factory.mktemp("seen"), environment={"KEYGATE_LOG_FORMAT": "json"}) as running:
+    with RunningKeyGate(
+        tmp_path_factory.mktemp("seen"), environment={"KEYGATE_LOG_FORMAT": "json", "KEYGATE_TRUSTED_PROXIES": "127.0.0.1"}
+    ) as running:
         running.credential("openai", marked.url, SECRET)
         yield running
 
@@ -124,13 +126,14 @@ def test_requests_refusals_and_bad_ends_are_counted(keygate: RunningKeyGate, mar
 def test_each_call_of_the_control_api_is_one_line_without_its_query(keygate: RunningKeyGate) -> None:
     key = keygate.key()
     token = keygate.sign_in()
-    headers = {"authorization": f"Bearer {token}"}
+    headers = {"authorization": f"Bearer {token}", "x-forwarded-for": "198.51.100.1, 203.0.113.5"}
     answer = httpx.get(f"{keygate.url}/api/v1/virtual-keys/{key['id']}?mark=CANARY-query", headers=headers)
     (line,) = lines(keygate, answer.headers["x-request-id"])
     me = keygate.call("GET", "/auth/me")["id"]
     assert (line["logger"], line["level"], line["message"]) == ("keygate.api", "info", "request")
     assert (line["method"], line["route"], line["status"], line["actor"]) == ("GET", "/api/v1/virtual-keys/{key_id}", 200, me)
     assert isinstance(line["ms"], float)
+    assert line["client"] == "203.0.113.5"  # as the proxy says
     nowhere = httpx.get(f"{keygate.url}/api/v1/CANARY-path")
     (line,) = lines(keygate, nowhere.headers["x-request-id"])
     assert (line["route"], line["status"], line["actor"]) == ("-", 404, "-")

@@ -242,6 +242,23 @@ async def test_a_bad_secret_is_refused_without_repeating_it(service: CredentialS
     assert "canary" not in refused.value.detail
 
 
+OURS = [f"sk-kg-{'canary0' * 7}ab", f"okap_{'canary0' * 7}ab", f"kgt_{'canary0' * 6}a", f"kga_{'canary0' * 6}a", "sk-kg-canary-cut-off"]
+
+
+@pytest.mark.parametrize("secret", OURS)
+async def test_a_token_of_keygates_own_is_never_a_vendors_key(
+    client: httpx.AsyncClient, service: CredentialService, caplog: pytest.LogCaptureFixture, secret: str
+) -> None:
+    answer = await client.post("/credentials", json={"vendor": "openai", "name": "main", "secret": secret})
+    assert (answer.status_code, "a token of KeyGate's own" in answer.text) == (422, True)
+    stored = await created(client)
+    assert (await client.patch(f"/credentials/{stored['id']}", json={"secret": secret})).status_code == 422
+    assert await service.import_from_environment(ACTOR, {"OPENAI_API_KEY": secret, "ANTHROPIC_API_KEY": secret}) == []
+    assert "ANTHROPIC_API_KEY holds a token of KeyGate's own" in caplog.text
+    assert "canary" not in caplog.text + answer.text
+    assert [each.secret.open() for each in await service.load()] == [SECRET]
+
+
 async def test_white_space_around_a_pasted_secret_is_dropped(service: CredentialService) -> None:
     await service.create(ACTOR, NewCredential(vendor="openai", name="a", secret=Secret(f" {SECRET}\n")))
     assert (await service.load())[0].secret.open() == SECRET

@@ -189,8 +189,10 @@ async def test_rotation_of_a_generated_key_leaves_a_running_server_untouched(
     await operator.start()
     source = LocalKeySource(data_dir)
     done = await rotate_master_key(database, operator, source, audit=audit, actor=OPERATOR)
-    assert (done.keys, done.advice) == (2, None)
     assert (data_dir / "master.key").read_text() != old
+    (kept,) = (path for path in files(data_dir) if path.name.startswith("master.key.") and path.name != "master.key.lock")
+    assert (kept.read_text(), mode(kept)) == (old, 0o600)  # backups from before need it
+    assert (done.keys, str(kept) in (done.advice or "")) == (2, True)
     assert not (data_dir / "master.key.next").exists()
     assert {key.kek_id for key in await operator.status()} == {done.kek_id}
 
@@ -208,6 +210,27 @@ async def test_rotation_of_a_generated_key_leaves_a_running_server_untouched(
     (data_dir / "master.key").write_text(old)
     with pytest.raises(StartRefused):
         await vault_at().start()
+
+
+async def test_what_was_backed_up_before_a_rotation_opens_with_the_key_that_was_kept(
+    database: Database, vault_at: Open, audit: AuditService, data_dir: Path
+) -> None:
+    vault = vault_at()
+    await vault.start()
+    await put(database, vault, "a", "sk-a")
+    async with database.read() as connection:
+        backup = [dict(row._mapping) for row in await connection.execute(sa.select(vault_keys))]
+    for _ in range(2):
+        await rotate_master_key(database, vault, LocalKeySource(data_dir), audit=audit, actor=OPERATOR)
+    async with database.unit() as work:
+        for row in backup:
+            await work.connection.execute(sa.update(vault_keys).where(vault_keys.c.id == row["id"]).values(row))
+    with pytest.raises(StartRefused, match=r"KEYGATE_MASTER_KEY_FILE to .*/master\.key\.[0-9a-f]+, which is it") as refused:
+        await vault_at().start()
+    named = Path(refused.value.detail.split("KEYGATE_MASTER_KEY_FILE to ")[1].split(",")[0])
+    again = vault_at(LocalKeySource(data_dir, file=named))
+    await again.start()
+    assert await take(database, again, "a") == "sk-a"
 
 
 async def test_rotation_while_requests_run_loses_none(database: Database, vault_at: Open, audit: AuditService, data_dir: Path) -> None:
@@ -342,6 +365,7 @@ async def test_a_rotation_killed_at_any_point_loses_nothing(
     await after.start()
     assert await take(database, after, "a") == "sk-a"
     if committed:  # the start has finished what was begun
+        assert before in {path.read_text() for path in files(data_dir)}, "the former key is kept"
         assert (data_dir / "master.key").read_text() != before
         assert not (data_dir / "master.key.next").exists()
     else:

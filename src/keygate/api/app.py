@@ -11,6 +11,7 @@ from keygate import __version__
 from keygate.api import health, openapi, problems
 from keygate.api.access import authoriser
 from keygate.api.envelope import Envelope
+from keygate.api.forwarded import Forwarded, Network
 from keygate.api.health import Check
 from keygate.api.routes import ALL, PREFIX
 from keygate.audit import AuditLog
@@ -28,9 +29,11 @@ def create_app(
     checks: Mapping[str, Check] | None = None,
     metrics: Callable[[], bytes] | None = None,
     routes: Sequence[Routes] = ALL,
+    proxies: Sequence[Network] = (),
 ) -> FastAPI:
     """The ASGI application. `services` are the areas' services by class; `checks` must pass for `/ready`; `metrics` makes the text of
-    `/metrics`. `app.state` holds what routes may ask for: `services`, `authorise`, `public_url`, `checks`, `metrics`."""
+    `/metrics`; `proxies` are believed where they say who called them. `app.state` holds what routes may ask for: `services`, `authorise`,
+    `public_url`, `checks`, `metrics`."""
     app = _routed(routes)
     app.state.services = services
     app.state.authorise = authoriser(sessions)
@@ -39,6 +42,7 @@ def create_app(
     app.state.metrics = metrics or bytes
     problems.install(app, audit)
     app.add_middleware(Envelope)
+    app.add_middleware(Forwarded, trusted=proxies)
     return app
 
 

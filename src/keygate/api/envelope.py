@@ -91,7 +91,9 @@ def _note(scope: Scope, request_id: str, *, status: int, seconds: float) -> None
     actor = scope["state"].get("actor")
     level = logging.DEBUG if path in _PROBES else logging.INFO
     fields = {"method": scope["method"] if scope["method"] in _METHODS else "-", "route": route, "status": status}
-    more = {"ms": round(seconds * 1000, 1), "request_id": request_id, "actor": getattr(actor, "id", "-")}
+    client = scope.get("client")
+    who = {"actor": getattr(actor, "id", "-"), "client": client[0] if client else "-"}
+    more = {"ms": round(seconds * 1000, 1), "request_id": request_id, **who}
     _requests.log(level, "request", extra={**fields, **more})
 
 

@@ -49,9 +49,15 @@ async def list_entries(
 
 
 @routes.get("/verify", permission="audit.verify")
-async def verify(audit: _Audit, by: _Actor) -> AuditVerificationOut:
+async def verify(
+    audit: _Audit,
+    by: _Actor,
+    heads_from: Annotated[
+        int, Query(ge=1, le=2**53, description="Entry from which on the heads file is known to be whole; what it lost before is no fault")
+    ] = 1,
+) -> AuditVerificationOut:
     """Reads the organisation's whole chain and says whether anything was edited, removed, moved or cut off, and where first."""
-    return AuditVerificationOut.of(await audit.verify(by.organization_id), public_key=audit.public_key())
+    return AuditVerificationOut.of(await audit.verify(by.organization_id, heads_from=heads_from), public_key=audit.public_key())
 
 
 @routes.get(

@@ -2,8 +2,9 @@
 
 A line is written after its entry has been committed and before the caller has its answer. So the file never names an entry that does
 not exist: whatever it names and the database lacks was taken away. It may lack the very last entries (the process died in
-between); `AuditService.reconcile` adds the newest head at the next start. Copy the file to write-once storage to be safe from
-somebody who holds the data directory too.
+between); `AuditService.reconcile` adds the newest head at the next start. Where it lacks more than a crash explains (`witness.py`), it
+was lost or cut, and verification says so from then on. Copy the file to write-once storage to be safe from somebody who holds the data
+directory too: who cuts both the database and this file after the same entry can't be found here.
 """
 
 from __future__ import annotations
@@ -39,12 +40,13 @@ class HeadsFile:
     def size(self) -> int:
         return self.path.stat().st_size if self.path.exists() else 0
 
-    def read(self, *, until: int) -> Iterator[SignedHead]:
-        """Heads among the first `until` bytes, in the order of writing. Lines that are no heads (torn by a crash) are left out."""
-        if until == 0:
+    def read(self, *, until: int, start: int = 0) -> Iterator[SignedHead]:
+        """Heads among the first `until` bytes, from `start` on, in the order of writing. Lines that are no heads (torn by a crash) are left
+        out."""
+        if until <= start:
             return
         with self.path.open("rb") as file:
-            position = 0
+            position = file.seek(start)
             while position < until and (line := file.readline(_LONGEST_LINE)):
                 position += len(line)
                 head = _parse(line)

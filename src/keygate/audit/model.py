@@ -73,6 +73,7 @@ class FaultKind(StrEnum):
     MISSING = "missing"  # an entry was removed or moved away
     MISPLACED = "misplaced"  # an entry stands where it does not belong: inserted, repeated or moved
     TRUNCATED = "truncated"  # entries at the end are gone
+    HEADS_LOST = "heads_lost"  # the heads file lacks more than a crash explains: what was cut off then can't be found
     HEAD = "head"  # the signed head is missing, damaged, or not that of the chain
     UNREADABLE = "unreadable"  # an export's line is not one that we wrote
 
@@ -91,7 +92,7 @@ class Fault:
 class Verification:
     """Result for one chain. `entries` counts those read and found good; `key_known` is False where an export's signatures were
     checked only against the key that the export itself carries. `witnessed` is the newest entry that the heads file names: from there on,
-    entries that were cut off would not be missed; 0: it names none, None: an export has no such file."""
+    entries that were cut off would not be missed; 0: it names none, None: an export has no such file. `witnessed_from` is the oldest."""
 
     organization_id: str
     entries: int
@@ -100,6 +101,7 @@ class Verification:
     key_id: str | None
     key_known: bool = True
     witnessed: int | None = None
+    witnessed_from: int | None = None
 
     @property
     def ok(self) -> bool:

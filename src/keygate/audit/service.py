@@ -14,7 +14,8 @@ from keygate.audit.model import GENESIS, AuditEntry, AuditOutcome, Draft, Fault,
 from keygate.audit.ports import EntryFilter
 from keygate.audit.signing import Checker, Signer
 from keygate.audit.verification import ChainVerifier, check_head, head_signed
-from keygate.identities import Actor
+from keygate.audit.witness import Crash, Witness
+from keygate.identities import Actor, system_actor
 from keygate.kit.clock import Clock
 from keygate.kit.ids import new_id
 from keygate.kit.redaction import redact
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from keygate.kit.database import Database, UnitOfWork
 
 _BATCH = 500
+_LOOKS = 4
+_LOOK_SECONDS = 0.1
 _FOREVER = 2**63 - 1
 
 
@@ -73,41 +76,64 @@ class AuditService:
         async with self._database.read() as connection:
             return await self._repository.find(connection, organization_id, wanted, before=before, limit=limit)
 
-    async def verify(self, organization_id: str) -> Verification:
-        """Reads the whole chain of an organisation: every entry, its head, and every head in the file beside the database."""
+    async def verify(self, organization_id: str, *, heads_from: int = 1) -> Verification:
+        """Reads the whole chain of an organisation: every entry, its head, and every head in the file beside the database. `heads_from`
+        is the entry from which on the file is known to be whole: what it lacks of those before is no fault."""
         written = self._heads.size()  # before the snapshot: what the file names by now must be in it
+        witness = Witness()
         async with self._database.read() as connection:
             walk = await self._walk(connection, organization_id)
             head = await self._repository.head(connection, organization_id)
             below = walk.fault.sequence if walk.fault else _FOREVER
-            fault, witnessed = await self._check_file(connection, organization_id, written, below=below)
-        fault = fault or walk.fault or check_head(head, walk.last, self._signer.checker)
-        return Verification(organization_id, walk.entries, head, fault, self._signer.key_id, witnessed=witnessed)
+            fault = await self._check_file(connection, organization_id, written, below=below, witness=witness)
+            fault = fault or walk.fault or check_head(head, walk.last, self._signer.checker)
+            if fault is None and walk.last is not None:
+                fault = await self._heads_lost(connection, walk.last, written, witness=witness, start=heads_from)
+        return Verification(
+            organization_id,
+            walk.entries,
+            head,
+            fault,
+            self._signer.key_id,
+            witnessed=witness.newest,
+            witnessed_from=witness.oldest,
+        )
 
-    async def verify_all(self) -> list[Verification]:
+    async def verify_all(self, *, heads_from: int = 1) -> list[Verification]:
         """Every organisation that the database or the heads file knows."""
         written = self._heads.size()
         async with self._database.read() as connection:
             known = set(await self._repository.organizations(connection))
         known.update(head.organization_id for head in self._heads.read(until=written))
-        return [await self.verify(organization_id) for organization_id in sorted(known)]
+        return [await self.verify(organization_id, heads_from=heads_from) for organization_id in sorted(known)]
 
     async def reconcile(self) -> list[Fault]:
-        """At a start: writes heads to the file that a crash kept out of it, and answers what the file names and the database lacks."""
-        faults = []
+        """At a start: writes heads to the file that a crash kept out of it, and answers what the file names and the database lacks, or the
+        file lacks and no crash explains. The latter is recorded too: from now on the file goes on as if nothing were missing."""
         written = self._heads.size()
         newest: dict[str, int] = {}
         for head in self._heads.read(until=written):
             newest[head.organization_id] = max(head.sequence, newest.get(head.organization_id, 0))
+        faults = []
+        behind: list[tuple[SignedHead, Fault | None]] = []
         async with self._database.read() as connection:
             for organization_id in await self._repository.organizations(connection):
                 stored = await self._repository.head(connection, organization_id)
-                if stored and head_signed(stored, self._signer.checker) and stored.sequence > newest.get(organization_id, 0):
-                    self._heads.append(stored)
+                last = await self._repository.last(connection, organization_id)
+                known = newest.get(organization_id, 0)
+                if stored and stored.sequence > known and check_head(stored, last, self._signer.checker) is None:
+                    behind.append((stored, await self._unexplained(connection, organization_id, known + 1, stored.sequence)))
             for organization_id in sorted(newest):
-                fault, _ = await self._check_file(connection, organization_id, written, below=_FOREVER)
+                fault = await self._check_file(connection, organization_id, written, below=_FOREVER, witness=Witness())
                 if fault:
                     faults.append(fault)
+        for head, lost in behind:
+            if lost:
+                actor = system_actor(head.organization_id)
+                async with self._database.unit(head.organization_id) as work:
+                    await self.record(work, actor, "audit.heads_lost", head.organization_id, detail=lost.detail)
+                faults.append(lost)
+            self._heads.append(head)
         return faults
 
     def first_outside(self) -> str | None:
@@ -180,23 +206,58 @@ class AuditService:
         walk.finish()
         return walk
 
-    async def _check_file(self, connection: AsyncConnection, organization_id: str, until: int, *, below: int) -> tuple[Fault | None, int]:
-        """The lowest sequence under `below` whose head in the file is not that of the database; and the newest that the file names."""
+    async def _check_file(
+        self, connection: AsyncConnection, organization_id: str, until: int, *, below: int, witness: Witness, start: int = 0
+    ) -> Fault | None:
+        """The lowest sequence under `below` whose head in the file is not that of the database; `witness` learns of those that are."""
         worst: Fault | None = None
-        newest = 0
-        heads = (head for head in self._heads.read(until=until) if head.organization_id == organization_id)
+        heads = (head for head in self._heads.read(until=until, start=start) if head.organization_id == organization_id)
         while chunk := list(islice(heads, _BATCH)):
             stored = await self._repository.hashes(connection, organization_id, [head.sequence for head in chunk])
             for head in chunk:
-                newest = max(newest, head.sequence)
-                if head.sequence >= (worst.sequence if worst else below):
-                    continue
-                worst = self._compare(head, stored.get(head.sequence)) or worst
-        return worst, newest
+                found = stored.get(head.sequence)
+                if found and found[1] == head.hash:
+                    witness.add(head.sequence)
+                elif head.sequence < (worst.sequence if worst else below):
+                    worst = self._compare(head, found) or worst
+        return worst
+
+    async def _heads_lost(
+        self, connection: AsyncConnection, last: AuditEntry, written: int, *, witness: Witness, start: int
+    ) -> Fault | None:
+        """The first run of entries from `start` on that the heads file lacks and no crash explains. Heads of what was committed just
+        before the snapshot may still be on their way into the file, so it is given a moment."""
+        for look in range(_LOOKS):
+            if look:
+                await asyncio.sleep(_LOOK_SECONDS)
+            size = self._heads.size()
+            await self._check_file(connection, last.organization_id, size, below=0, witness=witness, start=written)
+            written = size
+            fault, until = None, 0
+            for first, until in list(witness.gaps(start=start, end=last.sequence)):
+                fault = await self._unexplained(connection, last.organization_id, first, until)
+                if fault:
+                    break
+            if fault is None or until < last.sequence:
+                break
+        return fault
+
+    async def _unexplained(self, connection: AsyncConnection, organization_id: str, first: int, end: int) -> Fault | None:
+        crash = Crash(first=first)
+        after = first - 1
+        while batch := await self._repository.batch(connection, organization_id, after=after, until=end, limit=_BATCH):
+            if not all(map(crash.explains, batch)):
+                return Fault(
+                    FaultKind.HEADS_LOST,
+                    first,
+                    None,
+                    f"the heads file lacks the entries {first} to {end}, more than a crash explains; newest entries that were cut off "
+                    "while it did can't be found",
+                )
+            after = batch[-1].sequence
+        return None
 
     def _compare(self, head: SignedHead, stored: tuple[str, str] | None) -> Fault | None:
-        if stored and stored[1] == head.hash:
-            return None
         if not head_signed(head, self._signer.checker):
             return Fault(
                 FaultKind.HEAD, head.sequence, stored[0] if stored else None, "a line of the heads file is not signed by this KeyGate"

@@ -78,7 +78,7 @@ def receipt_key() -> str:
     return _guarded(operating.receipt_key)
 
 
-def verify_audit(file: Path | None) -> list[dict[str, Any]]:
+def verify_audit(file: Path | None, *, heads_from: int) -> list[dict[str, Any]]:
     from keygate.processes import operating  # noqa: PLC0415  (only here)
 
-    return _guarded(lambda: operating.verify_audit(file))
+    return _guarded(lambda: operating.verify_audit(file, heads_from=heads_from))

@@ -116,10 +116,13 @@ def verify(
         Path | None, typer.Argument(help="An export; the data directory's own database when left out.", exists=True, dir_okay=False)
     ] = None,
     *,
+    heads_from: Annotated[
+        int, typer.Option(min=1, help="Entry from which on audit-heads.jsonl is known to be whole; what it lost before is no fault.")
+    ] = 1,
     as_json: output.JsonOption = False,
 ) -> None:
     """Find any edit, removal, reordering or truncation. Works on the data directory itself, without a server."""
-    reports = local.verify_audit(file)
+    reports = local.verify_audit(file, heads_from=heads_from)
     if as_json:
         output.as_json(reports)
     else:

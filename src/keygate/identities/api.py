@@ -167,9 +167,9 @@ async def me(actor: Caller, users_: Users) -> schemas.Me:
     )
 
 
-@auth.post("/password", permission=SELF, status_code=204)
+@auth.post("/password", permission=SELF, status_code=204, responses={429: {}})
 async def change_password(body: schemas.PasswordChange, actor: Caller, users_: Users) -> Response:
-    """Change one's own password; every other sign-in ends."""
+    """Change one's own password; every other sign-in ends. Wrong current passwords count as failed sign-ins do: see `retry-after`."""
     current, password = (Secret(each.get_secret_value()) for each in (body.current_password, body.password))
     await users_.change_password(actor, current=current, password=password)
     return Response(status_code=204)

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING
 
-from keygate.errors import Throttled, Unauthenticated
-from keygate.identities import throttle
+from keygate.errors import Unauthenticated
+from keygate.identities.attempts import AttemptCounter
 from keygate.identities.bearer import ACCESS, digest, kind_of, mint
 from keygate.identities.model import Actor, ActorKind, Session, User
 from keygate.identities.passwords import Passwords
-from keygate.identities.throttle import ACCOUNT, ADDRESS, PAIR, TRUSTED, Attempts, Bucket
 from keygate.kit.clock import NANOSECONDS, Clock
 from keygate.kit.ids import new_id
 from keygate.kit.secret import Secret
 
 if TYPE_CHECKING:
-    from sqlalchemy.ext.asyncio import AsyncConnection
-
     from keygate.audit import AuditLog
     from keygate.identities.access_repository import AccessRepository
     from keygate.kit.database import Database
@@ -25,8 +21,6 @@ if TYPE_CHECKING:
 LIFETIME_SECONDS = 12 * 3600
 _USED_EVERY_NS = 60 * NANOSECONDS
 _REFUSED = "E-mail address or password is wrong"
-
-_log = logging.getLogger(__name__)
 
 
 class SessionService:
@@ -36,16 +30,16 @@ class SessionService:
         self._passwords = passwords
         self._audit = audit
         self._clock = clock
+        self._attempts = AttemptCounter(database, repository, clock=clock)
 
     async def login(self, email: str, password: Secret, *, address: str | None, request_id: str | None = None) -> tuple[User, Session]:
         """A new sign-in. Raises `Unauthenticated`, always in the same words and after the same work, and `Throttled` where this account or
         address has to wait. The attempt counts before the password is looked at."""
         email = email.strip().lower()
-        network = throttle.network_of(address)
         async with self._database.read() as connection:
             found = await self._repository.user_with_email(connection, email)
         user, stored = found or (None, None)
-        await self._take(email, network, user)
+        await self._attempts.take(email, address, user)
         right = await self._passwords.matches(stored, password)
         if user is None or not right or not user.active:
             if user is not None:
@@ -53,7 +47,7 @@ class SessionService:
                 await self._audit.refused(_actor(user, address, request_id), "session.login", user.id, reason=reason)
             raise Unauthenticated(_REFUSED)
         rehashed = await self._passwords.hash(password) if stored and self._passwords.outdated(stored) else None
-        return user, await self._begin(user, email, network, rehashed, _actor(user, address, request_id))
+        return user, await self._begin(user, email, rehashed, _actor(user, address, request_id))
 
     async def logout(self, actor: Actor) -> None:
         """Ends the sign-in in use. An API token is not a sign-in: it is revoked, and nothing happens here."""
@@ -97,37 +91,14 @@ class SessionService:
             user_id=user.id,
         )
 
-    async def _take(self, email: str, network: str, user: User | None) -> None:
-        now = self._clock.now_ns()
-        async with self._database.unit() as work:
-            buckets = await self._buckets(work.connection, email, network, now_ns=now)
-            taken: dict[str, Attempts] = {}
-            wait = 0
-            for subject, bucket in sorted(buckets.items()):
-                outcome = throttle.take(bucket, await self._repository.attempts(work.connection, subject, now_ns=now), now_ns=now)
-                if isinstance(outcome, int):
-                    wait = max(wait, outcome)
-                else:
-                    taken[subject] = outcome
-            if not wait:
-                for subject, attempts in taken.items():
-                    owner = user.organization_id if user and not subject.startswith(ADDRESS.name) else None
-                    await self._repository.set_attempts(work.connection, subject, attempts, organization_id=owner)
-            await self._repository.forget_attempts(
-                work.connection, before_ns=now - 2 * throttle.FORGET_NS, trusted_before_ns=now - throttle.TRUST_NS
-            )
-        if wait:
-            _log.warning("a sign-in has to wait: too many attempts")
-            raise Throttled(f"Too many attempts to sign in; try again in {wait} seconds", retry_after=wait)
-
-    async def _begin(self, user: User, email: str, network: str, rehashed: str | None, actor: Actor) -> Session:
+    async def _begin(self, user: User, email: str, rehashed: str | None, actor: Actor) -> Session:
         token, now = mint(ACCESS), self._clock.now_ns()
         session = Session(id=new_id("ses"), token=token, expires_at_ns=now + LIFETIME_SECONDS * NANOSECONDS, expires_in=LIFETIME_SECONDS)
         async with self._database.unit(user.organization_id) as work:
             current = await self._repository.user(work.connection, user.organization_id, user.id)
             if current is None or not current.active:  # ended while the password was being checked
                 raise Unauthenticated(_REFUSED)
-            await self._forgive(work.connection, email, network, user, now_ns=now)
+            await self._attempts.forgive(work.connection, email, actor.address, user)
             changes = {"last_login_at_ns": now} | ({"password_hash": rehashed} if rehashed else {})
             await self._repository.update_user(work.connection, user, changes)
             await self._repository.add_session(
@@ -135,25 +106,6 @@ class SessionService:
             )
             await self._audit.record(work, actor, "session.login", session.id)
         return session
-
-    async def _forgive(self, connection: AsyncConnection, email: str, network: str, user: User, *, now_ns: int) -> None:
-        """A right password: the account's count ends, the address gets its attempt back, and is known for this account from now on."""
-        buckets = await self._buckets(connection, email, network, now_ns=now_ns)
-        for subject, bucket in sorted({**buckets, TRUSTED.subject(email, network): TRUSTED}.items()):
-            before = await self._repository.attempts(connection, subject, now_ns=now_ns)
-            left = before.failures - 1 if bucket is ADDRESS and before else 0
-            await self._repository.set_attempts(
-                connection,
-                subject,
-                Attempts(failures=max(left, 0), blocked_until_ns=0, updated_at_ns=now_ns),
-                organization_id=None if bucket is ADDRESS else user.organization_id,
-            )
-
-    async def _buckets(self, connection: AsyncConnection, email: str, network: str, *, now_ns: int) -> dict[str, Bucket]:
-        since = await self._repository.trusted_since(connection, TRUSTED.subject(email, network))
-        known = since is not None and now_ns - since <= throttle.TRUST_NS
-        account = (PAIR.subject(email, network), PAIR) if known else (ACCOUNT.subject(email), ACCOUNT)
-        return {account[0]: account[1], ADDRESS.subject(network): ADDRESS}
 
 
 def _actor(user: User, address: str | None, request_id: str | None, *, session_id: str | None = None) -> Actor:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from keygate.errors import Conflict, Forbidden, InvalidInput, NotFound
+from keygate.identities.attempts import AttemptCounter
 from keygate.identities.model import Actor, ActorKind, Organization, Role, Status, User, system_actor
 from keygate.identities.passwords import Passwords
 from keygate.identities.permissions import may_grant
@@ -50,6 +51,7 @@ class UserService:
         self._passwords = passwords
         self._audit = audit
         self._clock = clock
+        self._attempts = AttemptCounter(database, repository, clock=clock)
 
     async def bootstrap(self, *, organization_name: str, email: str, password: Secret | None = None) -> Started | None:
         """Makes the organisation and its first owner. None where an organisation is there already, whatever the arguments say."""
@@ -149,16 +151,20 @@ class UserService:
             await self._audit.record(work, actor, "user.set_password", user_id)
 
     async def change_password(self, actor: Actor, *, current: Secret, password: Secret) -> None:
-        """One's own; ends every other sign-in. Raises `Forbidden` where the current one is wrong, or for an API token."""
+        """One's own; ends every other sign-in. Raises `Forbidden` where the current one is wrong, or for an API token, and `Throttled` as a
+        sign-in does: whoever has somebody's session must not learn their password by it."""
         if actor.kind is not ActorKind.USER or actor.user_id is None:
             raise Forbidden("Sign in with the password to change it; an API token can't")
         async with self._database.read() as connection:
+            user = await self._find(connection, actor, actor.user_id)
             stored = await self._repository.password_hash(connection, actor.organization_id, actor.user_id)
+        await self._attempts.take(user.email, actor.address, user)
         if not await self._passwords.matches(stored, current):
             raise Forbidden("current_password: this is not the current password", field="current_password")
         hashed = await self._passwords.hash(password)
         async with self._database.unit(actor.organization_id) as work:
             user = await self._find(work.connection, actor, actor.user_id)
+            await self._attempts.forgive(work.connection, user.email, actor.address, user)
             await self._repository.update_user(work.connection, user, {"password_hash": hashed})
             await self._repository.end_access(
                 work.connection, user, now_ns=self._clock.now_ns(), keep_session=actor.session_id, tokens=False

@@ -27,6 +27,7 @@ from keygate.issued_keys.records import account_record
 from keygate.issued_keys.whose import require_same, same_place
 from keygate.kit.clock import NANOSECONDS, Clock
 from keygate.kit.ids import new_id
+from keygate.kit.redaction import of_ours
 from keygate.kit.secret import Secret
 from keygate.policies import change
 from keygate.vault import EnvelopeBroken, Vault, checked_base_url
@@ -297,6 +298,8 @@ def _checked(secret: Secret) -> Secret:
     text = secret.open().strip()
     if not 0 < len(text) <= MAX_ADMIN_KEY or "\0" in text:
         raise InvalidInput(f"admin_key: 1 to {MAX_ADMIN_KEY} characters, as the vendor shows it", field="admin_key")
+    if of_ours(text):
+        raise InvalidInput("admin_key: this is a token of KeyGate's own, not a vendor's key", field="admin_key")
     return Secret(text)
 
 

@@ -23,8 +23,14 @@ _SHAPES = (
     r"(?i:\bbearer\s+)[^\s\"',]{8,}",
     r"(?<=://)[^/@\s:]+:[^/@\s]+(?=@)",
 )
+_OURS = re.compile(r"sk-kg-|okap_|kg[a-z]_")
 _LOOKS_SECRET = re.compile("|".join(_SHAPES))
 
 
 def redact(text: str) -> str:
     return _LOOKS_SECRET.sub("[redacted]", text)
+
+
+def of_ours(text: str) -> bool:
+    """Whether this begins as KeyGate's own tokens do, and so is nobody else's key."""
+    return _OURS.match(text) is not None

@@ -47,7 +47,7 @@ def settings_document() -> str:
 Generated from `src/keygate/config.py` (`make docs`). The server reads environment variables and a `.env` file in the
 working directory; a wrong value refuses the start and says which. Proxies for calls to vendors are taken from
 `HTTPS_PROXY`, `http_proxy` and `NO_PROXY`. Vendor keys found under the vendors' own names (`OPENAI_API_KEY`,
-`ANTHROPIC_API_KEY`) are put into the vault at start.
+`ANTHROPIC_API_KEY`) are put into the vault at each start: a value that is new there is taken up, KeyGate's own keys are not.
 
 ## Server
 

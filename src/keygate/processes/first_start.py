@@ -45,14 +45,15 @@ async def first_owner(settings: Settings, users: UserService) -> tuple[str, Secr
 
 
 async def import_credentials(organization_id: str, credentials: CredentialService) -> list[Credential]:
-    """Vendor keys under the vendors' own names become credentials, once."""
+    """Vendor keys under the vendors' own names become credentials, each value once."""
     names = [name for vendor in VENDORS.values() for name in vendor.credential_env]
     found = {name: secret.open() for name, secret in vendor_keys(names).items()}
     return await credentials.import_from_environment(system_actor(organization_id), found) if found else []
 
 
-async def place_sandbox(organization_id: str, credentials: CredentialService, sandbox: Sandboxed | None) -> None:
-    """Leads every vendor that has no other credential to the sandbox, or, without one, disables what an earlier start put there."""
+async def place_sandbox(organization_id: str, credentials: CredentialService, sandbox: Sandboxed | None) -> list[Credential]:
+    """Leads every vendor that has no other credential to the sandbox, or, without one, disables what an earlier start put there. Returns
+    the credentials that stand before the sandbox: calls of their vendors are real ones."""
     actor = system_actor(organization_id)
     stored = await credentials.page(actor, vendor=None, after=None, limit=1000)
     ours = {each.vendor: each for each in stored if each.name == SANDBOX}
@@ -60,10 +61,11 @@ async def place_sandbox(organization_id: str, credentials: CredentialService, sa
         for each in ours.values():
             if each.status is CredentialStatus.ENABLED:
                 await credentials.update(actor, each.id, {"status": CredentialStatus.DISABLED})
-        return
+        return []
     from keygate.sandbox import Vendor  # noqa: PLC0415  (here with its state only)
 
-    taken = {each.vendor for each in stored if each.name != SANDBOX and each.status is CredentialStatus.ENABLED}
+    others = [each for each in stored if each.name != SANDBOX and each.status is CredentialStatus.ENABLED]
+    taken = {each.vendor for each in others}
     addresses = {Vendor.OPENAI: f"{sandbox.address}/openai/v1", Vendor.ANTHROPIC: f"{sandbox.address}/anthropic"}
     for vendor, base_url in addresses.items():
         if vendor.value in taken:  # calls must not go on to an address of an earlier start
@@ -78,6 +80,7 @@ async def place_sandbox(organization_id: str, credentials: CredentialService, sa
                 await credentials.update(actor, known.id, changes)  # type: ignore[arg-type]  # a TypedDict built as a dict
         else:
             await credentials.create(actor, NewCredential(vendor=vendor.value, name=SANDBOX, secret=secret, base_url=base_url))
+    return [each for each in others if each.vendor in {vendor.value for vendor in addresses}]
 
 
 async def first_key(actor: Actor, keys: VirtualKeyService) -> Secret:

@@ -141,14 +141,14 @@ def _report(found: Verification) -> dict[str, Any]:
         "first_bad_entry": None if fault is None else fault.sequence,
         "first_bad_id": None if fault is None else fault.entry_id,
         "fault": None if fault is None else f"{fault.kind.value}: {fault.detail}",
-        **({} if found.witnessed is None else {"heads_file": _witness(found.witnessed)}),
+        **({} if found.witnessed is None else {"heads_file": _witness(found.witnessed_from or 0, found.witnessed)}),
     }
 
 
-def _witness(sequence: int) -> str:
-    if sequence == 0:
+def _witness(oldest: int, newest: int) -> str:
+    if newest == 0:
         return "gone or empty: newest entries that were cut off could not be found"
-    return f"up to entry {sequence}"
+    return f"up to entry {newest}" if oldest == 1 else f"from entry {oldest} to entry {newest}"
 
 
 def verify_receipt(file: Path, public_key: str | None) -> dict[str, Any]:
@@ -176,13 +176,13 @@ def receipt_key() -> str:
     return _run(work)
 
 
-def verify_audit(file: Path | None) -> list[dict[str, Any]]:
+def verify_audit(file: Path | None, *, heads_from: int = 1) -> list[dict[str, Any]]:
     """One report for each organisation, or for the export. An export is checked against this data directory's key, where there is one."""
 
     async def work() -> list[dict[str, Any]]:
         if file is None:
             async with _foundation() as base:
-                return [_report(found) for found in await base.audit.verify_all()]
+                return [_report(found) for found in await base.audit.verify_all(heads_from=heads_from)]
         trusted = None
         settings = Settings()
         if _has_database(settings, DataDirectory(settings.data_dir)):

@@ -45,7 +45,7 @@ from keygate.processes.spending import spending
 from keygate.processes.stocktaking import stocktaking
 from keygate.processes.tracing import tracing
 from keygate.processes.worker import Worker
-from keygate.vault import CredentialService
+from keygate.vault import Credential, CredentialService
 from keygate.vault.credential_repository import CredentialRepository
 
 # Objects of a request die by their counts; looking for cycles at every 700th, as CPython does unasked, is a tenth of a request's cost.
@@ -82,31 +82,29 @@ async def _check_audit(base: Foundation) -> None:
             f"the data directory {base.directory} belongs to another database: its audit-heads.jsonl tells of {named}, which this database "
             "does not know. Give this database a KEYGATE_DATA_DIR of its own, or go back to the former KEYGATE_DATABASE_URL"
         )
-    if known is not None and not named:
-        _log.warning("audit-heads.jsonl is gone or empty: audit entries that were cut off before this start can't be found")
     for fault in await base.audit.reconcile():
         _log.error("audit log: %s (entry %s); run `keygate audit verify`", fault.detail, fault.sequence)
 
 
 async def _prepare(
     base: Foundation, plane: Control, credentials: CredentialService, orders: Issuing, *, sandbox: Sandboxed | None
-) -> first_start.Welcome | None:
-    """What a start puts in place; what the first start has to tell."""
+) -> tuple[first_start.Welcome | None, list[Credential]]:
+    """What a start puts in place; what the first start has to tell, and the credentials that stand before the sandbox."""
     owner = await first_start.first_owner(base.settings, plane.identities.users)
     organization = await plane.identities.users.organization()
     if organization is None:
         raise StartRefused("there is no organisation in this database, and none could be made")
     for made in await first_start.import_credentials(organization.id, credentials):
         _log.info("credential %s (%s) taken from the environment", made.name, made.vendor)
-    await first_start.place_sandbox(organization.id, credentials, sandbox)
+    before = await first_start.place_sandbox(organization.id, credentials, sandbox)
     if sandbox is not None and sandbox.former is not None:
         await orders.move(system_actor(organization.id), sandbox.former, sandbox.address, base)
     if owner is None:
-        return None
+        return None, before
     email, password = owner
     usable = bool(await credentials.load())
     key = await first_start.first_key(system_actor(organization.id), plane.virtual_keys) if usable else None
-    return first_start.Welcome(email, password, key)
+    return first_start.Welcome(email, password, key), before
 
 
 async def _serve(settings: Settings, *, with_sandbox: bool, at_step: AtStep = nothing) -> None:
@@ -163,7 +161,7 @@ async def _serve(settings: Settings, *, with_sandbox: bool, at_step: AtStep = no
         if with_sandbox:
             sandbox = await start_sandboxed(directory.path, settings.sandbox_port)
             stack.push_async_callback(sandbox.stop)
-        welcome = await _prepare(base, plane, credentials, orders, sandbox=sandbox)
+        welcome, before = await _prepare(base, plane, credentials, orders, sandbox=sandbox)
         await gateway.start()
         worker = Worker()
         books.schedule(worker)
@@ -181,13 +179,14 @@ async def _serve(settings: Settings, *, with_sandbox: bool, at_step: AtStep = no
             public_url=settings.address,
             checks={"database": _database_check(base), "journal": _journal_check(books)},
             metrics=exposition(gateway, books, worker),
+            proxies=settings.proxies,
         )
         gc.collect()
         gc.freeze()  # what a start has made stays: later collections need not look at it
         gc.set_threshold(*_COLLECT)
         server = Server(
             configuration(app, http=gateway.http_class, shutdown_timeout=settings.shutdown_timeout),
-            listening=lambda: _greet(settings, welcome, sandbox),
+            listening=lambda: _greet(settings, welcome, sandbox, before),
             stopping=gateway.shutting_down,
             hurrying=gateway.hurry,
         )
@@ -211,11 +210,12 @@ def _journal_check(books: Ledger) -> Check:
     return check
 
 
-def _greet(settings: Settings, welcome: first_start.Welcome | None, sandbox: Sandboxed | None) -> None:
+def _greet(settings: Settings, welcome: first_start.Welcome | None, sandbox: Sandboxed | None, before: Sequence[Credential]) -> None:
     lines = [first_start.welcome_text(welcome, settings.address)] if welcome else []
     lines.append(f"KeyGate {__version__} listens on {settings.address}")
     if sandbox:
         lines.append(f"Sandbox vendor on {sandbox.address} (control API under /_sandbox)")
+    lines += [f"Not to the sandbox: calls to {each.vendor} go to {each.base_url} with the credential {each.name}" for each in before]
     print("\n".join(lines), flush=True)  # noqa: T201  (what the operator started it for)
 
 

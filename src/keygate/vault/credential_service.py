@@ -13,6 +13,7 @@ from keygate.errors import Conflict, InvalidInput, NotFound
 from keygate.identities import Actor
 from keygate.kit.clock import Clock
 from keygate.kit.ids import new_id
+from keygate.kit.redaction import of_ours
 from keygate.kit.secret import Secret
 from keygate.vault.addresses import checked_base_url
 from keygate.vault.credentials import (
@@ -122,7 +123,7 @@ class CredentialService:
         """Takes up vendor keys under the names that the vendors' own SDKs look for (`OPENAI_API_KEY`). Returns what is new or changed.
 
         Safe to repeat: a secret that is known already is left alone, and so is what an administrator changed since, until the variable's
-        value changes.
+        value changes. A token of KeyGate's own stands there wherever somebody has exported it to call KeyGate; it is no vendor's.
         """
         changed = []
         for vendor in self._vendors.values():
@@ -133,7 +134,8 @@ class CredentialService:
                 try:
                     secret = checked_secret(Secret(text))
                 except InvalidInput:
-                    _log.warning("%s does not hold a key; it is ignored", variable)
+                    what = "a token of KeyGate's own, not a vendor's key" if of_ours(text) else "no key"
+                    _log.warning("%s holds %s; it is ignored", variable, what)
                     continue
                 async with self._database.unit(actor.organization_id) as work:
                     credential = await self._import(work, actor, vendor, variable, secret)

@@ -7,6 +7,7 @@ from enum import StrEnum
 from typing import TypedDict
 
 from keygate.errors import InvalidInput
+from keygate.kit.redaction import of_ours
 from keygate.kit.secret import Secret
 
 MAX_SECRET = 8_192
@@ -93,4 +94,6 @@ def checked_secret(secret: Secret) -> Secret:
         raise InvalidInput(
             f"secret: 1 to {MAX_SECRET} printable ASCII characters without spaces, as the vendor shows its key", field="secret"
         )
+    if of_ours(text):
+        raise InvalidInput("secret: this is a token of KeyGate's own, not a vendor's key", field="secret")
     return Secret(text)

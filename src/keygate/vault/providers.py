@@ -1,8 +1,9 @@
 """The local provider of key-encryption keys: a master key from the environment, from a file, or generated into the data directory.
 
 Rotation of a generated key replaces `master.key` in an order that survives a crash anywhere: the next key is written to
-`master.key.next`, one transaction wraps every data key anew, then the file is renamed over `master.key`. Whichever of the two files
-the database's keys are wrapped by is the one in use; nothing is ever deleted on a guess.
+`master.key.next`, one transaction wraps every data key anew, then the former key is kept as `master.key.<its id>`, for the backups that it
+opens, and the file is renamed over `master.key`. Whichever of the two files the database's keys are wrapped by is the one in use; nothing
+is ever deleted.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ except ImportError:  # pragma: no cover  (Windows has no flock; rotation is then
 FILE_NAME = "master.key"
 NEXT_NAME = "master.key.next"
 MIN_CHARACTERS = 16
+_BACK = "set KEYGATE_MASTER_KEY or KEYGATE_MASTER_KEY_FILE, or restore master.key from a backup"
 _LONGEST_FILE = 4_096
 
 
@@ -90,9 +92,11 @@ class LocalKeySource:
                 self._mend(provider)
                 return provider
         if found:
+            former = self._former(kek_id)
+            remedy = f"set KEYGATE_MASTER_KEY_FILE to {former}, which is it" if former.exists() else _BACK
             raise StartRefused(
                 f"The master key in {self.place} is not the one that this database was encrypted with ({kek_id}). "
-                "Put the right one back: set KEYGATE_MASTER_KEY or KEYGATE_MASTER_KEY_FILE, or restore master.key from a backup"
+                f"Put the right one back: {remedy}"
             )
         raise StartRefused(
             f"The database holds encrypted secrets ({kek_id}), but {self.place} is missing. "
@@ -105,11 +109,27 @@ class LocalKeySource:
             return LocalProvider(_read(self.next_path))
         return LocalProvider(self._generate(self.next_path))
 
-    def finish_rotation(self) -> None:
-        """Puts `master.key.next` in the place of `master.key`. Safe to repeat."""
-        if self.next_path.exists():
-            self.next_path.replace(self.path)
+    def finish_rotation(self) -> Path | None:
+        """Puts `master.key.next` in the place of `master.key`. Safe to repeat. Returns where the former key is kept."""
+        if not self.next_path.exists():
+            return None
+        former = self._keep_former()
+        self.next_path.replace(self.path)
+        _sync_directory(self._data_dir)
+        return former
+
+    def _keep_former(self) -> Path | None:
+        """A second name for the file, with its mode: the key itself is not written anew."""
+        if not self.path.exists():
+            return None
+        kept = self._former(LocalProvider(_read(self.path)).id)
+        if not kept.exists():
+            os.link(self.path, kept)
             _sync_directory(self._data_dir)
+        return kept
+
+    def _former(self, kek_id: str) -> Path:
+        return self.path.with_name(f"{FILE_NAME}.{kek_id.removeprefix('local:')}")
 
     @contextmanager
     def rotating(self) -> Iterator[None]:

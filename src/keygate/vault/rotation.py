@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from keygate.kit.database import Database
 
 
+_FORMER = "Backups made before now are opened by the former master key, which is kept as"
+_UNTIL = "move it to where you keep your master keys, and remove it with the last of those backups"
+
+
 @dataclass(frozen=True, slots=True)
 class Rotation:
     """`keys` data keys are now wrapped by `kek_id`. `advice` is what is left to do, for people; None where nothing is."""
@@ -38,8 +42,8 @@ async def rotate_master_key(
             keys = await vault.rewrap(work, provider)
             await audit.record(work, actor, "vault.rotate", provider.id, after={"kek_id": provider.id, "data_keys": keys})
         if new is None:
-            source.finish_rotation()
-            return Rotation(keys, provider.id, None)
+            former = source.finish_rotation()
+            return Rotation(keys, provider.id, f"{_FORMER} {former}; {_UNTIL}" if former else None)
     return Rotation(
         keys,
         provider.id,
