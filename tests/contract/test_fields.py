@@ -66,3 +66,20 @@ def test_no_address_names_a_field_that_nobody_sent(house: House, token: str) -> 
                         named += 1
                         assert set(field.split(".")) <= {*parts, "{}", "0"}, (method, path, part, field)
     assert named > 50
+
+
+@pytest.mark.parametrize(
+    ("path", "told"),
+    [
+        ("/keys?vendor=OpenAI", "vendor: only small letters, digits, _, -"),
+        ("/usage?group_by=KEY", "group_by: only small letters, _, commas"),
+    ],
+)
+def test_what_a_text_may_hold_is_told_in_words(house: House, token: str, path: str, told: str) -> None:
+    answer = house.raw("GET", path, token=token)
+    assert (answer.status_code, answer.json()["detail"]) == (422, told)
+
+
+def test_one_of_a_few_words_is_told_with_all_of_them(house: House, token: str) -> None:
+    answer = house.raw("POST", "/keys/provision", token=token, json={"vendor": "openai", "deliver": "pigeon"})
+    assert answer.json()["detail"] == "deliver: one of answer, link, later"

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from keygate.events import EventOutbox
+from keygate.events import EventOutbox, EventType
 from keygate.events.repository import EventRepository
 from keygate.kit.clock import ManualClock
 from keygate.kit.database import Database
@@ -34,3 +36,8 @@ async def test_events_are_listed_newest_first_by_page_and_type_within_the_organi
     rest = await outbox.page("org_1", before=first[-1].id, type_=None, limit=9)
     assert [*first, *rest] == everything
     assert {event.subject for event in await outbox.page("org_1", before=None, type_="type.1", limit=9)} == {"vk_1", "vk_3"}
+
+
+@pytest.mark.parametrize("kind", EventType)
+def test_every_event_stands_in_the_guide(kind: EventType) -> None:
+    assert f"`{kind}`" in Path("docs/guides/events.md").read_text()

@@ -17,7 +17,8 @@ from keygate.audit import EntryFilter
 from keygate.errors import Conflict, InvalidInput, NotFound
 from keygate.events import EventType
 from keygate.identities import Actor, ActorKind, Role
-from keygate.issued_keys import IssuedKey, VendorAccount
+from keygate.issued_keys import IssuedKey, State, VendorAccount
+from keygate.issued_keys.api import Viewer
 from keygate.kit.clock import from_ns, to_ns
 from keygate.sandbox.admin import AdminFault
 from keygate.vendor_spend.watch import AtEnd, Resumption, Stage, WatchRule, announced_at, passed, percent_of, wanted_stage, window_of
@@ -74,6 +75,13 @@ class Watched:
         assert answer.status_code in {200, 401, 403, 404}, answer.text  # 404: the account is gone
         return answer.status_code == 200
 
+    async def shown(self) -> str | None:
+        """What the API shows beside an active key's terms."""
+        viewer = Viewer(self.desk.orders.outlooks, self.desk.bills.watch, self.desk.clock)
+        [shown] = await viewer.many([await self.desk.orders.keys.get(self.desk.owner, self.key.id)])
+        assert shown.state is State.ACTIVE
+        return shown.restraint
+
     async def capacity(self) -> int:
         desk = await self.desk.orders.access.desk(self.account)
         reading = await self.desk.provisioners["azure"].read(desk, self.key.footprint)
@@ -107,9 +115,11 @@ async def test_at_the_end_the_key_is_disabled_at_the_vendor_and_works_again_next
     await azure.spend("9.99")
     assert await azure.look() is Stage.NONE
     assert await azure.works()
+    assert await azure.shown() is None
     await azure.spend("0.02")
     assert await azure.look() is Stage.DISABLED
     assert not await azure.works()
+    assert await azure.shown() == "disabled"
     assert (await azure.told())[-1] == EventType.ISSUED_KEY_BUDGET_SPENT
     standing = await azure.standing()
     assert standing.watch.confirmed_at_ns is not None
@@ -155,6 +165,7 @@ async def test_limits_are_lowered_on_the_way_and_come_back(desk: Bureau) -> None
     assert await azure.look() is Stage.LOWERED
     assert await azure.capacity() == 5_000
     assert await azure.works()
+    assert await azure.shown() == "lowered"
     looked = await desk.orders.inspection.check(desk.owner, azure.key.id, repair=True)
     assert (looked.error, looked.enforcement["tokens_per_minute"], await azure.capacity()) == (None, "confirmed", 5_000)
     await azure.rule(lower_at=80, lower_to=50)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Any
@@ -21,6 +22,15 @@ from keygate.kit.redaction import redact
 
 MEDIA_TYPE = "application/problem+json"
 _LONGEST_NAME = 60
+_CHOICE = re.compile(r"\^\((\w+(?:\|\w+)+)\)\$")
+_ONE_SET = re.compile(r"\^\[([^^\]\\]+)\][+*]\$")
+_SPANS = {
+    "a-z": "small letters",
+    "A-Z": "capital letters",
+    "0-9": "digits",
+    "!-~": "printable ASCII characters without spaces",
+    " -~": "printable ASCII characters",
+}
 
 _log = logging.getLogger(__name__)
 
@@ -122,15 +132,31 @@ def _first(error: RequestValidationError) -> InvalidInput:
         return InvalidInput("The body is not JSON that can be read")
     place = where.pop(0) if where and where[0] in {"body", "query", "path", "header", "cookie"} else None
     names = _names(where, error.body, missing=kind == "missing") if place == "body" else [str(part) for part in where]
-    message = (
-        "this field is not known here" if kind == "extra_forbidden" else str(first.get("msg", "not valid")).removeprefix("Value error, ")
-    )
+    if kind == "extra_forbidden":
+        message = "this field is not known here"
+    elif kind == "string_pattern_mismatch":
+        message = _form(str(first.get("ctx", {}).get("pattern", "")))
+    else:
+        message = str(first.get("msg", "not valid")).removeprefix("Value error, ")
     if names:
         field = ".".join(name[:_LONGEST_NAME] for name in names)
         return InvalidInput(f"{field}: {message}", field=field)
     if isinstance(error.body, dict) and place == "body":  # of fields together: two that exclude each other
         return InvalidInput(message)
     return InvalidInput("The body is missing or of the wrong kind; send a JSON object as `application/json`")
+
+
+def _form(pattern: str) -> str:
+    """What a text may be, in words where the pattern is one set of characters or a choice of words."""
+    choice = _CHOICE.fullmatch(pattern)
+    if choice is not None:
+        return f"one of {', '.join(choice[1].split('|'))}"
+    only = _ONE_SET.fullmatch(pattern)
+    if only is None:
+        return "it holds a character, or has a form, that it can't have"
+    said = [words for span, words in _SPANS.items() if span in only[1]]
+    signs = ["commas" if sign == "," else sign for sign in re.sub("|".join(_SPANS), "", only[1])]
+    return f"only {', '.join([*said, *signs])}"
 
 
 def _names(where: Sequence[Any], body: Any, *, missing: bool) -> list[str]:

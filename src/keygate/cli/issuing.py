@@ -282,10 +282,11 @@ def receive(
 
 
 def _row(row: dict[str, Any]) -> dict[str, Any]:
-    """With the time of its next rotation, or why there is none by itself."""
+    """With the time of its next rotation, or why there is none by itself; and whether KeyGate holds it back for its budget."""
     ahead = row["rotation"]
     when = _HINDRANCES.get(ahead["hindrance"] or "", ahead["next_at"])
-    return {**row, "rotates": f"{when or ''} (overdue)".strip() if ahead["overdue"] else when}
+    state = f"{row['state']} ({row['restraint']})" if row["restraint"] else row["state"]
+    return {**row, "state": state, "rotates": f"{when or ''} (overdue)".strip() if ahead["overdue"] else when}
 
 
 @commands.command("list")

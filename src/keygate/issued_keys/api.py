@@ -16,6 +16,7 @@ from keygate.issued_keys.leaks import LeakService
 from keygate.issued_keys.life import State
 from keygate.issued_keys.minting import MintingService
 from keygate.issued_keys.model import IssuedFilter, IssuedKey
+from keygate.issued_keys.ports import HeldBack
 from keygate.issued_keys.receipt_service import ReceiptService
 from keygate.issued_keys.rotation.outlooks import Outlooks
 from keygate.issued_keys.rotation.service import RotationService
@@ -59,6 +60,7 @@ _Leaks = Annotated[LeakService, service(LeakService)]
 _Minting = Annotated[MintingService, service(MintingService)]
 _Inspection = Annotated[InspectionService, service(InspectionService)]
 _Outlooks = Annotated[Outlooks, service(Outlooks)]
+_HeldBack = Annotated[HeldBack, service(HeldBack)]
 _Rotation = Annotated[RotationService, service(RotationService)]
 _Clock = Annotated[Clock, service(Clock)]
 _Id = Annotated[str, Path(max_length=100)]
@@ -130,21 +132,26 @@ async def delete_vendor_account(account_id: _Id, actor: _Actor, accounts: _Accou
 
 
 class Viewer:
-    """Keys as the API shows them, with what lies ahead of each."""
+    """Keys as the API shows them, with what lies ahead of each, and what holds it back."""
 
-    def __init__(self, outlooks: _Outlooks, clock: _Clock) -> None:
+    def __init__(self, outlooks: _Outlooks, held: _HeldBack, clock: _Clock) -> None:
         self._outlooks = outlooks
+        self._held = held
         self._clock = clock
 
     async def fields(self, key: IssuedKey) -> dict[str, Any]:
-        return IssuedOut.fields(key, self._clock.now_ns(), (await self._outlooks.of([key]))[key.id])
+        return (await self._fields([key]))[0]
 
     async def one(self, key: IssuedKey) -> IssuedOut:
         return IssuedOut(**await self.fields(key))
 
     async def many(self, keys: Sequence[IssuedKey]) -> list[IssuedOut]:
-        ahead, now = await self._outlooks.of(keys), self._clock.now_ns()
-        return [IssuedOut.of(key, now, ahead[key.id]) for key in keys]
+        return [IssuedOut(**fields) for fields in await self._fields(keys)]
+
+    async def _fields(self, keys: Sequence[IssuedKey]) -> list[dict[str, Any]]:
+        ahead = await self._outlooks.of(keys)
+        held = await self._held.held_back(keys[0].organization_id, [key.id for key in keys]) if keys else {}
+        return [IssuedOut.fields(key, self._clock.now_ns(), ahead[key.id], held.get(key.id)) for key in keys]
 
     async def told(self, told: Told, *, link: LinkOut | None = None) -> ProvisionedOut:
         key = told.key

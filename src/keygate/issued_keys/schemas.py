@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, model_validator
 from pydantic_core import PydanticCustomError
@@ -311,6 +311,10 @@ class IssuedOut(Schema):
         description="What the vendor's own API confirmed of each term. `per_key`: confirmed, but the vendor counts for each key of a "
         "rotation by itself, so the next key began with a whole budget; KeyGate watches the sum"
     )
+    restraint: Literal["lowered", "disabled"] | None = Field(
+        description="What KeyGate does to it at the vendor for its watched budget, beside what was agreed: its limits are lowered, or it "
+        "is refused until the next period or until the budget is raised (`/watch`)"
+    )
     at_vendor: dict[str, str] = Field(description="The vendor's ids of what was made")
     former: FormerOut | None
     made_at: Moment = Field(description="When its newest key was made at the vendor: the age that counts")
@@ -340,7 +344,7 @@ class IssuedOut(Schema):
     request_id: str | None
 
     @classmethod
-    def fields(cls, key: IssuedKey, now_ns: int, ahead: Outlook) -> dict[str, Any]:
+    def fields(cls, key: IssuedKey, now_ns: int, ahead: Outlook, restraint: str | None) -> dict[str, Any]:
         terms, former = key.terms, key.former
         owners: dict[str, str | None] = {f"{scope}_id": None for scope in (Scope.DEVELOPER, Scope.TEAM, Scope.APP)}
         if key.owner is not None:
@@ -366,6 +370,7 @@ class IssuedOut(Schema):
             "expires_at": rfc3339(terms.expires_at_ns),
             "options": dict(key.options),
             "enforcement": dict(key.enforcement),
+            "restraint": restraint,
             "at_vendor": at_vendor,
             "former": None
             if former is None
@@ -404,10 +409,6 @@ class IssuedOut(Schema):
             "created_by": key.created_by,
             "request_id": key.request_id,
         }
-
-    @classmethod
-    def of(cls, key: IssuedKey, now_ns: int, ahead: Outlook) -> IssuedOut:
-        return cls(**cls.fields(key, now_ns, ahead))
 
 
 class ProvisionedOut(IssuedOut):

@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from keygate.events import EventOutbox
 from keygate.identities.directory import OwnerDirectory
+from keygate.issued_keys.ports import HeldBack
 from keygate.ledger import UsageReports, VendorUsage
 from keygate.processes.foundation import Foundation
 from keygate.processes.issuing import Issuing
@@ -90,4 +91,5 @@ def spending(
         clock=base.clock,
     )
     services: dict[type, object] = {SpendImporter: importer, BudgetWatch: watch, VendorUsage: usage, BillReconciliation: reconciliation}
+    services[HeldBack] = watch
     return Spending(importer, watch, services)

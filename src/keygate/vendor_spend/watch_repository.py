@@ -34,6 +34,18 @@ class WatchRepository:
         query = sa.select(t.c.key_id).where(t.c.organization_id == organization_id, sa.or_(t.c.stage.in_(stages), t.c.wanted.in_(stages)))
         return frozenset(row[0] for row in await connection.execute(query))
 
+    async def stages(self, connection: AsyncConnection, organization_id: str, key_ids: Sequence[str]) -> dict[str, Stage]:
+        """Of these keys those whose limits are lowered, or that are switched off, as the vendor has confirmed."""
+        found: dict[str, Stage] = {}
+        for start in range(0, len(key_ids), _CHUNK):
+            query = sa.select(t.c.key_id, t.c.stage).where(
+                t.c.organization_id == organization_id,
+                t.c.key_id.in_(list(key_ids[start : start + _CHUNK])),
+                t.c.stage.in_((Stage.LOWERED.value, Stage.DISABLED.value)),
+            )
+            found |= {row[0]: Stage(row[1]) for row in await connection.execute(query)}
+        return found
+
     async def save(self, connection: AsyncConnection, watch: Watch) -> None:
         row = _row(watch)
         await upsert(connection, t, row, key=("key_id",), update=tuple(name for name in row if name not in {"key_id", "organization_id"}))

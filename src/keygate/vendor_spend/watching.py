@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -116,6 +117,11 @@ class BudgetWatch:
             imported=imported,
             facts=self._facts(account),
         )
+
+    async def held_back(self, organization_id: str, key_ids: Sequence[str]) -> Mapping[str, str]:
+        """The `HeldBack` of issued keys."""
+        async with self._database.read() as connection:
+            return await self._repository.stages(connection, organization_id, key_ids)
 
     async def set_rule(self, actor: Actor, key_id: str, rule: WatchRule) -> Standing:
         """How this key's budget is watched from now on; the worker acts on it within a minute. Raises `InvalidInput` for what the vendor

@@ -130,9 +130,14 @@ class AdoptionService(Hands):
             await self._named(connection, actor, adoption, "")
         if known is not None:
             raise Conflict(f"This key is here already: {known}")
-        account = await self._accounts.configure(
-            actor, vendor=vendor, name=f"by-hand-{secrets.token_hex(4)}", admin_key=secret, settings=settings, by_hand=True
-        )
+        try:
+            account = await self._accounts.configure(
+                actor, vendor=vendor, name=f"by-hand-{secrets.token_hex(4)}", admin_key=secret, settings=settings, by_hand=True
+            )
+        except InvalidInput as error:  # the key that was entered is its own admin credential
+            if error.field != "admin_key":
+                raise
+            raise InvalidInput(error.detail.replace("admin_key:", "key:", 1), field="key") from None
         item = _entered(account, now)
         reading = Reading(Presence.LIVE)
         try:
