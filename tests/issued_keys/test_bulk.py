@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from itertools import pairwise
 
@@ -11,9 +12,12 @@ from tests.issued_keys.workshop import Workshop, most_in_a_minute, stranger
 
 from keygate.errors import Conflict, Forbidden, InvalidInput, NotFound
 from keygate.identities import Actor, ActorKind, Role
+from keygate.identities.wiring import Identities
 from keygate.issued_keys import IssuedFilter, State
 from keygate.issued_keys.bulk.model import WINDOW, BulkDraft, Line, OrderState, RowState
+from keygate.kit.clock import NANOSECONDS
 from keygate.kit.money import NANO
+from keygate.kit.secret import Secret
 from keygate.vendors.admin import Period, Terms
 
 MANY = length(30, 1_000)
@@ -249,4 +253,60 @@ async def test_an_order_whose_terms_only_the_vendor_finds_wrong_is_halted_before
     assert standing.order.state is OrderState.HALTED
     assert "the vendor refused (400)" in (standing.order.note or "")
     assert standing.counts[RowState.WAITING] >= WINDOW
+    assert workshop.standing() == (0, 0)
+
+
+@pytest.mark.parametrize("what", ["deactivated", "demoted", "token revoked", "token over"])
+async def test_an_order_stops_where_its_orderer_may_no_more_and_goes_on_in_the_name_of_whoever_resumes_it(
+    workshop: Workshop, people: Identities, what: str
+) -> None:
+    password = Secret("a long enough password")
+    user = await people.users.create(workshop.owner, email="second@example.com", name="Second", role=Role.ADMIN, password=password)
+    admin = Actor(kind=ActorKind.USER, id=user.id, organization_id=user.organization_id, role=Role.ADMIN, user_id=user.id)
+    if what.startswith("token"):
+        scopes = {"issued_keys.write", "developers.write"}
+        ends = workshop.clock.now_ns() + 3_600 * NANOSECONDS
+        token, _ = await people.api_tokens.create(admin, name="list", scopes=scopes, expires_at_ns=ends)
+        admin = replace(admin, kind=ActorKind.API_TOKEN, id=token.id, scopes=token.scopes)
+    ordered, _ = await workshop.stock.bulk.order(admin, order_of(WINDOW + 4))
+    assert await workshop.stock.runner.tick()
+    match what:
+        case "deactivated":
+            await people.users.deactivate(workshop.owner, user.id)
+        case "demoted":
+            await people.users.update(workshop.owner, user.id, {"role": Role.VIEWER})
+        case "token revoked":
+            await people.api_tokens.revoke(workshop.owner, admin.id)
+        case "token over":
+            workshop.clock.advance(3_601)
+
+    await workshop.turns()
+    told = await workshop.stock.bulk.get(workshop.owner, ordered.order.id)
+    assert (told.order.state, told.counts[RowState.MADE], told.counts[RowState.WAITING]) == (OrderState.HALTED, WINDOW, 4)
+    assert admin.id in (told.order.note or "")
+    assert "resume the order in your own name" in (told.order.note or "")
+
+    await workshop.stock.bulk.resume(workshop.owner, ordered.order.id)
+    await workshop.turns()
+    done = await workshop.stock.bulk.get(workshop.owner, ordered.order.id)
+    assert (done.order.state, done.counts[RowState.MADE]) == (OrderState.DONE, WINDOW + 4)
+    keys = await workshop.orders.keys.page(workshop.owner, IssuedFilter(), after=None, limit=100)
+    assert Counter(key.created_by for key in keys) == {admin.id: WINDOW, workshop.owner.id: 4}
+
+
+async def test_a_row_that_was_just_taken_up_is_not_ordered_in_the_name_of_somebody_who_is_gone(
+    workshop: Workshop, people: Identities
+) -> None:
+    password = Secret("a long enough password")
+    user = await people.users.create(workshop.owner, email="second@example.com", name="Second", role=Role.ADMIN, password=password)
+    admin = Actor(kind=ActorKind.USER, id=user.id, organization_id=user.organization_id, role=Role.ADMIN, user_id=user.id)
+    ordered, _ = await workshop.stock.bulk.order(admin, order_of(1))
+    [row] = await workshop.stock.bulk.rows(workshop.owner, ordered.order.id, state=None, after=0, limit=10)
+    async with workshop.database.unit() as work:  # as a process leaves it that ends right after it has taken the row up
+        taken = replace(row, state=RowState.ORDERED, claimed_at_ns=0, claimed_by="node-0")
+        assert await workshop.stock.runner._repository.save_row(work.connection, taken, was=RowState.WAITING)
+    await people.users.deactivate(workshop.owner, user.id)
+    await workshop.turns()
+    [row] = await workshop.stock.bulk.rows(workshop.owner, ordered.order.id, state=None, after=0, limit=10)
+    assert (row.state, row.key_id, row.error_code) == (RowState.FAILED, None, "forbidden")
     assert workshop.standing() == (0, 0)

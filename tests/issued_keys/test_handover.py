@@ -10,6 +10,15 @@ from typing import Any
 import httpx
 import pytest
 from tests.issued_keys.office import ApiError, Office
+from tests.issued_keys.workshop import Workshop
+
+from keygate.errors import Conflict
+from keygate.issued_keys import IssueDraft, State
+from keygate.issued_keys.model import PICKUP_NS
+from keygate.kit.clock import NANOSECONDS
+from keygate.policies import Place, Scope
+from keygate.sandbox.admin import AdminFault, FaultKind
+from keygate.vendors.admin import Terms
 
 
 def impatient(office: Office, path: str, body: dict[str, Any]) -> None:
@@ -67,6 +76,22 @@ def test_nobody_else_gets_what_an_answer_told(office: Office) -> None:
         timeout=10,
     )
     assert answer.status_code == 409
+
+
+async def test_no_link_is_made_that_could_never_be_opened(workshop: Workshop) -> None:
+    handover, owner = workshop.orders.handover, workshop.owner
+    developer = await workshop.developer("priya")
+    draft = IssueDraft("openai", Place(Scope.DEVELOPER, developer.id), Terms())
+    key = (await workshop.orders.keys.provision(owner, draft, tell=False)).key
+    await handover.make_link(owner, key.id, expires_in_seconds=60)
+    workshop.clock.advance(PICKUP_NS / NANOSECONDS)
+    with pytest.raises(Conflict, match="nobody fetched it in time; rotate the key"):
+        await handover.make_link(owner, key.id, expires_in_seconds=60)
+    workshop.account.faults.append(AdminFault("keys.delete", kind=FaultKind.STATUS, status=403, calls=None))
+    workshop.account.faults.append(AdminFault("projects.archive", kind=FaultKind.STATUS, status=403, calls=None))
+    assert (await workshop.orders.keys.revoke(owner, key.id)).state is State.IRREVOCABLE
+    with pytest.raises(Conflict, match="irrevocable: it has no secret to tell any more"):
+        await handover.make_link(owner, key.id, expires_in_seconds=60)
 
 
 def at_once(count: int, act: Any) -> list[Any]:

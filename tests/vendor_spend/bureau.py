@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -71,6 +71,7 @@ class Bureau:
     outbox: EventOutbox
     journal: Path
     provisioners: Mapping[str, Provisioner]
+    process: Callable[[str], Awaitable[Spending]]  # another one, on the same database: of the node of that name
     secrets: dict[str, Secret] = field(default_factory=dict)  # by issued key
 
     def books(self, vendor: str) -> Account:
@@ -258,8 +259,12 @@ async def bureau(
     fold = Fold(database=database, repository=LedgerRepository(), directory=journal, journal_id="node_1", clock=clock)
     reports = UsageReports(database=database, queries=ReportQueries(), clock=clock, fresh=fold)
     orders = await issuing(base, outbox, owners, node_id="node_1", provisioners=provisioners)
-    bills = spending(base, outbox, owners, orders, reports, node_id="node_1")
+
+    async def process(node_id: str) -> Spending:
+        return await spending(base, outbox, owners, orders, reports, node_id=node_id)
+
+    bills = await process("node_1")
     try:
-        yield Bureau(database, sandbox, clock, owner, people, orders, bills, reports, outbox, journal, provisioners)
+        yield Bureau(database, sandbox, clock, owner, people, orders, bills, reports, outbox, journal, provisioners, process)
     finally:
         await orders.close()

@@ -288,6 +288,38 @@ async def test_the_worker_imports_what_is_due_and_nothing_before(desk: Bureau) -
     assert await desk.billed() == first + second
 
 
+class _Killed(BaseException):
+    """The process ends here: nothing is given back."""
+
+
+async def test_a_node_that_was_killed_in_an_import_reads_the_bill_right_after_its_start(
+    desk: Bureau, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    account = await desk.configure()
+    spent = desk.spend(await desk.issue())
+    real = type(desk.provisioners["openai"])
+    with monkeypatch.context() as patch:
+
+        async def killed(*_: object, **__: object) -> None:
+            raise _Killed
+
+        patch.setattr(real, "spend_page", killed)
+        patch.setattr(desk.bills.importer._repository, "release", nothing)
+        with pytest.raises(_Killed):
+            await desk.bills.importer.run(desk.owner, account.id)
+
+    other = await desk.process("node_2")
+    with pytest.raises(Conflict, match=r"if that process is gone, it is free at 20\d\d-"):
+        await other.importer.run(desk.owner, account.id)
+
+    again = await desk.process("node_1")
+    await again.importer.run(desk.owner, account.id)
+    assert await desk.billed() == spent
+
+
+async def nothing(*_: object, **__: object) -> None: ...
+
+
 async def test_two_processes_do_not_import_the_same_account_at_once(desk: Bureau, monkeypatch: pytest.MonkeyPatch) -> None:
     account = await desk.configure()
     real = type(desk.provisioners["openai"])

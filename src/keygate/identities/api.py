@@ -47,6 +47,9 @@ OfStatus = Annotated[Status | None, Query()]
 
 RECEIPT_HEADER = "x-keygate-receipt"
 _TOLD = {"description": "Id of the receipt, where anything was held: `GET /receipts/{id}`", "schema": {"type": "string"}}
+_MEMBERS: dict[int | str, dict[str, Any]] = {
+    409: {"description": "The team still has active developers or apps: move or deactivate them first"}
+}
 _ENDED: dict[int | str, dict[str, Any]] = {204: {"headers": {RECEIPT_HEADER: _TOLD}}}
 
 
@@ -218,7 +221,7 @@ async def update_team(team_id: PathId, body: schemas.TeamChange, actor: Caller, 
     return _team(await found.update(actor, team_id, _changes(body)))
 
 
-@teams.delete("/{team_id}", permission="teams.write", status_code=204, responses=_ENDED)
+@teams.delete("/{team_id}", permission="teams.write", status_code=204, responses=_ENDED | _MEMBERS)
 async def archive_team(team_id: PathId, actor: Caller, found: Teams) -> Response:
     """Archive a team without active members; keys that it holds itself are revoked."""
     return _ended(await found.archive(actor, team_id))

@@ -151,6 +151,9 @@ class ApiToken:
     revoked_at_ns: int | None
     last_used_at_ns: int | None
 
+    def usable(self, now_ns: int) -> bool:
+        return self.revoked_at_ns is None and (self.expires_at_ns is None or now_ns < self.expires_at_ns)
+
 
 @dataclass(frozen=True, slots=True)
 class Session:

@@ -74,7 +74,7 @@ class SessionService:
         if found is None:
             raise _unknown()
         held, user = found
-        if held.revoked_at_ns is not None or (held.expires_at_ns is not None and held.expires_at_ns <= now) or not user.active:
+        if not held.usable(now) or not user.active:
             raise _unknown()
         if held.last_used_at_ns is None or now - held.last_used_at_ns >= _USED_EVERY_NS:
             async with self._database.unit() as work:

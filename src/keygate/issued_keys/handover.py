@@ -76,8 +76,7 @@ class Handover:
         async with change(self._database, self._audit, actor, "issued_key.link", key_id) as work:
             key = await own_key(self._repository, work.connection, actor, key_id, lock=True)
             again = key.replayable(actor.id, now)
-            if (key.delivery(now) is Delivery.TOLD and not again) or key.state in ENDED:
-                raise Conflict("The secret of this key was told already; rotate the key for a new one")
+            self._require_openable(key, again=again, now=now)
             link = KeyLink(
                 id=new_id("kln"),
                 organization_id=actor.organization_id,
@@ -94,6 +93,18 @@ class Handover:
                 waiting = replace(key, delivered_at_ns=None, told_to=None, secret_until_ns=now + PICKUP_NS, version=key.version + 1)
                 await self._repository.save(work.connection, waiting)
         return token, link.expires_at_ns
+
+    def _require_openable(self, key: IssuedKey, *, again: bool, now: int) -> None:
+        """Raises `Conflict` where a link could never be opened. One to a key that is still being made can, later."""
+        if key.state in ENDED or key.state in {State.REVOKING, State.IRREVOCABLE}:
+            raise Conflict(f"The key is {key.state}: it has no secret to tell any more; make a new key")
+        delivery = key.delivery(now)
+        if delivery is Delivery.TOLD and not again:
+            raise Conflict("The secret of this key was told already; rotate the key for a new one")
+        if delivery is Delivery.NONE and key.settled:
+            if isinstance(self._provisioners.get(key.vendor), Mints):
+                raise Conflict("Keys of this vendor have no lasting secret; fetch a fresh token (`token`)")
+            raise Conflict("No secret of this key waits: nobody fetched it in time; rotate the key for a new one")
 
     async def open_link(self, token: Secret, *, address: str | None, request_id: str | None, gone: Gone = never) -> Told:
         """Burns the link and tells the secret. Raises `NotFound`, with the same words, for a link that is unknown, opened, over, or

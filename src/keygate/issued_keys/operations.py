@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -24,7 +25,10 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-AT_ONCE = 8
+AT_ONCE = 8  # of one account: one whose vendor does not answer takes no other's turn
+MOST = 256  # of all accounts together
+LOOK_SECONDS = 1.0  # while some are at work, what has become due meanwhile is looked for so often
+_SWEPT = 100
 _MAX_TURNS = 40
 _STUMBLE_NS = 60 * NANOSECONDS
 
@@ -48,6 +52,7 @@ class Operations:
         self._node_id = node_id[:24]
         self._count = 0
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._accounts_of: dict[str, str] = {}  # of the keys at work, as far as known
 
     async def recover(self) -> None:
         """Before the first turn: what a former process of this node held is free again."""
@@ -55,27 +60,49 @@ class Operations:
             await self._tools.repository.release_all(work.connection, by_node=self._node_id)
 
     async def tick(self) -> None:
-        """Starts work on every key that is due, at most `AT_ONCE` at a time; returns when none is left. For the worker."""
+        """Starts work on every key that is due, at most `AT_ONCE` of an account at a time; returns when none is left. For the worker."""
         while True:
-            room = AT_ONCE - len(self._tasks)
-            if room > 0:
-                async with self._tools.database.read() as connection:
-                    due = await self._tools.repository.due(connection, now_ns=self._tools.clock.now_ns(), limit=room, but=set(self._tasks))
-                for organization_id, key_id in due:
-                    self.start(organization_id, key_id)
+            await self._take_up()
             if not self._tasks:
                 return
-            await asyncio.wait(list(self._tasks.values()), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(list(self._tasks.values()), timeout=LOOK_SECONDS, return_when=asyncio.FIRST_COMPLETED)
 
-    def start(self, organization_id: str, key_id: str) -> asyncio.Task[None]:
+    async def _take_up(self) -> None:
+        """First every key whose time is over is told to end, which needs no vendor; then as many as there is room for are begun."""
+        swept = False
+        while True:
+            busy = Counter(self._accounts_of.values())
+            room = MOST - sum(min(count, AT_ONCE) for count in busy.values())
+            full = [account_id for account_id, count in busy.items() if count >= AT_ONCE]
+            async with self._tools.database.read() as connection:
+                due = await self._tools.repository.due(
+                    connection, now_ns=self._tools.clock.now_ns(), limit=max(0, room), but=set(self._tasks), full=full
+                )
+            if not swept and (due or self._tasks):
+                swept = True
+                await self._sweep()
+            for organization_id, key_id, account_id in due:
+                if busy[account_id] < AT_ONCE:
+                    busy[account_id] += 1
+                    self.start(organization_id, key_id, account_id=account_id)
+            if len(due) < room or room <= 0:
+                return
+
+    def start(self, organization_id: str, key_id: str, *, account_id: str | None = None) -> asyncio.Task[None]:
         """Work on this key now, unless it is going on. The task goes on where whoever started it stops waiting."""
         running = self._tasks.get(key_id)
         if running is not None:
             return running
         task = asyncio.create_task(self._run(organization_id, key_id), name=f"issued-key:{key_id}")
         self._tasks[key_id] = task
-        task.add_done_callback(lambda _: self._tasks.pop(key_id, None))
+        if account_id is not None:
+            self._accounts_of[key_id] = account_id
+        task.add_done_callback(lambda _: self._ended(key_id))
         return task
+
+    def _ended(self, key_id: str) -> None:
+        self._tasks.pop(key_id, None)
+        self._accounts_of.pop(key_id, None)
 
     async def told(self) -> None:
         """A secret was told in a transaction that is committed, and the answer is not yet under way."""
@@ -127,6 +154,7 @@ class Operations:
             key = await tools.repository.get(connection, organization_id, key_id)
         if key is None or key.due_at_ns is None or key.due_at_ns > tools.clock.now_ns():
             return False
+        self._accounts_of[key_id] = key.account_id
         bench = Bench(tools, key, lease)
         try:
             if key.state in LIVE and await self._lapsed(bench):
@@ -144,8 +172,22 @@ class Operations:
             return making.clean
         return _HANDLERS.get(key.state, making.check)
 
+    async def _sweep(self) -> None:
+        """Every key whose time is over is told to end: also where all that may be at work at its account wait for a vendor that does not
+        answer, and where somebody works on the key itself. Whoever does reads it anew, as where it is revoked."""
+        async with self._tools.database.read() as connection:
+            keys = await self._tools.repository.lapsed(connection, now_ns=self._tools.clock.now_ns(), limit=_SWEPT)
+        for key in keys:
+            try:
+                await self._lapsed(Bench(self._tools, key, lease=""))
+            except Overtaken:
+                _log.info("issued key %s was told something else meanwhile", key.id)
+            except Exception:  # noqa: BLE001  (one key's trouble must not stop the others)
+                _log.exception("issued key %s: its end could not be written down; it is tried again", key.id)
+                await self._stumbled(key.organization_id, key.id)
+
     async def _lapsed(self, bench: Bench) -> bool:
-        """The sweep of ends: a key whose time is over is told to end."""
+        """A key whose time is over is told to end."""
         key, now = bench.key, bench.now
         if key.expires_at_ns is None or now < key.expires_at_ns:
             return False

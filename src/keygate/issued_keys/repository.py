@@ -270,14 +270,25 @@ class IssuedKeyRepository:
 
     # For the worker, across organisations
 
-    async def due(self, connection: AsyncConnection, *, now_ns: int, limit: int, but: Collection[str] = ()) -> list[tuple[str, str]]:
-        """`(organisation, key)` whose time has come and that nobody works on, the longest due first."""
-        query = sa.select(t.c.organization_id, t.c.id).where(
+    async def due(
+        self, connection: AsyncConnection, *, now_ns: int, limit: int, but: Collection[str] = (), full: Collection[str] = ()
+    ) -> list[tuple[str, str, str]]:
+        """`(organisation, key, account)` whose time has come and that nobody works on, the longest due first; none of the accounts in
+        `full`."""
+        query = sa.select(t.c.organization_id, t.c.id, t.c.account_id).where(
             t.c.due_at_ns <= now_ns, sa.or_(t.c.leased_until_ns.is_(None), t.c.leased_until_ns < now_ns)
         )
         if but:
             query = query.where(t.c.id.not_in(list(but)))
-        return [(row[0], row[1]) for row in await connection.execute(query.order_by(t.c.due_at_ns).limit(limit))]
+        if full:
+            query = query.where(t.c.account_id.not_in(list(full)))
+        return [(row[0], row[1], row[2]) for row in await connection.execute(query.order_by(t.c.due_at_ns).limit(limit))]
+
+    async def lapsed(self, connection: AsyncConnection, *, now_ns: int, limit: int) -> list[IssuedKey]:
+        """Live keys whose end has come, whoever works on them. A live key is due at its end at the latest."""
+        ends = sa.cast(t.c.terms["expires_at_ns"].as_string(), sa.BigInteger)
+        query = sa.select(t).where(t.c.due_at_ns <= now_ns, t.c.state.in_(list(LIVE)), ends <= now_ns)
+        return [key_of_row(row) for row in await connection.execute(query.order_by(t.c.due_at_ns).limit(limit))]
 
     async def lease(self, connection: AsyncConnection, organization_id: str, key_id: str, *, by: str, until_ns: int, now_ns: int) -> bool:
         """False: another one works on it. Who holds the lease already extends it with `extend`."""

@@ -144,7 +144,7 @@ async def _serve(settings: Settings, *, with_sandbox: bool, at_step: AtStep = no
         services: dict[type, object] = {CredentialService: credentials, type(events): events, **books.services}
         orders = await issuing(base, events, source.owners, node_id=books.node_id, at_step=at_step)
         stack.push_async_callback(orders.close)
-        bills = spending(base, events, source.owners, orders, books.reports, node_id=books.node_id)
+        bills = await spending(base, events, source.owners, orders, books.reports, node_id=books.node_id)
         services |= orders.services | bills.services
         plane = control(
             base,

@@ -56,9 +56,10 @@ class Spending:
             worker.every(job.every_seconds, job.name, job.tick, first=min(job.every_seconds, _FIRST_SECONDS))
 
 
-def spending(
+async def spending(
     base: Foundation, outbox: EventOutbox, owners: OwnerDirectory, orders: Issuing, reports: UsageReports, *, node_id: str
 ) -> Spending:
+    """Everything of it; what a former process of this node was importing is free again."""
     rows, queries = SpendRepository(), VendorSpendQueries()
     importer = SpendImporter(
         database=base.database,
@@ -69,6 +70,7 @@ def spending(
         clock=base.clock,
         node_id=node_id,
     )
+    await importer.recover()
     watch = BudgetWatch(
         database=base.database,
         repository=WatchRepository(),

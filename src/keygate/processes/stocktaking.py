@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from keygate.events import EventOutbox
-from keygate.identities import Actor, Developer, DeveloperService, Status, Team
+from keygate.identities import Actor, ActorKind, Developer, DeveloperService, Role, Status, Team
+from keygate.identities.access_repository import AccessRepository
 from keygate.identities.directory import OwnerDirectory
 from keygate.identities.repository import OwnerRepository
 from keygate.issued_keys.bulk.jobs import jobs as bulk_jobs
+from keygate.issued_keys.bulk.model import Order
 from keygate.issued_keys.bulk.repository import BulkRepository
 from keygate.issued_keys.bulk.runner import BulkRunner
 from keygate.issued_keys.bulk.service import BulkService
@@ -22,6 +24,7 @@ from keygate.issued_keys.inventory.reminding import Reminders
 from keygate.issued_keys.inventory.repository import InventoryRepository
 from keygate.issued_keys.inventory.scanning import Scanner
 from keygate.issued_keys.inventory.service import InventoryService
+from keygate.kit.clock import Clock
 from keygate.processes.foundation import Foundation
 from keygate.processes.issuing import Issuing
 from keygate.processes.worker import Worker
@@ -59,6 +62,36 @@ class Directory:
 
     async def create(self, actor: Actor, *, name: str, email: str, team_id: str | None) -> Developer:
         return await self._developers.create(actor, name=name, email=email, team_id=team_id)
+
+
+class Signed:
+    """The `Orderers` of bulk orders."""
+
+    def __init__(self, repository: AccessRepository, clock: Clock) -> None:
+        self._repository = repository
+        self._clock = clock
+
+    async def actor(self, connection: AsyncConnection, order: Order) -> Actor | None:
+        home, kind, user_id, scopes = order.organization_id, ActorKind(order.created_by_kind), order.created_by, None
+        if kind in {ActorKind.SYSTEM, ActorKind.OPERATOR}:
+            return Actor(kind=kind, id=user_id, organization_id=home, role=Role.OWNER)
+        if kind is ActorKind.API_TOKEN:
+            token = await self._repository.token(connection, home, order.created_by, user_id=None)
+            if token is None or not token.usable(self._clock.now_ns()):
+                return None
+            user_id, scopes = token.user_id, token.scopes
+        user = await self._repository.user(connection, home, user_id)
+        if user is None or not user.active:
+            return None
+        return Actor(
+            kind=kind,
+            id=order.created_by,
+            organization_id=home,
+            role=user.role,
+            scopes=scopes,
+            developer_id=user.developer_id,
+            user_id=user.id,
+        )
 
 
 class Absent:
@@ -139,6 +172,7 @@ async def stocktaking(
         accounts=issuing.accounts,
         keys=issuing.keys,
         people=people,
+        orderers=Signed(AccessRepository(), base.clock),
         outbox=outbox,
         clock=base.clock,
         node_id=node_id,

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-LEASE_NS = 600 * NANOSECONDS  # renewed with each page
+LEASE_NS = 300 * NANOSECONDS  # renewed with each page, which takes less than half of it
 STALE_NS = 3 * 3_600 * NANOSECONDS  # pages older than this are read again with the rest of their window
 TURN_NS = 600 * NANOSECONDS  # of one account; the rest is read in its next turn, so that none keeps the others waiting
 MOST_PAGES = 5_000  # of a window
@@ -53,7 +53,11 @@ MOST_CURSOR = 20_000
 
 
 class Overtaken(Exception):
-    """Another process imports this account now."""
+    """Another process imports this account now; `until_ns`: if it is gone, its lease ends then."""
+
+    def __init__(self, until_ns: int | None = None) -> None:
+        super().__init__()
+        self.until_ns = until_ns
 
 
 class _TimeIsUp(Exception):
@@ -80,6 +84,11 @@ class SpendImporter:
         self._clock = clock
         self._node_id = node_id[:24]
         self._count = 0
+
+    async def recover(self) -> None:
+        """Before the first turn: accounts that a former process of this node was importing are free again."""
+        async with self._database.unit() as work:
+            await self._repository.give_back(work.connection, node=self._node_id)
 
     async def tick(self) -> None:
         """Imports every account that is due, a few at a time. For the worker."""
@@ -113,8 +122,9 @@ class SpendImporter:
             await self._audit.record(work, actor, "vendor_spend.import", account_id, after=said)
         try:
             return await self._import(account, since_ns=since_ns)
-        except Overtaken:
-            raise Conflict("This account is being imported right now; look again in a moment") from None
+        except Overtaken as error:
+            gone = "" if error.until_ns is None else f"; if that process is gone, it is free at {rfc3339(error.until_ns)}"
+            raise Conflict(f"This account is being imported right now; look again in a moment{gone}") from None
 
     def facts(self, account: VendorAccount) -> SpendFacts | None:
         """None: this account's bill is not read."""
@@ -152,7 +162,7 @@ class SpendImporter:
         async with self._database.unit() as work:
             await self._repository.add_state(work.connection, fresh)
             if not await self._repository.lease(work.connection, fresh, by=lease, until_ns=now + LEASE_NS, now_ns=now):
-                raise Overtaken
+                raise Overtaken(await self._repository.leased_until(work.connection, fresh))
             state = await self._repository.state(work.connection, account.organization_id, account.id) or fresh
         try:
             return await _Turn(self, account, state, lease).run(since_ns)

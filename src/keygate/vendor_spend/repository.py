@@ -68,6 +68,18 @@ class SpendRepository:
         change = sa.update(t).where(t.c.organization_id == state.organization_id, t.c.account_id == state.account_id, t.c.leased_by == by)
         await connection.execute(change.values(leased_by=None, leased_until_ns=None))
 
+    async def leased_until(self, connection: AsyncConnection, state: ImportState) -> int | None:
+        """Until when nobody else may import this account, unless its lease is renewed."""
+        t = vendor_spend_imports
+        query = sa.select(t.c.leased_until_ns).where(t.c.organization_id == state.organization_id, t.c.account_id == state.account_id)
+        return (await connection.execute(query)).scalar_one_or_none()
+
+    async def give_back(self, connection: AsyncConnection, *, node: str) -> None:
+        """At a start, across organisations: what a former process of this node held. Leases are `<node>:<number>`."""
+        t = vendor_spend_imports
+        change = sa.update(t).where(t.c.leased_by.startswith(f"{node}:", autoescape=True))
+        await connection.execute(change.values(leased_by=None, leased_until_ns=None))
+
     # Rows
 
     async def wait(self, connection: AsyncConnection, state: ImportState, rows: Sequence[SpendRow]) -> None:

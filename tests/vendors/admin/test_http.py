@@ -115,6 +115,53 @@ async def test_a_post_that_timed_out_is_not_repeated_and_is_uncertain(clock: Man
     assert len(vendor.asked) == 1
 
 
+class Silent:
+    """Takes every call and answers none; after `calls` of them it is well."""
+
+    def __init__(self, clock: ManualClock, calls: int = 1_000) -> None:
+        self._clock, self._calls = clock, calls
+        self.waits: list[float] = []
+
+    async def send(self, *_: object, timeout: float | None = None, **__: object) -> Answer:
+        assert timeout is not None
+        self.waits.append(timeout)
+        if len(self.waits) > self._calls:
+            return answer(200, {})
+        self._clock.advance(timeout)
+        raise Unreached(f"did not answer within {timeout:g} seconds", sent=True)
+
+
+async def test_all_calls_of_one_try_at_a_vendor_that_does_not_answer_end_within_about_a_minute(clock: ManualClock) -> None:
+    vendor = Silent(clock)
+    http = admin_http(vendor, clock=clock)
+    before = clock.monotonic_ns()
+    for method in ("DELETE", "DELETE", "GET"):
+        with pytest.raises(Unavailable, match="did not answer"):
+            await http.call(method, URL, what="revoke the key", right="r")
+    assert vendor.waits == [30, 10, 10, 10]
+    assert clock.monotonic_ns() - before < 75 * 10**9
+
+
+async def test_an_answer_makes_a_vendor_worth_the_whole_patience_again(clock: ManualClock) -> None:
+    vendor = Silent(clock, calls=2)
+    http = admin_http(vendor, clock=clock)
+    with pytest.raises(Unavailable):
+        await http.call("DELETE", URL, what="revoke the key", right="r")
+    await http.call("GET", URL, what="read the key", right="r")
+    await http.call("GET", URL, what="read the key", right="r")
+    assert vendor.waits == [30, 10, 10, 30]
+
+
+async def test_waits_that_a_vendor_asks_for_are_bounded_over_all_calls_of_one_try(clock: ManualClock) -> None:
+    vendor = Script([answer(429, retry_after="50")] * 4)
+    http = admin_http(vendor, clock=clock)
+    for _ in range(3):
+        with pytest.raises(RateLimited):
+            await http.call("DELETE", URL, what="revoke the key", right="r")
+    assert len(vendor.asked) == 4
+    assert clock.monotonic_ns() == 50 * 10**9
+
+
 async def test_a_post_that_was_never_sent_is_repeated(clock: ManualClock) -> None:
     vendor = Script([Unreached("no connection", sent=False), answer(200, {"id": "p1"})])
     assert await admin_http(vendor, clock=clock).json("POST", URL, json={}, **CREATE) == {"id": "p1"}

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from keygate.identities import Actor, Developer, Team
+from keygate.issued_keys.bulk.model import Order
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection
@@ -27,6 +28,13 @@ class People(Protocol):
 
     async def create(self, actor: Actor, *, name: str, email: str, team_id: str | None) -> Developer:
         """Raises `Conflict` where the e-mail address is taken."""
+
+
+class Orderers(Protocol):
+    """Who has ordered. Implemented by identities."""
+
+    async def actor(self, connection: AsyncConnection, order: Order) -> Actor | None:
+        """With the rights that they have now. None: they may not call any more (deactivated; their API token is revoked or over)."""
 
 
 class Crowd(Protocol):

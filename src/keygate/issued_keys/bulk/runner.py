@@ -10,12 +10,12 @@ import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from keygate.errors import Conflict, KeyGateError
+from keygate.errors import Conflict, Forbidden, KeyGateError
 from keygate.events import EventOutbox, EventType
-from keygate.identities import Actor, ActorKind, Role
+from keygate.identities import Actor, allows
 from keygate.issued_keys.accounts import VendorAccountService
 from keygate.issued_keys.bulk.model import CLAIM_NS, HALTING, WINDOW, Order, OrderState, Row, RowState, settled
-from keygate.issued_keys.bulk.ports import People
+from keygate.issued_keys.bulk.ports import Orderers, People
 from keygate.issued_keys.model import AccountStatus, IssueDraft
 from keygate.issued_keys.service import IssuedKeyService
 from keygate.kit.clock import Clock
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
+_RESUME = "the rest waits: resume the order in your own name, or cancel it"
+
 
 class BulkRunner:
     def __init__(
@@ -40,6 +42,7 @@ class BulkRunner:
         accounts: VendorAccountService,
         keys: IssuedKeyService,
         people: People,
+        orderers: Orderers,
         outbox: EventOutbox,
         clock: Clock,
         node_id: str,
@@ -50,6 +53,7 @@ class BulkRunner:
         self._accounts = accounts
         self._keys = keys
         self._people = people
+        self._orderers = orderers
         self._outbox = outbox
         self._clock = clock
         self._node_id = node_id[:40]
@@ -110,8 +114,22 @@ class BulkRunner:
                 await self._repository.save_row(work.connection, after, was=RowState.ORDERED)
         return after
 
+    async def _orderer(self, order: Order, row: Row | None = None) -> Actor:
+        """Whoever ordered, as they stand now: keys are made in their name. Raises `Forbidden` where the API would."""
+        async with self._database.read() as connection:
+            actor = await self._orderers.actor(connection, order)
+        if actor is None:
+            raise Forbidden(f"whoever ordered this ({order.created_by}) may not act here any more; {_RESUME}")
+        lacking = [right for right in ("issued_keys.write", "developers.write") if not allows(actor, right)]
+        if "issued_keys.write" in lacking or (lacking and row is not None and row.developer_id is None):
+            raise Forbidden(f"whoever ordered this ({order.created_by}) no longer holds the permission {lacking[0]}; {_RESUME}")
+        return actor
+
     async def _reason_to_halt(self, order: Order) -> str | None:
-        actor = _actor(order)
+        try:
+            actor = await self._orderer(order)
+        except Forbidden as error:
+            return error.detail
         try:
             account = await self._accounts.get(actor, order.account_id)
         except KeyGateError:
@@ -126,8 +144,12 @@ class BulkRunner:
         if not waiting and idle:
             await self._turned(order, OrderState.DONE, busy=False, note=None)
             return
-        actor = _actor(order)
         for row in waiting[: max(0, room)]:
+            try:
+                actor = await self._orderer(order, row)
+            except Forbidden as error:
+                await self._turned(order, OrderState.HALTED, busy=True, note=error.detail)
+                return
             account = await self._accounts.get(actor, order.account_id)
             standing = await self._accounts.room(account, order.options)
             if standing.full:
@@ -143,9 +165,9 @@ class BulkRunner:
 
     async def _ordered(self, order: Order, row: Row) -> Row:
         """The row with its key ordered, or failed. Asking again for a row whose process ended in the middle gives the same key."""
-        actor = _actor(order)
         after = row
         try:
+            actor = await self._orderer(order, row)
             if row.developer_id is None:
                 after = row = replace(row, developer_id=await self._newcomer(order, actor, row))
             draft = IssueDraft(
@@ -196,9 +218,3 @@ class BulkRunner:
                 payload = {"vendor": order.vendor, "note": note, **{str(each): count for each, count in counts.items()}}
                 event = EventType.BULK_HALTED if state is OrderState.HALTED else EventType.BULK_DONE
                 await self._outbox.raise_event(work, order.organization_id, event, order.id, payload)
-
-
-def _actor(order: Order) -> Actor:
-    """Whoever ordered: keys are made in their name."""
-    kind = ActorKind(order.created_by_kind)
-    return Actor(kind=kind, id=order.created_by, organization_id=order.organization_id, role=Role.ADMIN)

@@ -168,7 +168,7 @@ class BulkService:
             return await self._repository.rows(connection, actor.organization_id, order_id, state=state, after=after, limit=limit)
 
     async def resume(self, actor: Actor, order_id: str) -> Standing:
-        """Goes on with a halted order, and tries failed rows again."""
+        """Goes on with a halted order, and tries failed rows again: from now on in the name of whoever resumes it."""
         async with change(self._database, self._audit, actor, "bulk_order.resume", order_id) as work:
             order = await self._mine(work.connection, actor, order_id, lock=True)
             if order.state is OrderState.CANCELLED:
@@ -176,8 +176,18 @@ class BulkService:
             again = await self._repository.try_failed_again(work.connection, actor.organization_id, order_id)
             if order.state is OrderState.DONE and not again:
                 raise Conflict("The order is done, and no row of it failed")
-            after = replace(order, state=OrderState.RUNNING, busy=True, note=None, ended_at_ns=None, updated_at_ns=self._clock.now_ns())
-            await self._audit.record(work, actor, "bulk_order.resume", order_id, before={"state": order.state}, after={"again": again})
+            after = replace(
+                order,
+                state=OrderState.RUNNING,
+                busy=True,
+                note=None,
+                created_by=actor.id,
+                created_by_kind=str(actor.kind),
+                ended_at_ns=None,
+                updated_at_ns=self._clock.now_ns(),
+            )
+            before = {"state": order.state, "created_by": order.created_by}
+            await self._audit.record(work, actor, "bulk_order.resume", order_id, before=before, after={"again": again})
             await self._repository.save(work.connection, after)
         return await self._standing(after)
 

@@ -34,7 +34,10 @@ from keygate.vendors.admin.errors import (
 )
 
 ATTEMPTS = 6
-PATIENCE_SECONDS = 90.0  # all waits of one call together
+PATIENCE_SECONDS = 90.0  # all waits between two answers that are of use
+ANSWER_SECONDS = 30.0  # for one answer
+SILENCE_SECONDS = 40.0  # without any answer, over all calls of a desk since its last one: then nothing is repeated,
+SILENT_SECONDS = 10.0  # and what still has to be tried is waited for so long. So one try at a dead vendor ends after about a minute
 _SAFE = frozenset({"GET", "HEAD", "PUT", "DELETE"})
 _MAX_QUOTE = 300
 _MAX_ASKED = 20_000
@@ -108,6 +111,8 @@ class AdminHttp:
         self._watcher = watcher
         self._conceal = tuple(part for secret in conceal for part in _parts(secret))
         self._sleep = sleep
+        self._silent = 0.0  # seconds that the vendor has been asked without an answer
+        self._waited = 0.0  # seconds that it has been waited for between two tries
 
     async def json(self, method: str, url: str, *, what: str, right: str, exact: bool = False, **options: Any) -> dict[str, Any]:
         """As `call`, for an answer that is a JSON object; an empty body is an empty object. `exact`: numbers with a point are decimals
@@ -212,30 +217,36 @@ class AdminHttp:
         fault: Fault | None,
         timeout: float | None,
     ) -> Answer:
-        waited = 0.0
+        limit = ANSWER_SECONDS if timeout is None else timeout
         for attempt in range(1, ATTEMPTS + 1):
             await self._pace.wait()
             answer: Answer | None = None
+            left = SILENCE_SECONDS - self._silent
+            began = self._clock.monotonic_ns()
             try:
-                answer = await self._sender.send(method, url, headers=headers, body=body, timeout=timeout)
+                answer = await self._sender.send(method, url, headers=headers, body=body, timeout=min(limit, max(left, SILENT_SECONDS)))
             except Unreached as error:
-                if (error.sent and not again) or attempt == ATTEMPTS:
+                self._silent += (self._clock.monotonic_ns() - began) / NANOSECONDS
+                last = attempt == ATTEMPTS or self._silent >= SILENCE_SECONDS
+                if (error.sent and not again) or last:
                     host = urlsplit(url).hostname
                     raise Unavailable(f"{what}: {host} {error.detail}", uncertain=error.sent and not again) from None
                 pause = _backoff(attempt)
             else:
+                self._silent = 0.0
                 told = fault(answer) if fault is not None and answer.status >= 400 else None
                 limited = answer.status == 429 if told is None else isinstance(told, RateLimited)  # AWS tells it as 400, Google as 403
                 if not limited and (told is not None or answer.status < 500 or not again):
+                    self._waited = 0.0
                     return answer  # also a ceiling or a spent budget that a vendor tells as 429
                 # A vendor that says to wait for nothing is not asked at once again.
                 pause = max(_asked_wait(answer, told, self._clock), _backoff(attempt))
-            if attempt == ATTEMPTS or waited + pause > PATIENCE_SECONDS:
+            if attempt == ATTEMPTS or self._waited + pause > PATIENCE_SECONDS:
                 if answer is None:
                     raise Unavailable(f"{what}: the vendor can't be reached", uncertain=False)
                 shown = self._concealed(answer, headers)
                 raise self._error(shown, what=what, right=right, fault=fault, uncertain=False, pause=pause)
-            waited += pause
+            self._waited += pause
             await self._sleep(pause)
         raise Unavailable(f"{what}: the vendor can't be reached")  # not come to: the last attempt ends above
 
