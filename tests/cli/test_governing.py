@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
 import os
 import shutil
 import subprocess
+from typing import Any
 
 import httpx
 import pytest
 from tests.cli.desk import Desk
 
+from keygate.cli import reports
 from keygate.cli.client import Exit
 
 
@@ -298,3 +301,25 @@ def test_usage_is_a_table_for_people_json_for_machines_and_csv_for_sheets(desk: 
     assert desk.run("usage", "--group-by", "nonsense").code == Exit.NOT_VALID
     assert desk.run("usage", "--from", "yesterday").code == Exit.NOT_VALID
     assert desk.ok("usage", "--key", "vk_nobody").code == Exit.OK
+
+
+@pytest.mark.parametrize("truncated", [True, False])
+def test_usage_that_is_cut_off_says_so_beside_its_output(monkeypatch, capsys, truncated: bool) -> None:
+    class Server:
+        def request(self, method: str, path: str, *, query: dict[str, Any]) -> dict[str, Any]:
+            row = {
+                "group": {"model": "gpt-4.1"},
+                "requests": 1,
+                "input_tokens": 1,
+                "output_tokens": 1,
+                "cost_usd": "1",
+                "in_doubt_usd": "0",
+            }
+            return {"items": [row], "truncated": truncated}
+
+    monkeypatch.setattr(reports, "api", lambda: contextlib.nullcontext(Server()))
+    for as_json in (True, False):
+        reports.usage(group_by="model", as_json=as_json)
+        said = capsys.readouterr()
+        assert "gpt-4.1" in said.out
+        assert ("There are more groups" in said.err) is truncated

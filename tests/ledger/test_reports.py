@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
+import gc
 import io
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 
 import httpx
 import pytest
+import sqlalchemy as sa
 from fastapi import FastAPI
 from tests.ledger.journal_files import DAY, HOUR, JANUARY, settle, write
 
@@ -18,11 +22,12 @@ from keygate.errors import InvalidInput
 from keygate.identities import Actor, ActorKind, Role
 from keygate.kit.clock import Clock, ManualClock
 from keygate.kit.database import Database
+from keygate.kit.turns import gathered
 from keygate.ledger import api
 from keygate.ledger.fold import Fold
 from keygate.ledger.ports import BudgetQuery
 from keygate.ledger.report_queries import ReportQueries
-from keygate.ledger.reports import UsageReports
+from keygate.ledger.reports import MAX_ROWS, MEASURES, UsageReports
 from keygate.ledger.repository import LedgerRepository
 from keygate.ledger.service import OperatorPrices, Reconciliation
 
@@ -209,6 +214,61 @@ async def test_an_export_runs_no_formula_in_a_spreadsheet(world, tmp_path):
     rows = list(csv.DictReader(io.StringIO(answer.text)))
     assert {row["model"] for row in rows} == {'\'=HYPERLINK("http://evil")', "'@SUM(A1)", 'gpt,"quoted"'}
     assert rows[0]["cost_usd"] == "1.00"
+
+
+async def test_a_report_with_more_groups_than_it_holds_says_so_and_a_file_is_whole_or_refused(world, tmp_path, monkeypatch):
+    write(tmp_path / "journal", [settle(model=f"model-{n}", model_asked="x") for n in range(9)])
+    span = {"group_by": "model", "from": "2026-01-01", "to": "2026-01-02"}
+    monkeypatch.setattr(api, "MAX_ROWS", 4)
+    told = (await world.client.get("/usage", params=span)).json()
+    assert (told["truncated"], len(told["items"])) == (True, 4)
+    assert len(list(csv.DictReader(io.StringIO((await world.client.get("/usage", params=span | {"format": "csv"})).text)))) == 9
+    monkeypatch.setattr(api, "MAX_EXPORTED", 9)
+    assert (await world.client.get("/usage", params=span | {"format": "csv"})).status_code == 200
+    monkeypatch.setattr(api, "MAX_EXPORTED", 8)
+    refused = await world.client.get("/usage", params=span | {"format": "csv"})
+    assert refused.status_code == 422
+    assert "narrow the range" in refused.text
+    monkeypatch.setattr(api, "MAX_ROWS", 9)
+    assert (await world.client.get("/usage", params=span)).json()["truncated"] is False
+
+
+class ManyRows(ReportQueries):
+    """A report as large as they get, without the entries behind it."""
+
+    async def sums(self, connection, selection, columns, *, step, limit):
+        rows = min(limit, MAX_ROWS)
+        numbers = f"WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < {rows})"
+        measures = ", ".join(f"n AS {name}" for name in MEASURES)
+        bucket = f", {JANUARY} AS bucket_ns" if step else ""
+        query = sa.text(f"{numbers} SELECT 'model-' || n AS model{bucket}, {measures} FROM n")
+        return await gathered((await connection.execute(query)).partitions(500))
+
+
+@pytest.mark.parametrize("asked", [{}, {"format": "csv"}, {"group_by": "model,month"}])
+async def test_a_report_of_many_rows_leaves_the_loop_to_others(world, asked):
+    """Counted in this thread's own time, so that a busy machine makes no difference."""
+    gc.freeze()  # as a server does when it has started
+    world.reports._queries = ManyRows()
+    longest = 0.0
+
+    async def others() -> None:
+        nonlocal longest
+        last = time.thread_time()
+        while True:
+            await asyncio.sleep(0)
+            now = time.thread_time()
+            longest = max(longest, now - last)
+            last = now
+
+    waiting = asyncio.create_task(others())
+    answer = await world.client.get("/usage", params={"group_by": "model", "from": "2026-01-01", "to": "2026-01-02"} | asked)
+    await asyncio.sleep(0)  # the last step counts too
+    waiting.cancel()
+    gc.unfreeze()
+    assert answer.status_code == 200
+    assert answer.text.count("model-") == MAX_ROWS
+    assert longest < 0.03, longest
 
 
 @pytest.mark.parametrize("rolled", [True, False])

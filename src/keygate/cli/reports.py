@@ -41,6 +41,8 @@ def usage(
                 sys.stdout.write(piece)
             return
         answer = client.request("GET", "/api/v1/usage", query=query)
+    if answer.get("truncated"):
+        output.note("There are more groups than are told here: narrow the range or the filters, or take --csv.")
     if as_json:
         output.as_json(answer)
         return

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator, Sequence
-from typing import Annotated, Any, Literal
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Annotated, Any, Literal, NamedTuple
 
+import msgspec
 from fastapi import Depends, Path, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
@@ -14,12 +15,13 @@ from keygate.errors import InvalidInput
 from keygate.identities import Actor
 from keygate.kit.clock import Clock
 from keygate.kit.money import parse_usd
-from keygate.kit.routes import Page, PageQuery, Routes, current_actor, service
+from keygate.kit.routes import Page, PageQuery, Routes, Schema, current_actor, service
 from keygate.kit.spreadsheet import cell
+from keygate.kit.turns import pieces
 from keygate.ledger.billed import Source, VendorUsage
 from keygate.ledger.content import ContentReader
 from keygate.ledger.posting import DAY_NS
-from keygate.ledger.reports import MEASURES, Selection, Sum, UsageReports, parse_moment
+from keygate.ledger.reports import MAX_EXPORTED, MAX_ROWS, MEASURES, Selection, Sum, UsageReports, parse_moment
 from keygate.ledger.schemas import (
     BilledUsageRow,
     BilledUsageView,
@@ -116,6 +118,8 @@ async def report_usage(
     By default (`source=gateway`) what went through KeyGate. Issued keys go past it: what they cost by their vendors' bills stands in
     `issued_keys_usd`, and `source=all` has both in one report.
 
+    JSON holds 10,000 groups and says where it is `truncated`; a CSV holds 100,000, and is refused where there are more.
+
     A filter by tag, and groups that only single entries know (endpoint, credential, status, outcome), read entries: their age is bounded
     by the retention of entries, other sums are kept for good.
 
@@ -124,18 +128,26 @@ async def report_usage(
     """
     groups = [name for name in group_by.split(",") if name]
     selection = query.selection(reports, actor)
-    view: UsageView | BilledUsageView
+    as_csv = (format_ or ("csv" if request.headers.get("accept", "").lower().startswith("text/csv") else "json")) == "csv"
+    most = MAX_EXPORTED if as_csv else MAX_ROWS
+    lines: _Lines
+    head: UsageView | BilledUsageView
     if source is Source.GATEWAY:
         bills: VendorUsage | None = request.app.state.services.get(VendorUsage)
         issued_nano = None if bills is None else await bills.issued(selection)
-        view = UsageView.of(await reports.usage(selection, groups), issued_nano=issued_nano)
+        report = await reports.usage(selection, groups, most=most)
+        head, lines = UsageView.of(report, issued_nano=issued_nano), _Lines(UsageRow, UsageRow.plain, report.rows)
     else:
         billed: VendorUsage = request.app.state.services[VendorUsage]
-        view = BilledUsageView.of(source, await billed.usage(actor, selection, groups, source=source))
-    if (format_ or ("csv" if request.headers.get("accept", "").lower().startswith("text/csv") else "json")) == "json":
-        return view
+        told = await billed.usage(actor, selection, groups, source=source, most=most)
+        head, lines = BilledUsageView.of(source, told), _Lines(BilledUsageRow, BilledUsageRow.plain, told.rows)
+    if not as_csv:
+        return Response(await _json(head, lines), media_type="application/json")
+    if head.truncated:
+        told_most = f"format: a CSV holds {MAX_EXPORTED} groups at most, and there are more; narrow the range or the filters"
+        raise InvalidInput(told_most, field="format")
     return StreamingResponse(
-        _csv(view, groups), media_type="text/csv; charset=utf-8", headers={"content-disposition": 'attachment; filename="usage.csv"'}
+        _csv(lines, groups), media_type="text/csv; charset=utf-8", headers={"content-disposition": 'attachment; filename="usage.csv"'}
     )
 
 
@@ -180,8 +192,8 @@ async def dashboard_stats(actor: Caller, reports: Reports, clock: Annotated[Cloc
     now = clock.now_ns() + 1
     today = now // DAY_NS * DAY_NS
 
-    async def report(start: int, end: int, *groups: str) -> list[UsageRow]:
-        found = await reports.usage(reports.selection(actor, from_ns=start, to_ns=end), groups)
+    async def report(start: int, end: int, *groups: str, most: int = MAX_ROWS) -> list[UsageRow]:
+        found = await reports.usage(reports.selection(actor, from_ns=start, to_ns=end), groups, most=most)
         return [UsageRow.of(row) for row in found.rows]
 
     month = today - 29 * DAY_NS
@@ -190,9 +202,9 @@ async def dashboard_stats(actor: Caller, reports: Reports, clock: Annotated[Cloc
         yesterday=_only(await report(today - DAY_NS, today)),
         last_30_days=_only(await report(month, now)),
         by_day=await report(month, now, "day"),
-        top_models=(await report(month, now, "vendor", "model"))[:10],
-        top_keys=(await report(month, now, "key"))[:10],
-        top_teams=(await report(month, now, "team"))[:10],
+        top_models=await report(month, now, "vendor", "model", most=10),
+        top_keys=await report(month, now, "key", most=10),
+        top_teams=await report(month, now, "team", most=10),
     )
 
 
@@ -237,18 +249,31 @@ def _only(rows: list[UsageRow]) -> UsageRow:
     return UsageRow.of(Sum({}, dict.fromkeys(MEASURES, 0)))
 
 
-def _csv(view: UsageView | BilledUsageView, groups: Sequence[str]) -> Iterator[str]:
+class _Lines(NamedTuple):
+    """Rows of a report, and what each is on the wire."""
+
+    schema: type[Schema]
+    plain: Callable[[Any], dict[str, Any]]
+    rows: Sequence[Any]
+
+
+async def _json(head: UsageView | BilledUsageView, lines: _Lines) -> bytes:
+    parts = [msgspec.json.encode([lines.plain(row) for row in piece])[1:-1] async for piece in pieces(lines.rows)]
+    told = head.model_dump(mode="json", by_alias=True, exclude={"items"})
+    return b'%b,"items":[%b]}' % (msgspec.json.encode(told)[:-1], b",".join(parts))
+
+
+async def _csv(lines: _Lines, groups: Sequence[str]) -> AsyncIterator[str]:
     """RFC 4180. A cell that a spreadsheet would run as a formula is written as text."""
     buffer = io.StringIO()
     writer = csv.writer(buffer)
-    fields = UsageRow.model_fields if isinstance(view, UsageView) else BilledUsageRow.model_fields
-    measures = [name for name in fields if name != "group"]
+    measures = [name for name in lines.schema.model_fields if name != "group"]
     writer.writerow([*groups, *measures])
-    rows: Sequence[UsageRow | BilledUsageRow] = view.items
-    for number, row in enumerate(rows):
-        writer.writerow([*(cell(row.group[name]) for name in groups), *(getattr(row, name) for name in measures)])
-        if number % 200 == 199:
-            yield buffer.getvalue()
-            buffer.seek(0)
-            buffer.truncate()
+    async for piece in pieces(lines.rows):
+        for row in map(lines.plain, piece):
+            group = row["group"]
+            writer.writerow([*(cell(group[name]) for name in groups), *(row[name] for name in measures)])
+        yield buffer.getvalue()
+        buffer.seek(0)
+        buffer.truncate()
     yield buffer.getvalue()

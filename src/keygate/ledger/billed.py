@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from keygate.identities import Actor
-from keygate.ledger.reports import Selection
+from keygate.ledger.reports import MAX_ROWS, Selection
 
 
 class Source(StrEnum):
@@ -57,8 +57,10 @@ class BilledReport:
 
 
 class VendorUsage(Protocol):
-    async def usage(self, actor: Actor, selection: Selection, group_by: Sequence[str], *, source: Source) -> BilledReport:
-        """Raises `InvalidInput` for groups and filters that vendors' bills do not know."""
+    async def usage(
+        self, actor: Actor, selection: Selection, group_by: Sequence[str], *, source: Source, most: int = MAX_ROWS
+    ) -> BilledReport:
+        """At most `most` rows. Raises `InvalidInput` for groups and filters that vendors' bills do not know."""
 
     async def issued(self, selection: Selection) -> int | None:
         """What vendors have billed for issued keys, in nano-dollars. None: bills can't tell it for this selection."""

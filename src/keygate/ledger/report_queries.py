@@ -12,6 +12,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from keygate.kit.turns import gathered
 from keygate.ledger.posting import DAY_NS, HOUR_NS, ROLLED_SEQ
 from keygate.ledger.reports import MEASURES, Selection
 from keygate.ledger.repository import ENTRY_DIMENSIONS, ENTRY_MEASURES
@@ -19,6 +20,7 @@ from keygate.ledger.tables import DIMENSIONS, entries, ledger_counters
 
 # Groups that only entries know; asking for one reads entries throughout.
 ENTRY_ONLY = {"endpoint": "e.endpoint", "credential_id": "coalesce(e.credential_id, '')", "status": "e.status", "outcome": "e.outcome"}
+_PART = 500  # rows
 STEPS = {"hour": HOUR_NS, "day": DAY_NS}
 LATE_NS = 10 * 60 * 1_000_000_000  # a request that begins so late in a day may end, and be billed, in the next one
 
@@ -38,7 +40,7 @@ class ReportQueries:
         group = f"GROUP BY {', '.join(names)}" if names else ""
         order = f"ORDER BY {'bucket_ns, ' if step else ''}cost_nano DESC, requests DESC{''.join(f', {name}' for name in columns)}"
         statement = f"SELECT {chosen} FROM ({' UNION ALL '.join(parts)}) AS u {group} {order} LIMIT :limit"  # noqa: S608  (names of ours; values are bound)
-        return (await connection.execute(sa.text(statement), values)).all()
+        return await gathered((await connection.execute(sa.text(statement), values)).partitions(_PART))
 
     async def by_credential(self, connection: AsyncConnection, organization_id: str, *, from_ns: int, to_ns: int) -> Sequence[Any]:
         """Rows of `CredentialDay`."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from keygate.errors import InvalidInput, Unavailable
 from keygate.identities import Actor, Role
 from keygate.kit.clock import Clock, from_ns, to_ns
+from keygate.kit.turns import pieces
 from keygate.ledger.posting import DAY_NS
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ MEASURES = (
 )
 TIMES = ("hour", "day", "month")
 MAX_ROWS = 10_000
+MAX_EXPORTED = 100_000  # rows of a file: a thousand keys by the day, for three months
 FRESH_SECONDS = 5.0
 
 _log = logging.getLogger(__name__)
@@ -126,8 +128,9 @@ class UsageReports:
             chosen["developer_id"] = (own,) if own in asked else ("-",)
         return Selection(actor.organization_id, start, end, chosen, tag, in_doubt)
 
-    async def usage(self, selection: Selection, group_by: Sequence[str]) -> UsageReport:
-        """Sums per group, most expensive first, in order of time where a group is one. Raises `InvalidInput` for unknown groups."""
+    async def usage(self, selection: Selection, group_by: Sequence[str], *, most: int = MAX_ROWS) -> UsageReport:
+        """Sums per group, most expensive first, in order of time where a group is one; `most` of them. Raises `InvalidInput` for unknown
+        groups."""
         for name in group_by:
             if name not in GROUPS and name not in TIMES:
                 raise InvalidInput(f"group_by: {name} is not one of {', '.join((*GROUPS, *TIMES))}", field="group_by")
@@ -136,6 +139,7 @@ class UsageReports:
             raise InvalidInput("group_by: each group once, and at most one of hour, day, month", field="group_by")
         time = times[0] if times else None
         columns = [GROUPS[name] for name in group_by if name in GROUPS]
+        limit = (MAX_ROWS + 1) * 31 if time == "month" else most + 1  # months are added up here, of days
         await self.refresh()
         async with self._database.read() as connection:
             found = await self._queries.sums(
@@ -143,12 +147,15 @@ class UsageReports:
                 selection,
                 columns,
                 step="day" if time == "month" else time,
-                limit=(MAX_ROWS + 1) * (31 if time == "month" else 1),
+                limit=limit,
             )
-        rows = [_sum(row, group_by) for row in found if row.requests]
+        rows: list[Sum] = []
+        async for piece in pieces(found):
+            rows += [_sum(row, group_by) for row in piece if row.requests]
         if time == "month":
-            rows = _merged(rows)
-        return UsageReport(selection.from_ns, selection.to_ns, tuple(rows[:MAX_ROWS]), truncated=len(rows) > MAX_ROWS)
+            rows = await _merged(rows)
+        truncated = len(rows) > most or len(found) >= limit
+        return UsageReport(selection.from_ns, selection.to_ns, tuple(rows[:most]), truncated=truncated)
 
     async def entries(self, selection: Selection, *, before: tuple[int, int] | None, limit: int) -> Sequence[Any]:
         """Single entries, newest first."""
@@ -213,14 +220,15 @@ def _sum(row: Any, group_by: Sequence[str]) -> Sum:
     return Sum(group, values)
 
 
-def _merged(rows: Sequence[Sum]) -> list[Sum]:
+async def _merged(rows: Sequence[Sum]) -> list[Sum]:
     merged: dict[tuple[object, ...], tuple[Sum, dict[str, int]]] = {}
-    for row in rows:
-        key = tuple(row.group.values())
-        if key in merged:
-            total = merged[key][1]
-            for name, value in row.values.items():
-                total[name] += value
-        else:
-            merged[key] = (row, dict(row.values))
+    async for piece in pieces(rows):
+        for row in piece:
+            key = tuple(row.group.values())
+            if key in merged:
+                total = merged[key][1]
+                for name, value in row.values.items():
+                    total[name] += value
+            else:
+                merged[key] = (row, dict(row.values))
     return [Sum(row.group, total) for row, total in merged.values()]

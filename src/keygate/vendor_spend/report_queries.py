@@ -8,6 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from keygate.kit.turns import gathered
 from keygate.ledger import Selection
 from keygate.vendor_spend.model import DAY_NS, Attribution
 from keygate.vendor_spend.tables import vendor_spend as t
@@ -23,6 +24,7 @@ COLUMNS = {
     "vendor_key": t.c.vendor_key,
     "item": t.c.item,
 }
+_PART = 500  # rows
 _FILTERS = {"key_id": "key", "team_id": "team", "developer_id": "developer", "app_id": "app", "vendor": "vendor", "model": "model"}
 
 
@@ -42,7 +44,7 @@ class VendorSpendQueries:
         if only_issued:
             query = query.where(t.c.attribution != Attribution.UNKNOWN.value)
         query = query.group_by(*chosen).order_by(*([sa.text("bucket_ns")] if by_day else []), sa.text("cost_nano DESC"), *chosen)
-        return (await connection.execute(query.limit(limit))).all()
+        return await gathered((await connection.execute(query.limit(limit))).partitions(_PART))
 
     async def days(self, connection: AsyncConnection, organization_id: str, *, from_ns: int, to_ns: int) -> Sequence[Any]:
         """What each account was billed by day: of issued keys, and of what else there is."""

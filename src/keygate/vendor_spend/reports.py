@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ from keygate.errors import InvalidInput
 from keygate.identities import Actor
 from keygate.issued_keys import IssuedKeyAccess
 from keygate.kit.clock import from_ns
+from keygate.kit.turns import pieces
 from keygate.ledger import Bill, BilledReport, BilledSum, Selection, Source, Sum, UsageReports
 from keygate.vendor_spend.model import ImportState
 from keygate.vendors.admin import spend_of, why_no_spend
@@ -44,14 +46,18 @@ class VendorUsageReports:
         self._issued = issued
         self._gateway = gateway
 
-    async def usage(self, actor: Actor, selection: Selection, group_by: Sequence[str], *, source: Source) -> BilledReport:
+    async def usage(
+        self, actor: Actor, selection: Selection, group_by: Sequence[str], *, source: Source, most: int = MAX_ROWS
+    ) -> BilledReport:
         self._check(selection, group_by, source)
         groups = [name for name in group_by if name in _COMMON or name in _ONLY_BILLS]
         rows: list[BilledSum] = []
         truncated = False
+        limit = (MAX_ROWS + 1) * 31 if "month" in group_by else most + 1  # months are added up here, of days
         if source is Source.ALL:
-            report = await self._gateway.usage(selection, [name for name in group_by if name != SOURCE])
-            rows += [_of_gateway(row, group_by) for row in report.rows]
+            report = await self._gateway.usage(selection, [name for name in group_by if name != SOURCE], most=most)
+            async for piece in pieces(report.rows):
+                rows += [_of_gateway(row, group_by) for row in piece]
             truncated = report.truncated
         async with self._database.read() as connection:
             found = await self._queries.sums(
@@ -60,12 +66,14 @@ class VendorUsageReports:
                 groups,
                 by_day=any(name in _TIMES for name in group_by),
                 only_issued=source is Source.ALL,
-                limit=(MAX_ROWS + 1) * (31 if "month" in group_by else 1),
+                limit=limit,
             )
             bills = await self._bills(actor, selection)
-        rows += [_of_vendor(row, group_by) for row in found if row.rows]
-        merged = _merged(rows)
-        return BilledReport(selection.from_ns, selection.to_ns, tuple(merged[:MAX_ROWS]), bills, truncated or len(merged) > MAX_ROWS)
+        async for billed in pieces(found):
+            rows += [_of_vendor(row, group_by) for row in billed if row.rows]
+        merged = await _merged(rows)
+        truncated = truncated or len(merged) > most or len(found) >= limit
+        return BilledReport(selection.from_ns, selection.to_ns, tuple(merged[:most]), bills, truncated)
 
     async def issued(self, selection: Selection) -> int | None:
         if selection.tag is not None:
@@ -144,15 +152,21 @@ def _of_vendor(row: Any, group_by: Sequence[str]) -> BilledSum:
     )
 
 
-def _merged(rows: Sequence[BilledSum]) -> list[BilledSum]:
+async def _merged(rows: Sequence[BilledSum]) -> list[BilledSum]:
     """Rows of one group as one: days of a month, and both sources. In order of time where that is a group, else the dearest first."""
     merged: dict[tuple[object, ...], BilledSum] = {}
-    for row in rows:
-        key = tuple(row.group.values())
-        known = merged.get(key)
-        merged[key] = row if known is None else _added(known, row)
-    time = next((name for row in merged.values() for name in row.group if name in _TIMES), None)
-    return sorted(merged.values(), key=lambda row: ("" if time is None else str(row.group[time]), -row.cost_nano))
+    async for piece in pieces(rows):
+        for row in piece:
+            key = tuple(row.group.values())
+            known = merged.get(key)
+            merged[key] = row if known is None else _added(known, row)
+    first = next(iter(merged.values()), None)
+    time = None if first is None else next((name for name in first.group if name in _TIMES), None)
+
+    def place(row: BilledSum) -> tuple[str, int]:
+        return "" if time is None else str(row.group[time]), -row.cost_nano
+
+    return await asyncio.to_thread(sorted, merged.values(), key=place)
 
 
 def _added(one: BilledSum, other: BilledSum) -> BilledSum:
