@@ -170,6 +170,7 @@ class BudgetWatch:
         async with self._database.read() as connection:
             read = {each.id for each in await self._issued.all_accounts(connection) if self._facts(each) is not None}
             keys = [key for key in await self._issued.with_budget(connection) if key.account_id in read]
+            states = await self._spend.all_states(connection)
             watches = await self._repository.all(connection)
             spent: dict[str, int] = {}
             groups: defaultdict[tuple[str, int], list[str]] = defaultdict(list)
@@ -182,7 +183,10 @@ class BudgetWatch:
         async def one(key: IssuedKey) -> None:
             async with room:
                 try:
-                    await self._look(key, watches.get(key.id) or Watch(key.id, key.organization_id), spent.get(key.id, 0))
+                    state = states.get(key.account_id)
+                    told = state is None or state.not_by_key is None
+                    watch = watches.get(key.id) or Watch(key.id, key.organization_id)
+                    await self._look(key, watch, spent.get(key.id, 0), told=told)
                 except KeyGateError as error:
                     _log.warning("watched budget of %s: %s", key.id, error.detail)
                 except Exception:  # noqa: BLE001  (one key's trouble must not stop the others)
@@ -192,8 +196,10 @@ class BudgetWatch:
 
     # Parts
 
-    async def _look(self, key: IssuedKey, watch: Watch, spent_nano: int) -> None:
+    async def _look(self, key: IssuedKey, watch: Watch, spent_nano: int, *, told: bool = True) -> None:
+        """`told` False: the bill can't be told by key now, so that nothing which was done in this period is taken back."""
         begin, _ = window_of(key.terms.budget_period, self._clock.now_ns())
+        lasting = not told and watch.window_start_ns == begin
         budget = key.terms.budget_nano or 0
         limit = allowed(budget, watch, begin)
         percent = percent_of(spent_nano, budget if limit is None else limit)
@@ -206,6 +212,8 @@ class BudgetWatch:
             return  # the vendor refuses by itself
         can_disable = isinstance(self._issued.provisioner(key.vendor), Disables)
         wanted = wanted_stage(watch.rule, percent, can_disable=can_disable, waived=limit is None)
+        if lasting:
+            wanted = max(wanted, watch.wanted, key=list(Stage).index)
         at_vendor = None if key.footprint is None else key.footprint.key
         settled = watch.stage is wanted and (wanted is Stage.NONE or watch.stage_key == at_vendor)
         if settled and watch.wanted is wanted and not self._is_old(watch):
