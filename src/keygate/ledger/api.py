@@ -96,7 +96,11 @@ async def report_usage(
     query: Annotated[UsageQuery, Depends()],
     group_by: Annotated[
         str,
-        Query(max_length=100, pattern=r"^[a-z,]*$", description="key, team, developer, app, vendor, model, … and one of hour, day, month"),
+        Query(
+            max_length=100,
+            pattern=r"^[a-z_,]*$",
+            description="Several with commas: key, team, developer, app, vendor, model; one of hour, day, month; and those of the source",
+        ),
     ] = "",
     format_: Annotated[Literal["json", "csv"] | None, Query(alias="format", description="Default: what `Accept` asks for")] = None,
     source: Annotated[
