@@ -16,10 +16,12 @@ from keygate.issued_keys.leaks import LeakService
 from keygate.issued_keys.life import State
 from keygate.issued_keys.minting import MintingService
 from keygate.issued_keys.model import IssuedFilter, IssuedKey
+from keygate.issued_keys.ports import Budgets
 from keygate.issued_keys.receipt_service import ReceiptService
 from keygate.issued_keys.rotation.outlooks import Outlooks
 from keygate.issued_keys.rotation.service import RotationService
 from keygate.issued_keys.schemas import (
+    BudgetOut,
     Check,
     Extend,
     IssuedDetail,
@@ -222,11 +224,14 @@ async def report_leaked_vendor_key(body: LeakedKey, request: Request, leaks: _Le
 
 
 @routes.get("/{issued_key_id}", permission="issued_keys.read", responses=_ABSENT)
-async def get_issued_key(issued_key_id: _Id, actor: _Actor, keys: _Keys, viewer: _Viewer) -> IssuedDetail:
-    """One key, and every call that was made at the vendor for it."""
+async def get_issued_key(issued_key_id: _Id, request: Request, actor: _Actor, keys: _Keys, viewer: _Viewer) -> IssuedDetail:
+    """One key, how its budget is kept, and every call that was made at the vendor for it."""
     key = await keys.get(actor, issued_key_id)
     steps = await keys.steps(actor, issued_key_id)
-    return IssuedDetail(**await viewer.fields(key), steps=[StepOut.of(step) for step in steps])
+    budgets: Budgets | None = request.app.state.services.get(Budgets)
+    kept = None if budgets is None or key.terms.budget_nano is None else await budgets.kept(actor, key.id)
+    budget = None if kept is None else BudgetOut(enforced_by=kept.enforced_by, restraint=kept.restraint, trouble=kept.trouble)
+    return IssuedDetail(**await viewer.fields(key), budget=budget, steps=[StepOut.of(step) for step in steps])
 
 
 @routes.patch("/{issued_key_id}", permission="issued_keys.write", responses=_ABSENT | _STATE)

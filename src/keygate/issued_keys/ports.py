@@ -1,7 +1,27 @@
-"""What issued keys need from others. The ports are those of policies; they stand here under the names that this area uses."""
+"""What issued keys need from others. Ports of policies stand here under the names that this area uses."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Protocol
+
+from keygate.identities import Actor
 from keygate.policies import OwnerDirectory
 
-__all__ = ["OwnerDirectory"]
+__all__ = ["Budgets", "KeptBudget", "OwnerDirectory"]
+
+
+@dataclass(frozen=True, slots=True)
+class KeptBudget:
+    """Who keeps a key's budget, what was done to the key for it at the vendor, and why that can't be relied on."""
+
+    enforced_by: str  # vendor, keygate or nobody
+    restraint: str  # none, lowered, disabled or revoked
+    trouble: str | None
+
+
+class Budgets(Protocol):
+    """Budgets by the vendors' bills. Implemented by vendor_spend."""
+
+    async def kept(self, actor: Actor, key_id: str) -> KeptBudget:
+        """Raises `NotFound` for a key that is not this actor's to see."""

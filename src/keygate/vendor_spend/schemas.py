@@ -7,7 +7,6 @@ from typing import Annotated
 from pydantic import Field, StringConstraints, model_validator
 from pydantic_core import PydanticCustomError
 
-from keygate.issued_keys import WATCHED
 from keygate.kit.clock import from_ns, rfc3339
 from keygate.kit.money import MAX_NANO, NANO, format_usd, parse_usd
 from keygate.kit.routes import Schema
@@ -264,14 +263,10 @@ class WatchOut(Schema):
     def of(cls, standing: Standing) -> WatchOut:
         key, watch, imported, facts = standing.key, standing.watch, standing.imported, standing.facts
         as_of = None if imported is None else imported.as_of_ns
-        own = key.enforcement.get("budget") in WATCHED
-        told = facts is not None and (imported is None or imported.not_by_key is None)
-        nobody = key.terms.budget_nano is None or (own and not told)
-        known = as_of is not None and (told or facts is None)
-        since_ns = max(standing.window_start_ns, key.created_at_ns)
+        known = as_of is not None and (standing.told or facts is None)
         return cls(
             key_id=key.id,
-            enforced_by="nobody" if nobody else ("keygate" if own else "vendor"),
+            enforced_by=standing.enforced_by,
             budget_usd=None if key.terms.budget_nano is None else format_usd(key.terms.budget_nano),
             budget_period=None if key.terms.budget_nano is None else key.terms.budget_period,
             allowed_usd=None if standing.allowed_nano is None else format_usd(standing.allowed_nano),
@@ -282,7 +277,7 @@ class WatchOut(Schema):
             resets_at=rfc3339(standing.resets_at_ns),
             as_of=rfc3339(as_of),
             delay_seconds=None if facts is None else facts.delay_seconds,
-            import_error=None if imported is None else imported.trouble(since_ns),
+            import_error=standing.trouble,
             warn_at_percent=list(watch.rule.warn_at),
             lower_at_percent=watch.rule.lower_at,
             lower_to_percent=watch.rule.lower_to,

@@ -14,6 +14,7 @@ from keygate.errors import Conflict, InvalidInput, KeyGateError
 from keygate.events import EventOutbox, EventType
 from keygate.identities import Actor
 from keygate.issued_keys import LIVE, WATCHED, IssuedKey, IssuedKeyAccess, IssuedKeyService, VendorAccount, worker_actor
+from keygate.issued_keys.ports import KeptBudget
 from keygate.kit.clock import NANOSECONDS, Clock, rfc3339
 from keygate.kit.money import MAX_NANO, format_usd
 from keygate.policies import change
@@ -58,7 +59,8 @@ RECHECK_NS = 3_600 * NANOSECONDS
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """A key's budget as it stands by the vendor's bill. `imported` None: its bill was never read; `facts` None: the vendor reports none."""
+    """A key's budget as it stands by the vendor's bill. `imported` None: its bill was never read; `facts` None: the vendor reports none,
+    and `why_not` says why."""
 
     key: IssuedKey
     watch: Watch
@@ -69,6 +71,25 @@ class Standing:
     allowed_nano: int | None  # in this period; None: there is no budget, or it does not count in this period
     imported: ImportState | None
     facts: SpendFacts | None
+    why_not: str | None = None
+
+    @property
+    def told(self) -> bool:
+        """Whether the bill is read, and can be told by key as far as is known."""
+        return self.facts is not None and (self.imported is None or self.imported.not_by_key is None)
+
+    @property
+    def enforced_by(self) -> str:
+        if self.key.terms.budget_nano is None:
+            return "nobody"
+        if not _is_ours(self.key):
+            return "vendor"
+        return "keygate" if self.told else "nobody"
+
+    @property
+    def trouble(self) -> str | None:
+        """What is wrong with the number, and what to do for it."""
+        return None if self.imported is None else self.imported.trouble(max(self.window_start_ns, self.key.created_at_ns))
 
 
 class BudgetWatch:
@@ -115,7 +136,14 @@ class BudgetWatch:
             allowed_nano=limit,
             imported=imported,
             facts=self._facts(account),
+            why_not=why_no_spend(self._issued.provisioner(account.vendor), account.settings),
         )
+
+    async def kept(self, actor: Actor, key_id: str) -> KeptBudget:
+        """The `Budgets` of issued keys."""
+        found = await self.standing(actor, key_id)
+        trouble = None if found.enforced_by == "vendor" else found.trouble or found.why_not
+        return KeptBudget(found.enforced_by, found.watch.stage.value, trouble)
 
     async def set_rule(self, actor: Actor, key_id: str, rule: WatchRule) -> Standing:
         """How this key's budget is watched from now on; the worker acts on it within a minute. Raises `InvalidInput` for what the vendor
