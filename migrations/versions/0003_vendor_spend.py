@@ -94,6 +94,8 @@ def upgrade() -> None:
         sa.Column("attempts", sa.Integer(), nullable=False),
         sa.Column("error_code", sa.String(length=40), nullable=True),
         sa.Column("error", sa.Text(), nullable=True),
+        sa.Column("by_key_since_ns", sa.BigInteger(), nullable=False),
+        sa.Column("not_by_key", sa.Text(), nullable=True),
         sa.Column("leased_by", sa.String(length=40), nullable=True),
         sa.Column("leased_until_ns", sa.BigInteger(), nullable=True),
         sa.PrimaryKeyConstraint("account_id", name=op.f("pk_vendor_spend_imports")),

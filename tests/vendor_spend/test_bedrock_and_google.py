@@ -15,6 +15,7 @@ from keygate.sandbox.admin.aws import ce
 from keygate.sandbox.admin.google import bigquery
 from keygate.vendor_spend import BillReconciliation
 from keygate.vendor_spend.model import ImportState
+from keygate.vendor_spend.schemas import BalanceOut, WatchOut
 
 BEDROCK, HAIKU = "bedrock", "anthropic.claude-haiku-4-5-20251001-v1:0"
 GOOGLE, FLASH = "google", "gemini-2.5-flash"
@@ -151,6 +152,7 @@ async def test_without_the_setting_aws_is_never_asked_and_it_says_what_to_do(des
     assert not [call for call in desk.books(BEDROCK).calls if call.path.endswith("/ce/")]
     standing = await desk.bills.watch.standing(desk.owner, key.id)
     assert standing.facts is None
+    assert "cost_explorer" in (await desk.bills.watch.kept(desk.owner, key.id)).trouble
     [bill] = (await desk.bills.services[BillReconciliation].balance(desk.owner)).bills
     assert "cost_explorer" in bill.why_not
 
@@ -169,6 +171,67 @@ async def test_a_spent_budget_disables_a_bedrock_key_late(desk: Bureau) -> None:
     await desk.bills.watch.tick()
     standing = await desk.bills.watch.standing(desk.owner, key.id)
     assert (standing.watch.stage, standing.facts.delay_seconds) == ("disabled", 48 * 3_600)
+
+
+async def test_while_costs_cant_be_told_by_key_no_budget_is_watched_and_nothing_called_bypassed(desk: Bureau) -> None:
+    account = await desk.configure(BEDROCK, cost_explorer="on")
+    key = await desk.issue(BEDROCK, budget_nano=10**9)
+    cost = desk.spend(key, vendor=BEDROCK, model=HAIKU, tokens=2_000_000)
+    assert cost > 1
+    await imported(desk, account)
+    await desk.bills.watch.tick()
+    told = WatchOut.of(await desk.bills.watch.standing(desk.owner, key.id))
+    assert (told.enforced_by, told.spent_usd, told.spent_percent) == ("nobody", None, None)
+    assert "activate the cost allocation tag keygate-id" in told.import_error
+    kept = await desk.bills.watch.kept(desk.owner, key.id)
+    assert (kept.enforced_by, kept.restraint, kept.trouble) == ("nobody", "none", told.import_error)
+    balance = BalanceOut.of(await desk.bills.services[BillReconciliation].balance(desk.owner))
+    [day], [bill] = balance.items, balance.bills
+    assert (day.verdict, day.bypassed_usd, Decimal(day.untold_usd)) == ("unclear", "0.00", cost)
+    assert "activate" in bill.error
+    assert "activate" in (await desk.usage(source="vendor")).bills[0].error
+
+    desk.clock.advance(120)
+    activate(desk)
+    desk.clock.advance(DAY_S)
+    desk.spend(key, vendor=BEDROCK, model=HAIKU, tokens=2_000_000)
+    await imported(desk, account)
+    await desk.bills.watch.tick()
+    told = WatchOut.of(await desk.bills.watch.standing(desk.owner, key.id))
+    assert (told.enforced_by, Decimal(told.spent_usd), told.stage) == ("keygate", cost, "disabled")
+    assert "can't be told by key, and is not in this number" in told.import_error
+    assert (await desk.bills.watch.kept(desk.owner, key.id)).restraint == "disabled"
+    days = (await desk.bills.services[BillReconciliation].balance(desk.owner)).days
+    assert [day.verdict for day, _ in days] == ["unclear", "agrees"]
+
+
+async def test_what_a_budget_has_disabled_stays_so_while_costs_cant_be_told_by_key_any_more(desk: Bureau) -> None:
+    account = await desk.configure(BEDROCK, cost_explorer="on")
+    key = await desk.issue(BEDROCK, budget_nano=10**9)
+    activate(desk)
+    desk.spend(key, vendor=BEDROCK, model=HAIKU, tokens=2_000_000)
+    await imported(desk, account)
+    await desk.bills.watch.tick()
+    with desk.sandbox.state.admin.lock:
+        ce.update_cost_allocation_tags_status(desk.books(BEDROCK), {"CostAllocationTagsStatus": [{"TagKey": TAG, "Status": "Inactive"}]})
+    await imported(desk, account)
+    assert key.id not in await costs(desk)
+    await desk.bills.watch.tick()
+    assert (await desk.bills.watch.standing(desk.owner, key.id)).watch.stage == "disabled"
+
+
+async def test_a_bill_that_names_keys_is_told_by_key_though_the_tag_cant_be_looked_up(desk: Bureau) -> None:
+    account = await desk.configure(BEDROCK, cost_explorer="on")
+    key = await desk.issue(BEDROCK, budget_nano=10**9)
+    with desk.sandbox.state.admin.lock:
+        desk.books(BEDROCK).faults.append(
+            AdminFault(operation="ListCostAllocationTags", status=400, code="AccessDeniedException", calls=None)
+        )
+    state = await imported(desk, account)
+    assert "could not be seen" in state.not_by_key
+    activate(desk)
+    desk.spend(key, vendor=BEDROCK, model=HAIKU)
+    assert (await imported(desk, account)).not_by_key is None
 
 
 async def test_google_costs_are_told_by_the_keys_own_project(desk: Bureau) -> None:
@@ -285,6 +348,7 @@ async def test_reconciliation_waits_for_late_bills_and_then_shows_what_bypassed(
     key = await desk.issue(vendor)
     if vendor == BEDROCK:
         activate(desk)
+        desk.clock.advance(DAY_S)  # the day of the activation can't be told by key
     await desk.credential("cred_1", account=account.id, vendor=vendor)
     ours = desk.spend(None, vendor=vendor, model=model, vendor_key="gateway", container=container, tokens=400_000)
     desk.ledger(str(ours), vendor=vendor, model=model)

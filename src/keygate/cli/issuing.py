@@ -33,7 +33,8 @@ COLUMNS = {
 }
 _LEFT = {  # what the vendor does not enforce, and who sees to it
     "expiry": "The vendor keeps no end of it: KeyGate revokes it then.",
-    "budget": "The vendor does not enforce its budget: KeyGate watches what it bills, and acts late. `keygate watch {id}` shows how.",
+    "budget": "The vendor does not enforce its budget: KeyGate watches its bill, where that can be told by key, and acts late. "
+    "`keygate watch {id}` shows how.",
 }
 _HINDRANCES = {
     "by_person": "by hand only",

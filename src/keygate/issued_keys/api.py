@@ -16,11 +16,12 @@ from keygate.issued_keys.leaks import LeakService
 from keygate.issued_keys.life import State
 from keygate.issued_keys.minting import MintingService
 from keygate.issued_keys.model import IssuedFilter, IssuedKey
-from keygate.issued_keys.ports import HeldBack
+from keygate.issued_keys.ports import Budgets
 from keygate.issued_keys.receipt_service import ReceiptService
 from keygate.issued_keys.rotation.outlooks import Outlooks
 from keygate.issued_keys.rotation.service import RotationService
 from keygate.issued_keys.schemas import (
+    BudgetOut,
     Check,
     Extend,
     IssuedDetail,
@@ -60,7 +61,7 @@ _Leaks = Annotated[LeakService, service(LeakService)]
 _Minting = Annotated[MintingService, service(MintingService)]
 _Inspection = Annotated[InspectionService, service(InspectionService)]
 _Outlooks = Annotated[Outlooks, service(Outlooks)]
-_HeldBack = Annotated[HeldBack, service(HeldBack)]
+_Budgets = Annotated[Budgets, service(Budgets)]
 _Rotation = Annotated[RotationService, service(RotationService)]
 _Clock = Annotated[Clock, service(Clock)]
 _Id = Annotated[str, Path(max_length=100)]
@@ -134,9 +135,9 @@ async def delete_vendor_account(account_id: _Id, actor: _Actor, accounts: _Accou
 class Viewer:
     """Keys as the API shows them, with what lies ahead of each, and what holds it back."""
 
-    def __init__(self, outlooks: _Outlooks, held: _HeldBack, clock: _Clock) -> None:
+    def __init__(self, outlooks: _Outlooks, budgets: _Budgets, clock: _Clock) -> None:
         self._outlooks = outlooks
-        self._held = held
+        self._budgets = budgets
         self._clock = clock
 
     async def fields(self, key: IssuedKey) -> dict[str, Any]:
@@ -150,7 +151,7 @@ class Viewer:
 
     async def _fields(self, keys: Sequence[IssuedKey]) -> list[dict[str, Any]]:
         ahead = await self._outlooks.of(keys)
-        held = await self._held.held_back(keys[0].organization_id, [key.id for key in keys]) if keys else {}
+        held = await self._budgets.held_back(keys[0].organization_id, [key.id for key in keys]) if keys else {}
         return [IssuedOut.fields(key, self._clock.now_ns(), ahead[key.id], held.get(key.id)) for key in keys]
 
     async def told(self, told: Told, *, link: LinkOut | None = None) -> ProvisionedOut:
@@ -229,11 +230,13 @@ async def report_leaked_vendor_key(body: LeakedKey, request: Request, leaks: _Le
 
 
 @routes.get("/{issued_key_id}", permission="issued_keys.read", responses=_ABSENT)
-async def get_issued_key(issued_key_id: _Id, actor: _Actor, keys: _Keys, viewer: _Viewer) -> IssuedDetail:
-    """One key, and every call that was made at the vendor for it."""
+async def get_issued_key(issued_key_id: _Id, actor: _Actor, keys: _Keys, budgets: _Budgets, viewer: _Viewer) -> IssuedDetail:
+    """One key, how its budget is kept, and every call that was made at the vendor for it."""
     key = await keys.get(actor, issued_key_id)
     steps = await keys.steps(actor, issued_key_id)
-    return IssuedDetail(**await viewer.fields(key), steps=[StepOut.of(step) for step in steps])
+    kept = None if key.terms.budget_nano is None else await budgets.kept(actor, key.id)
+    budget = None if kept is None else BudgetOut(enforced_by=kept.enforced_by, restraint=kept.restraint, trouble=kept.trouble)
+    return IssuedDetail(**await viewer.fields(key), budget=budget, steps=[StepOut.of(step) for step in steps])
 
 
 @routes.patch("/{issued_key_id}", permission="issued_keys.write", responses=_ABSENT | _STATE)

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from keygate.events import EventOutbox
 from keygate.identities.directory import OwnerDirectory
-from keygate.issued_keys.ports import HeldBack
+from keygate.issued_keys.ports import Budgets
 from keygate.ledger import UsageReports, VendorUsage
 from keygate.processes.foundation import Foundation
 from keygate.processes.issuing import Issuing
@@ -92,6 +92,11 @@ async def spending(
         default_hosts={vendor.name: urlsplit(vendor.sdk_base_url).netloc for vendor in VENDORS.values()},
         clock=base.clock,
     )
-    services: dict[type, object] = {SpendImporter: importer, BudgetWatch: watch, VendorUsage: usage, BillReconciliation: reconciliation}
-    services[HeldBack] = watch
+    services: dict[type, object] = {
+        SpendImporter: importer,
+        BudgetWatch: watch,
+        Budgets: watch,
+        VendorUsage: usage,
+        BillReconciliation: reconciliation,
+    }
     return Spending(importer, watch, services)

@@ -6,7 +6,8 @@ What the bill may rightly say of the gateway's traffic is a range, not a number:
                                                      yet; what began just before midnight may stand in the next day's bill
     high = ledger + early                            what began just before the midnight before may stand in this one
 
-What is billed above `high` went past KeyGate, unless requests of the day had no price in our ledger. What is missing below `low` is a price
+What is billed above `high` went past KeyGate, unless requests of the day had no price in our ledger, or the bill can't be told by key: then
+what it says of nobody may be issued keys'. What is missing below `low` is a price
 of ours that is too high, or a credential that belongs to another account.
 """
 
@@ -23,7 +24,7 @@ CENT_NANO = NANO // 100
 class Verdict(StrEnum):
     AGREES = "agrees"  # to the cent, within the range
     BYPASSED = "bypassed"  # the vendor bills more than went through KeyGate
-    UNCLEAR = "unclear"  # it bills more, and some requests had no price
+    UNCLEAR = "unclear"  # it bills more, and some requests had no price, or the bill can't be told by key
     BELOW = "below"  # it bills less than our ledger
     NOT_READ = "not_read"  # the bill of this day has not been read yet
     NOT_REPORTED = "not_reported"  # the bill of this account is not read at all
@@ -47,6 +48,7 @@ class AccountDay:
     bill_nano: int | None = None
     issued_nano: int = 0  # of the bill: issued keys
     restated_nano: int = 0
+    untold_nano: int = 0  # of the bill: names nobody, on a day that can't be told by key
     reported: bool = True
     final: bool = False  # the vendor will not restate this day any more, as far as is known of it
 
@@ -69,9 +71,14 @@ class AccountDay:
         return self.ledger_nano + self.early_nano
 
     @property
-    def bypassed_nano(self) -> int:
-        """Billed beyond what any traffic of ours explains; requests without a price are not counted off."""
+    def excess_nano(self) -> int:
+        """Billed beyond what the gateway's traffic explains; requests without a price are not counted off."""
         return max(0, (self.other_nano or 0) - self.high_nano)
+
+    @property
+    def bypassed_nano(self) -> int:
+        """Of that, what can't be issued keys' either."""
+        return max(0, self.excess_nano - self.untold_nano)
 
     @property
     def missing_nano(self) -> int:
@@ -85,4 +92,6 @@ class AccountDay:
             return Verdict.NOT_READ
         if self.bypassed_nano >= CENT_NANO:
             return Verdict.UNCLEAR if self.unpriced else Verdict.BYPASSED
+        if self.excess_nano >= CENT_NANO:
+            return Verdict.UNCLEAR
         return Verdict.BELOW if self.missing_nano >= CENT_NANO else Verdict.AGREES

@@ -25,6 +25,7 @@ from keygate.vendors.admin import (
     ReportsSpend,
     SpendFacts,
     SpendRow,
+    TellsByKey,
     Unavailable,
     spend_of,
     why_no_spend,
@@ -241,6 +242,9 @@ class SpendImporter:
             raise Unavailable("The vendor's next page is the same as this one, or its name too long")
         return opened, rows, cursor
 
+    def provisioner(self, account: VendorAccount) -> object:
+        return self._issued.provisioner(account.vendor)
+
     @property
     def database(self) -> Database:
         return self._database
@@ -312,8 +316,25 @@ class _Turn:
             following = next_window(window, now, self._state, facts)
         deep_at = self._state.deep_at_ns if self._state.deep_began_ns is None else self._state.deep_began_ns
         await self._importer.attribute_former(self._state)
+        self._state = await self._by_key(self._state)
         done = replace(self._state, deep_at_ns=deep_at, deep_began_ns=None, attempts=0, error=None, error_code=None)
         await self._save(replace(done, next_at_ns=now + pause_ns(facts)))
+
+    async def _by_key(self, state: ImportState) -> ImportState:
+        """With what the vendor says now of whether its bill can be told by key. Where that can't be seen, a bill that has named keys of
+        ours can, and else a passing failure changes nothing."""
+        reports: object = self._importer.provisioner(self._account)
+        if not isinstance(reports, TellsByKey) or self._desk is None:
+            return replace(state, by_key_since_ns=0, not_by_key=None)
+        try:
+            found = await reports.by_key(self._desk)
+        except ProvisionerError as error:
+            async with self._importer.database.read() as connection:
+                named = await self._importer.repository.names_keys(connection, state)
+            if named or isinstance(error, RateLimited | Unavailable):
+                return replace(state, not_by_key=None) if named else state
+            return replace(state, not_by_key=f"whether costs can be told by key could not be seen: {error.detail}")
+        return replace(state, by_key_since_ns=found.since_ns or 0, not_by_key=found.why_not)
 
     async def _begin(self, window: Window) -> None:
         """Whatever waits of another reading is forgotten."""

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from keygate.kit.clock import NANOSECONDS
+from keygate.kit.clock import NANOSECONDS, rfc3339
 from keygate.vendors.admin import Rejected, SpendFacts, SpendRow, Unavailable
 
 DAY_NS = 86_400 * NANOSECONDS
@@ -57,6 +57,18 @@ class ImportState:
     attempts: int = 0  # that failed in a row
     error_code: str | None = None
     error: str | None = None
+    by_key_since_ns: int = 0  # days that begin before can't be told by key …
+    not_by_key: str | None = None  # … and none can, for this reason, with what to do for it
+
+    def trouble(self, since_ns: int | None = None) -> str | None:
+        """Why its numbers can't be relied on: of issued keys, from then on."""
+        told = [each for each in (self.error, self.not_by_key) if each]
+        if not self.not_by_key and since_ns is not None and since_ns < self.by_key_since_ns:
+            told.append(f"what was spent before {rfc3339(self.by_key_since_ns)} can't be told by key, and is not in this number")
+        return "; ".join(told) or None
+
+    def tells_by_key(self, day_ns: int) -> bool:
+        return self.not_by_key is None and day_ns >= self.by_key_since_ns
 
 
 def day_of(moment_ns: int) -> int:

@@ -118,14 +118,21 @@ class BillReconciliation:
             mine = [row for row in spent if row.credential_id is not None and home[row.credential_id] == bill.account.id]
             theirs = {row.bucket_ns: row for row in billed if row.account_id == bill.account.id}
             for day in range(start, end, DAY_NS):
-                found = await self._day(organization_id, bill, day, mine, theirs.get(day))
+                nobodys = sum(each.amount_nano for each in keys[bill.account.id, day] if each.vendor_key is None and not each.place)
+                found = await self._day(organization_id, bill, day, mine, theirs.get(day), nobodys)
                 if found is not None:
                     days.append((found, tuple(keys[bill.account.id, day][:MOST_KEYS])))
         days.sort(key=lambda each: (each[0].day_ns, each[0].vendor, each[0].account))
         return Balance(start, end, tuple(days), _unassigned(spent, home, start), bills)
 
     async def _day(
-        self, organization_id: str, bill: BillStanding, day: int, mine: Sequence[CredentialDay], billed: object | None
+        self,
+        organization_id: str,
+        bill: BillStanding,
+        day: int,
+        mine: Sequence[CredentialDay],
+        billed: object | None,
+        nobodys_nano: int,
     ) -> AccountDay | None:
         """None: nothing was spent and nothing billed."""
         today = [row for row in mine if row.day_ns == day]
@@ -159,6 +166,7 @@ class BillReconciliation:
             bill_nano=getattr(billed, "bill_nano", 0) if read else None,
             issued_nano=getattr(billed, "issued_nano", 0) if read else 0,
             restated_nano=getattr(billed, "restated_nano", 0) if read else 0,
+            untold_nano=0 if state is None or state.tells_by_key(day) else max(0, nobodys_nano),
             reported=facts is not None,
             final=final,
         )

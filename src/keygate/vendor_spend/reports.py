@@ -110,7 +110,7 @@ class VendorUsageReports:
                     delay_seconds=None if facts is None else facts.delay_seconds,
                     restated_days=None if facts is None else facts.restated_days,
                     unknown_nano=0 if actor.only_own else sums.get(account.id, 0),
-                    error=None if actor.only_own else state.error,
+                    error=None if actor.only_own else state.trouble(),
                 )
             )
         return tuple(bills)

@@ -129,6 +129,13 @@ class SpendRepository:
         query = sa.select(t.c.row_id, t.c.place, t.c.vendor_key).where(*_nobodys(state), *inside)
         return [(row[0], row[1], row[2]) for row in await connection.execute(query)]
 
+    async def names_keys(self, connection: AsyncConnection, state: ImportState) -> bool:
+        """Whether the account's bill has ever told what a key of ours cost."""
+        t = vendor_spend
+        mine = (t.c.organization_id == state.organization_id, t.c.account_id == state.account_id)
+        query = sa.select(t.c.row_id).where(*mine, t.c.attribution != Attribution.UNKNOWN.value).limit(1)
+        return (await connection.execute(query)).first() is not None
+
     async def unknown_names(self, connection: AsyncConnection, state: ImportState) -> set[tuple[str, str | None]]:
         """`(place, key)` of all rows of which it is not known whose they are: each once, however many rows there are."""
         t = vendor_spend

@@ -7,7 +7,6 @@ from typing import Annotated
 from pydantic import Field, StringConstraints, model_validator
 from pydantic_core import PydanticCustomError
 
-from keygate.issued_keys import WATCHED
 from keygate.kit.clock import from_ns, rfc3339
 from keygate.kit.money import MAX_NANO, NANO, format_usd, parse_usd
 from keygate.kit.routes import Schema
@@ -48,7 +47,7 @@ class ImportOut(Schema):
             complete=state.window is None and state.error is None,
             next_at=rfc3339(state.next_at_ns) if state.next_at_ns else None,
             error_code=state.error_code,
-            error=state.error,
+            error=state.trouble(),
         )
 
 
@@ -78,6 +77,10 @@ class AccountDayOut(Schema):
     low_usd: str = Field(description="From here to `high_usd` the bill may say of the gateway's traffic and still be right")
     high_usd: str
     bypassed_usd: str | None = Field(description="Billed above `high_usd`: traffic that did not go through KeyGate")
+    untold_usd: str | None = Field(
+        description="Of the bill: names nobody, on a day that can't be told by key (`bills` says what to do for it): may be issued keys', "
+        "and is not called bypassed"
+    )
     missing_usd: str | None = Field(description="Missing below `low_usd`")
     in_doubt_usd: str
     pending_usd: str = Field(description="Spent so late that the vendor's data delay may still hide it")
@@ -109,6 +112,7 @@ class AccountDayOut(Schema):
             low_usd=format_usd(day.low_nano),
             high_usd=format_usd(day.high_nano),
             bypassed_usd=usd(day.bypassed_nano),
+            untold_usd=usd(day.untold_nano),
             missing_usd=usd(day.missing_nano),
             in_doubt_usd=format_usd(day.in_doubt_nano),
             pending_usd=format_usd(day.pending_nano),
@@ -154,7 +158,7 @@ class BillOut(Schema):
             as_of=rfc3339(None if bill.state is None else bill.state.as_of_ns),
             delay_seconds=None if bill.facts is None else bill.facts.delay_seconds,
             restated_days=None if bill.facts is None else bill.facts.restated_days,
-            error=None if bill.state is None else bill.state.error,
+            error=None if bill.state is None or bill.facts is None else bill.state.trouble(),
         )
 
 
@@ -227,7 +231,7 @@ class WatchOut(Schema):
     key_id: str
     enforced_by: str = Field(
         description="`vendor`: it refuses; `keygate`: watched, not hard (beside the vendor, where that counts for each key of a "
-        "rotation by itself); `nobody`: the bill is not read"
+        "rotation by itself); `nobody`: the bill is not read, or can't be told by key"
     )
     budget_usd: str | None
     budget_period: Period | None
@@ -235,13 +239,15 @@ class WatchOut(Schema):
         description="What may be spent in this period: the budget, and what somebody allowed beyond it; null: no budget, or it is ignored"
     )
     ignored: bool = Field(description="Somebody let the key go on past its budget until the period ends")
-    spent_usd: str | None = Field(description="Since `period_start`, as billed so far; null: the bill was never read")
+    spent_usd: str | None = Field(
+        description="Since `period_start`, as billed so far; null: the bill was never read, or can't be told by key"
+    )
     spent_percent: int | None = Field(description="Of `allowed_usd`, or of the budget where that is ignored")
     period_start: _Moment
     resets_at: _Moment
     as_of: _Moment = Field(description="When the bill was last read to its end")
     delay_seconds: int | None = Field(description="How much older than that the number may be; null: the vendor does not say")
-    import_error: str | None
+    import_error: str | None = Field(description="What is wrong with the number, and what to do for it")
     warn_at_percent: list[int]
     lower_at_percent: int | None
     lower_to_percent: int
@@ -257,22 +263,21 @@ class WatchOut(Schema):
     def of(cls, standing: Standing) -> WatchOut:
         key, watch, imported, facts = standing.key, standing.watch, standing.imported, standing.facts
         as_of = None if imported is None else imported.as_of_ns
-        own = key.enforcement.get("budget") in WATCHED
-        nobody = key.terms.budget_nano is None or (own and facts is None)
+        known = as_of is not None and (standing.told or facts is None)
         return cls(
             key_id=key.id,
-            enforced_by="nobody" if nobody else ("keygate" if own else "vendor"),
+            enforced_by=standing.enforced_by,
             budget_usd=None if key.terms.budget_nano is None else format_usd(key.terms.budget_nano),
             budget_period=None if key.terms.budget_nano is None else key.terms.budget_period,
             allowed_usd=None if standing.allowed_nano is None else format_usd(standing.allowed_nano),
             ignored=key.terms.budget_nano is not None and standing.allowed_nano is None,
-            spent_usd=None if as_of is None else format_usd(standing.spent_nano),
-            spent_percent=None if as_of is None else standing.percent,
+            spent_usd=format_usd(standing.spent_nano) if known else None,
+            spent_percent=standing.percent if known else None,
             period_start=rfc3339(standing.window_start_ns) if standing.resets_at_ns is not None else None,
             resets_at=rfc3339(standing.resets_at_ns),
             as_of=rfc3339(as_of),
             delay_seconds=None if facts is None else facts.delay_seconds,
-            import_error=None if imported is None else imported.error,
+            import_error=standing.trouble,
             warn_at_percent=list(watch.rule.warn_at),
             lower_at_percent=watch.rule.lower_at,
             lower_to_percent=watch.rule.lower_to,

@@ -68,6 +68,8 @@ vendor_spend_imports = sa.Table(
     sa.Column("attempts", sa.Integer, nullable=False),
     sa.Column("error_code", sa.String(40)),
     sa.Column("error", sa.Text),
+    sa.Column("by_key_since_ns", sa.BigInteger, nullable=False),
+    sa.Column("not_by_key", sa.Text),  # why the bill can't be told by key; null: it can
     sa.Column("leased_by", _ID),
     sa.Column("leased_until_ns", sa.BigInteger),
     sa.Index(None, "organization_id"),

@@ -15,6 +15,7 @@ from keygate.errors import Conflict, InvalidInput, KeyGateError
 from keygate.events import EventOutbox, EventType
 from keygate.identities import Actor
 from keygate.issued_keys import LIVE, WATCHED, IssuedKey, IssuedKeyAccess, IssuedKeyService, VendorAccount, worker_actor
+from keygate.issued_keys.ports import KeptBudget
 from keygate.kit.clock import NANOSECONDS, Clock, rfc3339
 from keygate.kit.money import MAX_NANO, format_usd
 from keygate.policies import change
@@ -59,7 +60,8 @@ RECHECK_NS = 3_600 * NANOSECONDS
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """A key's budget as it stands by the vendor's bill. `imported` None: its bill was never read; `facts` None: the vendor reports none."""
+    """A key's budget as it stands by the vendor's bill. `imported` None: its bill was never read; `facts` None: the vendor reports none,
+    and `why_not` says why."""
 
     key: IssuedKey
     watch: Watch
@@ -70,6 +72,25 @@ class Standing:
     allowed_nano: int | None  # in this period; None: there is no budget, or it does not count in this period
     imported: ImportState | None
     facts: SpendFacts | None
+    why_not: str | None = None
+
+    @property
+    def told(self) -> bool:
+        """Whether the bill is read, and can be told by key as far as is known."""
+        return self.facts is not None and (self.imported is None or self.imported.not_by_key is None)
+
+    @property
+    def enforced_by(self) -> str:
+        if self.key.terms.budget_nano is None:
+            return "nobody"
+        if not _is_ours(self.key):
+            return "vendor"
+        return "keygate" if self.told else "nobody"
+
+    @property
+    def trouble(self) -> str | None:
+        """What is wrong with the number, and what to do for it."""
+        return None if self.imported is None else self.imported.trouble(max(self.window_start_ns, self.key.created_at_ns))
 
 
 class BudgetWatch:
@@ -116,12 +137,19 @@ class BudgetWatch:
             allowed_nano=limit,
             imported=imported,
             facts=self._facts(account),
+            why_not=why_no_spend(self._issued.provisioner(account.vendor), account.settings),
         )
 
     async def held_back(self, organization_id: str, key_ids: Sequence[str]) -> Mapping[str, str]:
-        """The `HeldBack` of issued keys."""
+        """The `Budgets` of issued keys."""
         async with self._database.read() as connection:
             return await self._repository.stages(connection, organization_id, key_ids)
+
+    async def kept(self, actor: Actor, key_id: str) -> KeptBudget:
+        """The `Budgets` of issued keys."""
+        found = await self.standing(actor, key_id)
+        trouble = None if found.enforced_by == "vendor" else found.trouble or found.why_not
+        return KeptBudget(found.enforced_by, found.watch.stage.value, trouble)
 
     async def set_rule(self, actor: Actor, key_id: str, rule: WatchRule) -> Standing:
         """How this key's budget is watched from now on; the worker acts on it within a minute. Raises `InvalidInput` for what the vendor
@@ -177,6 +205,7 @@ class BudgetWatch:
         async with self._database.read() as connection:
             read = {each.id for each in await self._issued.all_accounts(connection) if self._facts(each) is not None}
             keys = [key for key in await self._issued.with_budget(connection) if key.account_id in read]
+            states = await self._spend.all_states(connection)
             watches = await self._repository.all(connection)
             spent: dict[str, int] = {}
             groups: defaultdict[tuple[str, int], list[str]] = defaultdict(list)
@@ -189,7 +218,10 @@ class BudgetWatch:
         async def one(key: IssuedKey) -> None:
             async with room:
                 try:
-                    await self._look(key, watches.get(key.id) or Watch(key.id, key.organization_id), spent.get(key.id, 0))
+                    state = states.get(key.account_id)
+                    told = state is None or state.not_by_key is None
+                    watch = watches.get(key.id) or Watch(key.id, key.organization_id)
+                    await self._look(key, watch, spent.get(key.id, 0), told=told)
                 except KeyGateError as error:
                     _log.warning("watched budget of %s: %s", key.id, error.detail)
                 except Exception:  # noqa: BLE001  (one key's trouble must not stop the others)
@@ -199,8 +231,10 @@ class BudgetWatch:
 
     # Parts
 
-    async def _look(self, key: IssuedKey, watch: Watch, spent_nano: int) -> None:
+    async def _look(self, key: IssuedKey, watch: Watch, spent_nano: int, *, told: bool = True) -> None:
+        """`told` False: the bill can't be told by key now, so that nothing which was done in this period is taken back."""
         begin, _ = window_of(key.terms.budget_period, self._clock.now_ns())
+        lasting = not told and watch.window_start_ns == begin
         budget = key.terms.budget_nano or 0
         limit = allowed(budget, watch, begin)
         percent = percent_of(spent_nano, budget if limit is None else limit)
@@ -213,6 +247,8 @@ class BudgetWatch:
             return  # the vendor refuses by itself
         can_disable = isinstance(self._issued.provisioner(key.vendor), Disables)
         wanted = wanted_stage(watch.rule, percent, can_disable=can_disable, waived=limit is None)
+        if lasting:
+            wanted = max(wanted, watch.wanted, key=list(Stage).index)
         at_vendor = None if key.footprint is None else key.footprint.key
         settled = watch.stage is wanted and (wanted is Stage.NONE or watch.stage_key == at_vendor)
         if settled and watch.wanted is wanted and not self._is_old(watch):

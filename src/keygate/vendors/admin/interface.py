@@ -445,6 +445,23 @@ class ReportsSpend(Protocol):
         pages. A currency other than USD is refused (`Rejected`): rates are not ours to choose."""
 
 
+@dataclass(frozen=True, slots=True)
+class ByKey:
+    """Whether a bill can be told by key. `since_ns` None: not now, and `why_not` says what to do for it; else of days that begin then or
+    later."""
+
+    since_ns: int | None
+    why_not: str | None = None
+
+
+@runtime_checkable
+class TellsByKey(Protocol):
+    """`ReportsSpend` whose bill names keys only once somebody has set that up at the vendor."""
+
+    async def by_key(self, desk: Desk) -> ByKey:
+        """Asked after each reading. Raises `ProvisionerError` where it can't be seen."""
+
+
 @runtime_checkable
 class ReportsSpendByChoice(Protocol):
     """`ReportsSpend` only for accounts that are set up for it."""

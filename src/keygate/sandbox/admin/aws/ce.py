@@ -69,12 +69,16 @@ def get_cost_and_usage(account: Account, body: Mapping[str, Any]) -> dict[str, A
 def list_cost_allocation_tags(account: Account, body: Mapping[str, Any]) -> dict[str, Any]:
     keys = {key for entry in account.shelves[USERS].everything() for key in entry.more["it"].tags}
     wanted = body.get("TagKeys")
-    tags = [
-        {"TagKey": name, "Type": "UserDefined", "Status": "Active" if _since(account, name) is not None else "Inactive"}
-        for name in sorted(PRINCIPAL + key for key in keys)
-        if not wanted or name in wanted
-    ]
+    tags = [_tag(account, name) for name in sorted(PRINCIPAL + key for key in keys) if not wanted or name in wanted]
     return {"CostAllocationTags": tags}
+
+
+def _tag(account: Account, name: str) -> dict[str, str]:
+    since = _since(account, name)
+    if since is None:
+        return {"TagKey": name, "Type": "UserDefined", "Status": "Inactive"}
+    changed = from_ns(since).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return {"TagKey": name, "Type": "UserDefined", "Status": "Active", "LastUpdatedDate": changed}
 
 
 def update_cost_allocation_tags_status(account: Account, body: Mapping[str, Any]) -> dict[str, Any]:

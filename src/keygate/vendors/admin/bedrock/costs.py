@@ -16,10 +16,10 @@ from typing import Any
 from keygate.kit.clock import NANOSECONDS, from_ns, to_ns
 from keygate.kit.outbound import Answer
 from keygate.kit.sigv4 import AwsKey, sign
-from keygate.vendors.admin.bedrock.facts import COST_TAG, COSTS, KEY_TAG, TAGS
+from keygate.vendors.admin.bedrock.facts import COST_TAG, COSTS, KEY_TAG, NOT_BY_KEY, TAGS
 from keygate.vendors.admin.bedrock.iam import Iam
 from keygate.vendors.admin.errors import AdminKeyRefused, MissingRight, ProvisionerError, RateLimited, Rejected, Unavailable
-from keygate.vendors.admin.interface import Desk, Mark, SpendRow
+from keygate.vendors.admin.interface import ByKey, Desk, Mark, SpendRow
 from keygate.vendors.admin.money import dollars_only, nano_of
 
 _TARGET = "AWSInsightsIndexService"
@@ -56,12 +56,23 @@ async def page(desk: Desk, begins_ns: int, until_ns: int, cursor: str | None) ->
     return tuple(row for row in rows if row.amount_nano), shown.get("NextPageToken") or None
 
 
-async def tag_is_active(desk: Desk) -> bool:
-    """Whether AWS groups costs by the users' tag: somebody has to activate it, once. Both spellings of it are in use."""
+async def by_key(desk: Desk) -> ByKey:
+    """Whether AWS groups costs by the users' tag: somebody has to activate it, once, and it counts from then on. Both spellings of it are
+    in use."""
     shown = await _call(
         desk, "ListCostAllocationTags", {"TagKeys": [COST_TAG, KEY_TAG]}, what="look the cost allocation tag up", right=TAGS
     )
-    return any(each.get("Status") == "Active" for each in shown.get("CostAllocationTags") or [])
+    active = [each for each in shown.get("CostAllocationTags") or [] if each.get("Status") == "Active"]
+    return ByKey(min(map(_changed_ns, active))) if active else ByKey(None, NOT_BY_KEY)
+
+
+def _changed_ns(tag: Mapping[str, Any]) -> int:
+    """When it was activated; 0 where AWS does not tell."""
+    try:
+        changed = datetime.fromisoformat(str(tag["LastUpdatedDate"]))
+        return to_ns(changed.replace(tzinfo=changed.tzinfo or UTC))
+    except (KeyError, ValueError, OverflowError):
+        return 0
 
 
 def _row(day: Mapping[str, Any], group: Mapping[str, Any]) -> SpendRow:

@@ -32,7 +32,12 @@ KEY_TAG = "keygate-id"  # of every user that KeyGate makes: the issued key's id
 COST_TAG = f"iamPrincipal/{KEY_TAG}"  # the same, as the bill has it
 SPEND_OFF = (
     f"AWS bills Bedrock by IAM user only where that is switched on: activate the cost allocation tag {KEY_TAG} of IAM principals in AWS's "
-    f"Billing console, then set `{COST_SETTING}` to `on`; each reading of the bill costs 0.01 USD at AWS, about a dollar a month"
+    f"Billing console, then set `{COST_SETTING}` to `on`; each reading of the bill is two calls of 0.01 USD at AWS, about 1.20 USD a month"
+)
+NOT_BY_KEY = (
+    f"costs can't be told by key yet, and no budget can be watched: activate the cost allocation tag {KEY_TAG} of IAM principals in AWS's "
+    "Billing console (in an organisation the payer's), where it stands up to a day after the first call of such a key; costs from before "
+    "stay among the unknown"
 )
 UNASKED = (
     "no key can be asked whether it works, as `base_url` is not AWS's and `runtime_url` (where clients call Bedrock) is not set: a key is "

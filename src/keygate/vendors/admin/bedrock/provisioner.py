@@ -18,6 +18,7 @@ from keygate.vendors.admin.bedrock.iam import Credential, Iam, User
 from keygate.vendors.admin.bedrock.policy import document, terms_of, whole_second
 from keygate.vendors.admin.errors import AdminKeyRefused, CeilingReached, MissingRight, NotFound, ProvisionerError, Rejected, Unfit
 from keygate.vendors.admin.interface import (
+    ByKey,
     Census,
     Desk,
     Footprint,
@@ -40,7 +41,8 @@ _PRESENCE = {"Active": Presence.LIVE, "Inactive": Presence.DISABLED, "Expired": 
 
 
 class BedrockProvisioner:
-    """Also `AddsKey`, `Retires`, `SetsModels`, `SetsExpiry`, `Disables`, `Lists`, and `ReportsSpend` where it is switched on."""
+    """Also `AddsKey`, `Retires`, `SetsModels`, `SetsExpiry`, `Disables`, `Lists`, and where it is switched on `ReportsSpend` and
+    `TellsByKey`."""
 
     adds_key = True
     facts = FACTS
@@ -73,12 +75,12 @@ class BedrockProvisioner:
     async def _of_costs(self, desk: Desk) -> list[str]:
         """What stands in the way of telling costs by key. Keys can be made all the same."""
         try:
-            active = await costs.tag_is_active(desk)
+            found = await costs.by_key(desk)
         except AdminKeyRefused:
             raise
         except ProvisionerError as error:
             return [f"whether costs can be told by key could not be seen: {error.detail}"]
-        return [] if active else [f"costs can't be told by key yet: {SPEND_OFF}"]
+        return [] if found.why_not is None else [found.why_not]
 
     def check(self, wanted: Wanted) -> None:
         age = wanted.options.get("age_days")
@@ -218,6 +220,9 @@ class BedrockProvisioner:
 
     async def spend_page(self, desk: Desk, from_ns: int, until_ns: int, cursor: str | None) -> tuple[tuple[SpendRow, ...], str | None]:
         return await costs.page(desk, from_ns, until_ns, cursor)
+
+    async def by_key(self, desk: Desk) -> ByKey:
+        return await costs.by_key(desk)
 
     async def list_page(self, desk: Desk, cursor: str | None) -> tuple[tuple[Found, ...], str | None]:
         """First KeyGate's users, then the Bedrock keys of all users in the account; of KeyGate's users only, where the access key may not
