@@ -43,6 +43,38 @@ def test_the_page_on_observability_has_every_metric_and_no_other(tmp_path: Path)
     assert told == served
 
 
+def test_the_image_is_asked_for_its_health_on_the_port_that_it_listens_on() -> None:
+    (line,) = re.findall(r"^ +CMD (\[.*\])$", (ROOT / "deploy" / "Dockerfile").read_text(encoding="utf-8"), re.MULTILINE)
+    _, *words = json.loads(line)
+
+    class Ready(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200 if self.path == "/ready" else 404)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Ready) as server:
+        threading.Thread(target=server.handle_request, daemon=True).start()
+        environment = {"KEYGATE_PORT": str(server.server_port)}
+        assert subprocess.run([sys.executable, *words], env=environment, timeout=30, check=False).returncode == 0
+
+
+def test_what_builds_the_wheel_is_pinned_by_hash_wherever_it_is_built() -> None:
+    backend = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["build-system"]["requires"]
+    locked = (ROOT / "requirements" / "wheel.txt").read_text(encoding="utf-8")
+    for requirement in backend:
+        name = re.split("[<>=~]", requirement)[0]
+        assert re.search(rf"^{name}==\S+ \\$", locked, re.MULTILINE)
+    for name in ("docs/guides/installing.md", "deploy/Dockerfile"):
+        text = (ROOT / name).read_text(encoding="utf-8")
+        assert "--require-hashes -r requirements/wheel.txt" in text
+        assert not re.search(r"pip (?:install|wheel)(?!.*--no-build-isolation).* \.$", text, re.MULTILINE), (
+            f"{name}: a build fetches what it likes"
+        )
+
+
 def commands_told() -> list[tuple[str, str]]:
     """(page, command) of each `keygate …` in a code block or a code span."""
     told = []
@@ -78,35 +110,3 @@ def test_every_command_in_the_pages_can_be_typed() -> None:
 def test_the_page_on_the_command_line_has_every_exit_code() -> None:
     page = (ROOT / "docs" / "guides" / "command-line.md").read_text(encoding="utf-8")
     assert [int(code) for code in re.findall(r"^\| (\d+) \|", page, re.MULTILINE)] == sorted(Exit)
-
-
-def test_the_image_is_asked_for_its_health_on_the_port_that_it_listens_on() -> None:
-    (line,) = re.findall(r"^ +CMD (\[.*\])$", (ROOT / "deploy" / "Dockerfile").read_text(encoding="utf-8"), re.MULTILINE)
-    _, *words = json.loads(line)
-
-    class Ready(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(200 if self.path == "/ready" else 404)
-            self.end_headers()
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with HTTPServer(("127.0.0.1", 0), Ready) as server:
-        threading.Thread(target=server.handle_request, daemon=True).start()
-        environment = {"KEYGATE_PORT": str(server.server_port)}
-        assert subprocess.run([sys.executable, *words], env=environment, timeout=30, check=False).returncode == 0
-
-
-def test_what_builds_the_wheel_is_pinned_by_hash_wherever_it_is_built() -> None:
-    backend = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["build-system"]["requires"]
-    locked = (ROOT / "requirements" / "wheel.txt").read_text(encoding="utf-8")
-    for requirement in backend:
-        name = re.split("[<>=~]", requirement)[0]
-        assert re.search(rf"^{name}==\S+ \\$", locked, re.MULTILINE)
-    for name in ("docs/guides/installing.md", "deploy/Dockerfile"):
-        text = (ROOT / name).read_text(encoding="utf-8")
-        assert "--require-hashes -r requirements/wheel.txt" in text
-        assert not re.search(r"pip (?:install|wheel)(?!.*--no-build-isolation).* \.$", text, re.MULTILINE), (
-            f"{name}: a build fetches what it likes"
-        )
