@@ -265,6 +265,8 @@ def test_a_full_region_is_told_and_another_one_serves(house: House) -> None:
     house.provision(Vendor.AZURE)
     account.settings = settings.with_changes({"ceilings": {"accounts": house.standing(Vendor.AZURE)[0]}})
     try:
+        [one] = [each for each in house.call("GET", "/vendors/accounts")["items"] if (each["vendor"], each["name"]) == ("azure", "default")]
+        assert house.call("GET", f"/vendors/accounts/{one['id']}/room")["room"] == 0, "counted when it is asked for"
         with pytest.raises(ApiError, match="another region"):
             house.provision(Vendor.AZURE)
         made = house.provision(Vendor.AZURE, options={"region": "swedencentral"})
