@@ -148,6 +148,8 @@ class Former:
     cause: Cause = Cause.HAND
     policy_id: str | None = None  # that the rotation was due by
     waits_for: Waits | None = None
+    failing_since_ns: int | None = None  # since when the vendor does not end it
+    told: bool = False  # everybody, of that
     reminders: int = 0  # events that said so
     remind_at_ns: int | None = None
 
