@@ -194,7 +194,7 @@ class IssuedKeyService:
             return await self._replayed(hearer, after, patience)
         key = await self._worked(after, patience)
         if key.state is State.ACTIVE and key.error is not None:
-            raise UpstreamFailed(f"The key was not rotated; it goes on as it is. {key.error}")
+            raise _kind_of(key)(f"The key was not rotated; it goes on as it is. {key.error}")
         return await self._told(hearer, key)
 
     def _quiet(self, key: IssuedKey, wanted: int | None, *, insist: bool) -> int | None:
@@ -484,9 +484,11 @@ def _same(key: IssuedKey, draft: IssueDraft, now: int) -> bool:
 def _require_made(key: IssuedKey) -> None:
     """Raises where the vendor did not make the key: the message names the missing right, the ceiling or the remedy, and what is owed."""
     if key.state is State.FAILED:
-        kind: type[KeyGateError] = UpstreamFailed
-        if key.error_code in {"missing_right", "ceiling_reached", "admin_key_refused"}:
-            kind = Conflict
-        elif key.error_code in {TermsRefused.code, Unfit.code}:
-            kind = InvalidInput
-        raise kind(f"The vendor did not make the key ({key.id}). {key.error}")
+        raise _kind_of(key)(f"The vendor did not make the key ({key.id}). {key.error}")
+
+
+def _kind_of(key: IssuedKey) -> type[KeyGateError]:
+    """Of what a vendor did not make: whether somebody has to change something there, or in the order, or the vendor failed."""
+    if key.error_code in {"missing_right", "ceiling_reached", "admin_key_refused"}:
+        return Conflict
+    return InvalidInput if key.error_code in {TermsRefused.code, Unfit.code} else UpstreamFailed
