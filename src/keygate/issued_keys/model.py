@@ -228,6 +228,11 @@ class IssuedKey:
         return self.terms.expires_at_ns
 
     @property
+    def own_end(self) -> bool:
+        """Its end is KeyGate's own: the vendor was not told, and shows another one or none."""
+        return self.adopted or self.enforcement.get(str(Term.EXPIRY)) is Enforcement.NOT_ENFORCED
+
+    @property
     def overlap_ends_ns(self) -> int | None:
         """Until when both keys of a rotation work. Where it began by itself, the overlap counts from when somebody took over the new
         secret. None: there is no overlap."""
