@@ -337,6 +337,28 @@ def test_the_inventory_tells_ours_from_theirs_and_switches_theirs_off(house: Hou
     assert not house.opens(stray)
     assert house.opens(made)
 
+    [holder] = [item for item in own if item["kind"] == "container"]
+    disabled = f"/inventory/{holder['id']}/disable"
+    if vendor is Vendor.BEDROCK:  # single keys are
+        with pytest.raises(ApiError, match="not what holds them") as refused:
+            house.call("POST", disabled, {"reason": "on holiday"})
+        assert refused.value.status == 409
+        assert house.call("GET", "/audit", action="inventory.disable", target=holder["id"])["items"] == []
+        assert house.opens(made)
+        return
+    off = house.call("POST", disabled, {"reason": "on holiday"})
+    assert (off["presence"], off["findings"], off["attention"]) == ("disabled", ["disabled"], False)
+    assert off["accepted"]["reason"] == "on holiday"
+    assert not house.opens(made)
+    again = house.call("POST", f"/inventory/{holder['id']}/repair")
+    assert (again["presence"], again["findings"], again["accepted"]) == ("live", [], None)
+    assert house.opens(made)
+    house.sdk.call("accounts.begin_update", GROUP, holder["name"], {"properties": {"disableLocalAuth": True}})
+    assert not house.opens(made)
+    seen = house.looked_at(made)
+    assert (seen["findings"], seen["attention"]) == (["disabled"], True), "in the console, by somebody else"
+    house.call("POST", f"/inventory/{holder['id']}/repair")
+
 
 WIDE = {"Version": "2012-10-17", "Statement": [{"Sid": "All", "Effect": "Allow", "Action": "bedrock:*", "Resource": "*"}]}
 
