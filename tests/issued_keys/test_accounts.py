@@ -203,9 +203,10 @@ async def test_the_vendors_own_id_tells_another_organisation(workshop: Workshop,
 @CLOUDS
 async def test_a_ceiling_that_the_vendor_tells_is_asked_for_before_anything_is_made(workshop: Workshop, vendor: Vendor) -> None:
     account = workshop.sandbox.state.admin[vendor]
-    account.settings = account.settings.with_changes({"ceilings": {SHELVES[vendor]: 4}})
     await enter_cloud(workshop, vendor)
-    await order(workshop, vendor, "first")
+    await order(workshop, vendor, "first")  # there was plenty of room
+    account.settings = account.settings.with_changes({"ceilings": {SHELVES[vendor]: 4}})
+    workshop.clock.advance(1)
     rows = order_of(8).lines
     draft = BulkDraft(vendor, None, rows, terms=TERMS[vendor], create_developers=True)
     plan = await workshop.stock.bulk.check(workshop.owner, draft)

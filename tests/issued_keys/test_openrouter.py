@@ -103,6 +103,27 @@ def test_openrouter_key_from_provision_to_revocation(house: House) -> None:
     assert house.listed() == []
 
 
+def test_an_end_is_moved_to_earlier_and_never_past_the_vendors_own(house: House) -> None:
+    made = house.provision(expires_in_days=90)
+    path = f"/keys/{made['id']}"
+    for later in ({"expires_in_days": 100}, {}):
+        with pytest.raises(ApiError, match="takes no later end; make another key") as refused:
+            house.call("POST", f"{path}/extend", later)
+        assert refused.value.status == 422
+    assert house.call("GET", path)["expires_at"] == made["expires_at"]
+    moved = house.call("POST", f"{path}/extend", {"expires_in_days": 30})
+    assert moved["enforcement"]["expiry"] == "not_enforced", "KeyGate's own sweep ends it then"
+    seen = house.call("POST", f"{path}/check")
+    assert (seen["enforcement"]["expiry"], seen["error_code"]) == ("not_enforced", None), "nobody has changed anything at the vendor"
+    assert "drift" not in house.looked_at(made)["findings"]
+    back = house.call("POST", f"{path}/extend", {"expires_at": made["expires_at"]})
+    assert back["enforcement"]["expiry"] == "confirmed"
+    house.call("POST", f"{path}/revoke")
+    endless = house.provision()
+    assert house.call("POST", f"/keys/{endless['id']}/extend", {})["enforcement"] == {}
+    house.call("POST", f"/keys/{endless['id']}/revoke")
+
+
 def test_a_limit_changed_in_the_console_is_found_repaired_and_accepted(house: House) -> None:
     made = house.provision(budget_usd="12.50")
     key = made["at_vendor"]["key"]

@@ -8,7 +8,9 @@ from tests.issued_keys.workshop import Workshop
 from keygate.errors import Conflict
 from keygate.issued_keys import IssuedKey, IssueDraft, State
 from keygate.issued_keys.model import Delivery
+from keygate.kit.clock import NANOSECONDS
 from keygate.policies import Place, Scope
+from keygate.sandbox.admin import AdminFault
 from keygate.vendors.admin import Terms
 
 
@@ -105,6 +107,44 @@ async def test_a_key_that_works_on_is_irrevocable_in_the_end_and_revoked_once_it
     assert not workshop.works(told.secret.open())
     assert key.evidence[0]["the_key_itself"] == "refused"
     assert (key.probe, key.former_probe, key.secret) == (None, None, None), "erased"
+
+
+@pytest.mark.parametrize("asks", [None, "9999999"])
+async def test_a_vendor_that_only_says_wait_has_refused_in_a_few_minutes_and_is_asked_again_within_the_hour(
+    workshop: Workshop, asks: str | None
+) -> None:
+    made = await pass_time(workshop, await ordered(workshop), 5)
+    workshop.account.faults.append(AdminFault("*", status=429, retry_after=asks, calls=None))
+    await workshop.orders.keys.revoke(workshop.owner, made.id, patience=0)
+    if asks is None:
+        await workshop.orders.operations.tick()
+        assert (await workshop.orders.keys.get(workshop.owner, made.id)).state is State.REVOKING, "one wait is no refusal"
+        workshop.clock.advance(300)
+    key = await pass_time(workshop, made, 5)
+    assert (key.state, key.error_code) == (State.IRREVOCABLE, "vendor_rate_limited")
+    assert 0 < (key.due_at_ns or 0) - workshop.clock.now_ns() <= 3_600 * NANOSECONDS
+    workshop.clock.advance(3_600)
+    await pass_time(workshop, key, 5)
+    assert (await events(workshop)).count("issued_key.irrevocable") == 1, "told once"
+    workshop.account.faults.clear()
+    workshop.clock.advance(3_600)
+    assert (await pass_time(workshop, key, 60, until=State.REVOKED)).state is State.REVOKED
+
+
+async def test_everybody_is_told_once_of_a_former_key_that_the_vendor_only_says_wait_about(workshop: Workshop) -> None:
+    made = await ordered(workshop)
+    await workshop.orders.handover.tell(workshop.owner, await pass_time(workshop, made, 5))
+    await workshop.orders.keys.rotate(workshop.owner, made.id, overlap_seconds=600, insist=True)
+    workshop.account.faults.append(AdminFault("*", status=429, calls=None))
+    for passed, told in ((600, 0), (300, 1), (3_600, 1)):  # one wait is no refusal
+        workshop.clock.advance(passed)
+        key = await pass_time(workshop, made, 5)
+        assert (key.state, key.error_code) == (State.ROTATING, "vendor_rate_limited")
+        assert (await events(workshop)).count("issued_key.irrevocable") == told
+    workshop.account.faults.clear()
+    workshop.clock.advance(3_600)
+    key = await pass_time(workshop, key, 60, until=State.ACTIVE)
+    assert (key.state, key.former) == (State.ACTIVE, None)
 
 
 async def test_without_a_copy_the_admin_api_has_the_last_word_and_the_evidence_says_so(workshop: Workshop) -> None:

@@ -137,6 +137,18 @@ def test_what_the_vendor_does_not_revoke_stands_as_irrevocable_with_the_next_try
     assert not office.works(made["key"])
 
 
+def test_a_rotation_fails_with_the_status_that_making_a_key_fails_with(office: Office) -> None:
+    made, dev = office.provision(developer_id=office.developer("ria")), office.developer("rob")
+    for vendors, ours in ((403, 409), (400, 422), (409, 502)):
+        office.fault("keys.create", status=vendors, message="no", calls=None)
+        for wanted in (lambda: office.call("POST", f"/keys/{made['id']}/rotate", {}), lambda: office.provision(developer_id=dev)):
+            with pytest.raises(ApiError) as refused:
+                wanted()
+            assert refused.value.status == ours
+        office.heal()
+    assert office.works(made["key"]), "the former key goes on"
+
+
 def test_a_key_ends_when_its_time_is_over(office: Office) -> None:
     made = office.provision(developer_id=office.developer("kim"), expires_in_days=1)
     soon = office.call("POST", f"/keys/{made['id']}/extend", {"expires_at": _soon(3)})

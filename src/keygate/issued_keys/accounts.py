@@ -185,11 +185,11 @@ class VendorAccountService:
             raise InvalidInput(f"account: {vendor} has several; name one of {', '.join(each.name for each in found)}", field="account")
         return (named or found)[0]
 
-    async def room(self, account: VendorAccount, options: Mapping[str, str], *, others: int = 0) -> Room:
-        """How many containers still fit, before anything is changed: the vendor is asked where its API can tell. `others`: what stands
-        there beside our own, as the inventory knows, for where it can't."""
+    async def room(self, account: VendorAccount, options: Mapping[str, str], *, others: int = 0, afresh: bool = False) -> Room:
+        """How many containers still fit, before anything is changed: the vendor is asked where its API can tell, or with `afresh` unset
+        was asked a while ago. `others`: what stands there beside our own, as the inventory knows, for where it can't."""
         self._provisioner(account.vendor, by_hand=True)
-        return await self._counting.room(account, options, others=others)
+        return await self._counting.room(account, options, others=others, afresh=afresh)
 
     def pace(self, account: VendorAccount) -> int:
         """How many calls a minute KeyGate allows itself."""

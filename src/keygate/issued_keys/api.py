@@ -111,7 +111,7 @@ async def verify_vendor_account(account_id: _Id, actor: _Actor, accounts: _Accou
 async def vendor_account_room(account_id: _Id, actor: _Actor, accounts: _Accounts, region: _RegionQuery = None) -> RoomOut:
     """How many keys still fit, before a bulk order makes the first: the vendor is asked where its API can tell."""
     account = await accounts.get(actor, account_id)
-    room = await accounts.room(account, {} if region is None else {"region": region})
+    room = await accounts.room(account, {} if region is None else {"region": region}, afresh=True)
     return RoomOut(
         account_id=account_id,
         container=room.container,

@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 
 PROBE, FORMER_PROBE = "probe", "former_probe"  # columns of sealed copies that the vendor is asked with
 LEASE_NS = 600 * NANOSECONDS
+LIMITED_WITHIN_NS = 300 * NANOSECONDS  # a vendor that does nothing but say "wait" has then refused
+_LONGEST_ASKED_SECONDS = 3_600.0  # that a vendor may keep a key waiting for its next try
 _POLL_SECONDS = (0.2, 0.5, 1.0, 2.0, 4.0)  # a vendor's own reads may lag behind its writes
 
 AtStep = Callable[[str], Awaitable[None]]
@@ -244,8 +246,8 @@ def is_lasting(error: ProvisionerError) -> bool:
 
 
 def pause_ns(error: ProvisionerError, attempts: int, *, longest: float) -> int:
-    """How long to wait before the next try: what the vendor said, else twice as long each time."""
-    seconds = error.retry_after if isinstance(error, RateLimited) else min(longest, 2.0 ** min(attempts, 20))
+    """How long to wait before the next try: what the vendor said, an hour at most; else twice as long each time."""
+    seconds = min(_LONGEST_ASKED_SECONDS, error.retry_after) if isinstance(error, RateLimited) else min(longest, 2.0 ** min(attempts, 20))
     return int(max(1.0, seconds) * NANOSECONDS)
 
 

@@ -53,26 +53,30 @@ class Counting:
         self._turns: dict[str, asyncio.Lock] = {}
         self._unanswered: dict[str, int] = {}  # by account: when it could not be counted
 
-    async def room(self, account: VendorAccount, options: Mapping[str, str], *, others: int = 0) -> Room:
-        """`others`: containers of others that KeyGate knows of, for where the vendor can't be asked."""
+    async def room(self, account: VendorAccount, options: Mapping[str, str], *, others: int = 0, afresh: bool = False) -> Room:
+        """`others`: containers of others that KeyGate knows of, for where the vendor can't be asked. `afresh`: no count from before the
+        question is given, as others may have filled the organisation since, or its ceiling been lowered."""
         provisioner = self._provisioners[account.vendor]
         facts = provisioner.facts
         name = facts.container or "key"
         async with self._database.read() as connection:
             alive = await self._keys.count_alive(connection, account.organization_id, account.id)
-        kept = await self._counted(provisioner, account, options, alive) if isinstance(provisioner, Counts) else None
+        since_ns = self._clock.now_ns() if afresh else 0
+        kept = await self._counted(provisioner, account, options, alive, since_ns) if isinstance(provisioner, Counts) else None
         if kept is None:
             return Room(name, alive + others, ceiling(facts, account.settings), counted=False)
         most, census = _ceiling(account, kept.census), kept.census
         return Room(name, kept.standing(alive), most, counted=True, place=census.place, remedy=census.remedy)
 
-    async def _counted(self, provisioner: Counts, account: VendorAccount, options: Mapping[str, str], alive: int) -> _Kept | None:
-        """None: the vendor can't be asked now; whoever orders will be told by the vendor itself. What says "full" is never an old count:
-        somebody may have made room."""
+    async def _counted(
+        self, provisioner: Counts, account: VendorAccount, options: Mapping[str, str], alive: int, since_ns: int
+    ) -> _Kept | None:
+        """Counted after `since_ns`. None: the vendor can't be asked now; whoever orders will be told by the vendor itself. What says "full"
+        is never an old count: somebody may have made room."""
         place = (account.id, options.get("region", ""))
         async with self._turns.setdefault(account.id, asyncio.Lock()):
             kept, now = self._kept.get(place), self._clock.now_ns()
-            if kept is not None and kept.stamp == account.updated_at_ns:
+            if kept is not None and kept.stamp == account.updated_at_ns and kept.at_ns >= since_ns:
                 most, standing = _ceiling(account, kept.census), kept.standing(alive)
                 plenty = most is None or most - standing > _PLENTY
                 if now < kept.at_ns + (_KEPT_LONG_NS if plenty else _KEPT_NS) and (most is None or standing < most):

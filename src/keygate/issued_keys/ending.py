@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from keygate.events import EventType
-from keygate.issued_keys.bench import FORMER_PROBE, PROBE, Bench, distinct, is_gone, pause_ns
+from keygate.issued_keys.bench import FORMER_PROBE, LIMITED_WITHIN_NS, PROBE, Bench, distinct, is_gone, pause_ns
 from keygate.issued_keys.life import Event, State, step
 from keygate.issued_keys.making import CHECK_NS, next_due
 from keygate.issued_keys.model import Ending, IssuedKey
@@ -125,11 +125,17 @@ async def _ended(bench: Bench) -> tuple[dict[str, str], ...]:
 async def _refused(bench: Bench, error: ProvisionerError) -> None:
     key, now = bench.key, bench.now
     noted = replace(key, error_code=error.code, error=error.detail)
-    patient = not error.lasting and key.attempts <= PATIENT_ATTEMPTS
-    if isinstance(error, RateLimited) or (patient and key.state is State.REVOKING):
-        await bench.save(replace(noted, due_at_ns=now + pause_ns(error, key.attempts, longest=60.0)))
+    limited = isinstance(error, RateLimited)
+    pause = pause_ns(error, key.attempts, longest=60.0)
+    if limited:
+        patient = now + pause - (key.end_asked_at_ns or now) <= LIMITED_WITHIN_NS
+    else:
+        patient = not error.lasting and key.attempts <= PATIENT_ATTEMPTS
+    if patient and key.state is State.REVOKING:
+        await bench.save(replace(noted, due_at_ns=now + pause))
         return
-    pause = int(min(LONGEST_SECONDS, 30.0 * 2.0 ** min(key.attempts, 10)) * NANOSECONDS)
+    if not limited:
+        pause = int(min(LONGEST_SECONDS, 30.0 * 2.0 ** min(key.attempts, 10)) * NANOSECONDS)
     standing = replace(noted, state=step(key.state, Event.REFUSED), due_at_ns=now + pause)
     first = key.state is State.REVOKING
     action, event = ("issued_key.irrevocable", EventType.ISSUED_KEY_IRREVOCABLE) if first else (None, None)

@@ -222,7 +222,7 @@ class InspectionService:
 
 
 def _compared(key: IssuedKey, reading: Reading, provisioner: Provisioner) -> dict[str, Enforcement]:
-    return compare(key.terms, reading.terms, provisioner.facts, own_end=key.adopted, rotated=key.generation > 1)
+    return compare(key.terms, reading.terms, provisioner.facts, own_end=key.own_end, rotated=key.generation > 1)
 
 
 def _as_meant(key: IssuedKey, told: Mapping[str, Enforcement], restrained: Collection[str]) -> dict[str, Enforcement]:

@@ -148,6 +148,8 @@ class Former:
     cause: Cause = Cause.HAND
     policy_id: str | None = None  # that the rotation was due by
     waits_for: Waits | None = None
+    failing_since_ns: int | None = None  # since when the vendor does not end it
+    told: bool = False  # everybody, of that
     reminders: int = 0  # events that said so
     remind_at_ns: int | None = None
 
@@ -224,6 +226,11 @@ class IssuedKey:
     @property
     def expires_at_ns(self) -> int | None:
         return self.terms.expires_at_ns
+
+    @property
+    def own_end(self) -> bool:
+        """Its end is KeyGate's own: the vendor was not told, and shows another one or none."""
+        return self.adopted or self.enforcement.get(str(Term.EXPIRY)) is Enforcement.NOT_ENFORCED
 
     @property
     def overlap_ends_ns(self) -> int | None:

@@ -28,5 +28,5 @@ class Budgets(Protocol):
         """Raises `NotFound` for a key that is not this actor's to see."""
 
     async def held_back(self, organization_id: str, key_ids: Sequence[str]) -> Mapping[str, str]:
-        """What KeyGate does to keys at vendors for their budgets: `lowered` or `disabled`, as the vendor has confirmed it, by key; keys that
-        work as agreed are left out."""
+        """What KeyGate does to keys at vendors for their budgets: `lowered` or `disabled`, as the vendor has confirmed it, by key; keys
+        that work as agreed are left out."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from keygate.errors import Conflict
 from keygate.events import EventType
-from keygate.issued_keys.bench import FORMER_PROBE, PROBE, Bench, is_gone, is_lasting, pause_ns
+from keygate.issued_keys.bench import FORMER_PROBE, LIMITED_WITHIN_NS, PROBE, Bench, is_gone, is_lasting, pause_ns
 from keygate.issued_keys.desks import last_use_delay
 from keygate.issued_keys.life import Event, State, step
 from keygate.issued_keys.making import CHECK_NS, LONGEST_SECONDS, MAX_ATTEMPTS, MAX_LIMITED, acquire, confirm, next_due, tried
@@ -194,6 +194,7 @@ async def _hold(bench: Bench, former: Former, needed: _Needed, until: int | None
     reminded."""
     key, now = bench.key, bench.now
     waiting = replace(former, last_used_at_ns=needed.used_ns or former.last_used_at_ns, waits_for=needed.waits_for)
+    waiting = replace(waiting, failing_since_ns=None, told=False)
     held = replace(key, read_at_ns=key.read_at_ns if needed.again_ns is None else now, attempts=0, error=None, error_code=None)
     if not former.by_itself:
         due = max(now + NANOSECONDS, min(now + _LOOK_AGAIN_NS, needed.again_ns or now + _LOOK_AGAIN_NS))
@@ -260,23 +261,26 @@ async def _not_cut(bench: Bench, former: Former, error: ProvisionerError) -> Non
     """The vendor does not end the former key: visible at once, told to everybody when it lasts, tried again and again."""
     key, now = bench.key, bench.now
     attempts = key.attempts + 1
+    pause, since = pause_ns(error, attempts, longest=3_600.0), former.failing_since_ns or now
+    lasts = is_lasting(error) or attempts >= PATIENT_ATTEMPTS
+    if isinstance(error, RateLimited):
+        lasts = now + pause - since > LIMITED_WITHIN_NS
+    first = lasts and not former.told
     failed = replace(
         key,
-        former=replace(former, waits_for=Waits.VENDOR),
+        former=replace(former, waits_for=Waits.VENDOR, failing_since_ns=since, told=former.told or lasts),
         attempts=attempts,
         error_code=error.code,
         error=error.detail,
-        due_at_ns=_look_at(key, now + pause_ns(error, attempts, longest=3_600.0)),
+        due_at_ns=_look_at(key, now + pause),
     )
-    lasts = attempts == 1 if is_lasting(error) else attempts == PATIENT_ATTEMPTS
-    first = lasts and not isinstance(error, RateLimited)
     await bench.save(failed, event=EventType.ISSUED_KEY_IRREVOCABLE if first else None, detail=error.detail if first else None)
 
 
 async def _still_there(bench: Bench, former: Former, waiting: Waiting) -> None:
     """The admin API says gone, the former key itself does not. Once that is late it is ended again, and everybody is told."""
     key = bench.key
-    stands = replace(former, waits_for=Waits.REFUSAL, gone_at_ns=None if waiting.late else former.gone_at_ns)
+    stands = replace(former, waits_for=Waits.REFUSAL, gone_at_ns=None if waiting.late else former.gone_at_ns, failing_since_ns=None)
     noted = replace(key, former=replace(stands, insist=stands.insist or waiting.late), error_code=waiting.code, error=waiting.error)
     event = EventType.ISSUED_KEY_IRREVOCABLE if waiting.late else None
     due = bench.now + LATE_NS if waiting.late else waiting.again_ns

@@ -39,7 +39,7 @@ from keygate.issued_keys.receipts import Receipt
 from keygate.issued_keys.records import key_record
 from keygate.issued_keys.rotating import told_to_rotate
 from keygate.issued_keys.terms import check_schedule, check_terms, unfit
-from keygate.kit.clock import NANOSECONDS, Clock
+from keygate.kit.clock import NANOSECONDS, Clock, rfc3339
 from keygate.kit.ids import new_id
 from keygate.policies import Place, change
 from keygate.vendors.admin import AddsKey, Checks, Footprint, Provisioner, ProvisionerError, SetsExpiry, Term, TermsRefused, Unfit, Wanted
@@ -194,7 +194,7 @@ class IssuedKeyService:
             return await self._replayed(hearer, after, patience)
         key = await self._worked(after, patience)
         if key.state is State.ACTIVE and key.error is not None:
-            raise UpstreamFailed(f"The key was not rotated; it goes on as it is. {key.error}")
+            raise _kind_of(key)(f"The key was not rotated; it goes on as it is. {key.error}")
         return await self._told(hearer, key)
 
     def _quiet(self, key: IssuedKey, wanted: int | None, *, insist: bool) -> int | None:
@@ -230,7 +230,7 @@ class IssuedKeyService:
 
     async def extend(self, actor: Actor, key_id: str, *, expires_at_ns: int | None) -> IssuedKey:
         """Another end, at the vendor first where it keeps one; in the overlap of a rotation too, whose former key ends with it. Raises
-        `Conflict` for a key that is not active."""
+        `Conflict` for a key that is not active, `InvalidInput` for an end that can't be had there."""
         now = self._clock.now_ns()
         if expires_at_ns is not None and expires_at_ns <= now:
             raise InvalidInput("expires_at: must lie in the future; to end a key now, revoke it", field="expires_at")
@@ -243,10 +243,11 @@ class IssuedKeyService:
             current = await own_key(self._repository, work.connection, actor, key_id, lock=True)
             if current.state not in LIVE or not current.settled:
                 raise Conflict(f"The key is {current.state} by now")
+            kept = {term: standing for term, standing in current.enforcement.items() if term != Term.EXPIRY}
             after = replace(
                 current,
                 terms=replace(current.terms, expires_at_ns=expires_at_ns),
-                enforcement={**current.enforcement, **enforcement},
+                enforcement={**kept, **enforcement},
                 version=current.version + 1,
             )
             after = replace(after, due_at_ns=next_due(after) if after.former is None else now)  # a rotation looks at the new end itself
@@ -419,8 +420,10 @@ class IssuedKeyService:
         return await self._handover.tell(hearer.actor, key, again=hearer.again, gone=hearer.gone) if hearer.tell else Told(key)
 
     async def _extend_at_vendor(self, key: IssuedKey, expires_at_ns: int | None) -> dict[str, Enforcement]:
+        """What stands behind the new end then; nothing where there is none."""
         provisioner = self._provisioners[key.vendor]
-        if key.adopted or not isinstance(provisioner, SetsExpiry):
+        sets = isinstance(provisioner, SetsExpiry)
+        if (key.adopted and sets) or not (sets or Term.EXPIRY in provisioner.facts.confirms):
             return {} if expires_at_ns is None else {str(Term.EXPIRY): Enforcement.NOT_ENFORCED}
         async with self._database.read() as connection:
             account = await self._account_rows.get(connection, key.organization_id, key.account_id)
@@ -432,7 +435,8 @@ class IssuedKeyService:
         try:
             if isinstance(provisioner, Checks):
                 provisioner.check(Wanted(wanted, key.options, account.settings, self._clock.now_ns()))
-            await provisioner.set_expiry(desk, footprint, expires_at_ns)
+            if isinstance(provisioner, SetsExpiry):
+                await provisioner.set_expiry(desk, footprint, expires_at_ns)
             reading = await provisioner.read(desk, footprint)
         except Unfit as error:
             raise unfit(error) from None
@@ -442,7 +446,13 @@ class IssuedKeyService:
             raise UpstreamFailed(f"The vendor did not take the new end: {error.detail}") from None
         if is_gone(reading):
             raise Conflict("The vendor shows the key as gone; make a new one")
-        told = compare(wanted, reading.terms, provisioner.facts).get(str(Term.EXPIRY))
+        told = compare(wanted, reading.terms, provisioner.facts, own_end=not sets).get(str(Term.EXPIRY))
+        if not sets and told is not Enforcement.CONFIRMED and _ends_before(reading.terms.expires_at_ns, expires_at_ns):
+            title, ends = provisioner.facts.title, rfc3339(reading.terms.expires_at_ns)
+            raise InvalidInput(
+                f"expires_at: {title} ends this key at {ends} and takes no later end; make another key, and revoke this one",
+                field="expires_at",
+            )
         if told is Enforcement.DIFFERS:
             raise UpstreamFailed("The vendor took the new end, but shows another one; try again in a moment")
         return {} if told is None else {str(Term.EXPIRY): told}
@@ -468,6 +478,11 @@ class IssuedKeyService:
         return owner, draft.name or holder.name
 
 
+def _ends_before(end_ns: int | None, other_ns: int | None) -> bool:
+    """None: never."""
+    return end_ns is not None and (other_ns is None or end_ns < other_ns)
+
+
 _REPEATED_NS = 2 * NANOSECONDS  # ends are whole seconds
 
 
@@ -484,9 +499,11 @@ def _same(key: IssuedKey, draft: IssueDraft, now: int) -> bool:
 def _require_made(key: IssuedKey) -> None:
     """Raises where the vendor did not make the key: the message names the missing right, the ceiling or the remedy, and what is owed."""
     if key.state is State.FAILED:
-        kind: type[KeyGateError] = UpstreamFailed
-        if key.error_code in {"missing_right", "ceiling_reached", "admin_key_refused"}:
-            kind = Conflict
-        elif key.error_code in {TermsRefused.code, Unfit.code}:
-            kind = InvalidInput
-        raise kind(f"The vendor did not make the key ({key.id}). {key.error}")
+        raise _kind_of(key)(f"The vendor did not make the key ({key.id}). {key.error}")
+
+
+def _kind_of(key: IssuedKey) -> type[KeyGateError]:
+    """Of what a vendor did not make: whether somebody has to change something there, or in the order, or the vendor failed."""
+    if key.error_code in {"missing_right", "ceiling_reached", "admin_key_refused"}:
+        return Conflict
+    return InvalidInput if key.error_code in {TermsRefused.code, Unfit.code} else UpstreamFailed

@@ -98,7 +98,7 @@ class BulkService:
             )
 
         rows, problems = plan_rows(draft, lines, known, organization_id=actor.organization_id, check=fits_vendor)
-        room = await self._accounts.room(account, draft.options, others=others)
+        room = await self._accounts.room(account, draft.options, others=others, afresh=True)
         pace = self._accounts.pace(account)
         return Plan(account.id, account.vendor, tuple(rows), tuple(problems), room, pace)
 

@@ -166,7 +166,7 @@ def differences(key: IssuedKey, item: Item, facts: ProvisionerFacts) -> tuple[Di
     """Terms that the vendor shows otherwise than agreed. What the vendor never confirms can't drift."""
     if item.terms is None or not item.alive:
         return ()
-    told = compare(key.terms, item.terms, facts, own_end=key.adopted)
+    told = compare(key.terms, item.terms, facts, own_end=key.own_end)
     return tuple(
         Difference(term, shown(key.terms, Term(term)), shown(item.terms, Term(term)))
         for term, standing in told.items()

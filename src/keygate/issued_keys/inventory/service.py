@@ -256,7 +256,7 @@ class InventoryService(Hands):
         terms = with_terms_of(key.terms, item.terms, item.drift)
         left = {str(term) for term in asked(terms)}
         facts = eyes.provisioners[item.vendor].facts
-        told = compare(terms, item.terms, facts, own_end=key.adopted, rotated=key.generation > 1)
+        told = compare(terms, item.terms, facts, own_end=key.own_end, rotated=key.generation > 1)
         confirmed = {each.term: told[each.term] for each in item.drift if each.term in left}
         kept = {term: standing for term, standing in key.enforcement.items() if term in left}
         after = replace(key, terms=terms, enforcement={**kept, **confirmed}, version=key.version + 1)

@@ -73,7 +73,7 @@ OPENROUTER_FACTS = ProvisionerFacts(
         "requests_per_minute": "OpenRouter has no limit of requests on a key; a virtual key has one",
         "tokens_per_minute": "OpenRouter has no limit of tokens on a key; a virtual key has one",
         "scopes": "a key of OpenRouter has none",
-        "change of the end": "the end is set when the key is made; KeyGate ends a key earlier itself, and a later end needs a rotation",
+        "change of the end": "the end is set when the key is made; KeyGate ends a key earlier itself, and a later end needs another key",
         "one budget over rotations": "the limit counts what the key itself has spent, and the next key begins with a whole one: after a "
         "rotation KeyGate watches what all keys together have spent, by OpenRouter's bill, and disables the key at the budget: late, not "
         "hard",
