@@ -140,6 +140,7 @@ class Workshop:
             clock=self.clock,
             publisher=NoPublisher(),
             holders=Listener(self.orders),
+            outbox=outbox,
         )
         self.stock = await stocktaking(base, self.orders, outbox, self.developers, node_id=NODE, sleep=self._rest)
 

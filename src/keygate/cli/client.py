@@ -37,6 +37,7 @@ class Exit(IntEnum):
     UNREACHABLE = 7
     VERIFICATION_FAILED = 8
     TRY_LATER = 9
+    WOULD_BE_REFUSED = 10  # `keys explain`: the command itself went well
 
 
 _ID = re.compile(r"[A-Za-z0-9_-]{1,100}")
@@ -107,6 +108,19 @@ def one(noun: str, thing: str) -> str:
     if not _ID.fullmatch(thing):
         fail(f"{thing!r} is no id; `keygate {_LISTS.get(noun, f'{noun} list')}` shows those that there are", Exit.USAGE)
     return f"/api/v1/{noun}/{thing}"
+
+
+NONE = "none"  # what takes something away, where a command changes a thing
+
+
+def changes(named: Mapping[str, Any], *, removable: frozenset[str] = frozenset()) -> dict[str, Any]:
+    """The body of a change: what was named, with null for a `removable` that is to be `none`. Ends the command where nothing was named."""
+    body = {
+        member: None if member in removable and value in (NONE, [NONE]) else value for member, value in named.items() if value is not None
+    }
+    if not body:
+        fail("say what to change: --help lists what can be", Exit.USAGE)
+    return body
 
 
 class Api:

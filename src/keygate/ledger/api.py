@@ -15,6 +15,7 @@ from keygate.identities import Actor
 from keygate.kit.clock import Clock
 from keygate.kit.money import parse_usd
 from keygate.kit.routes import Page, PageQuery, Routes, current_actor, service
+from keygate.kit.spreadsheet import cell
 from keygate.ledger.billed import Source, VendorUsage
 from keygate.ledger.content import ContentReader
 from keygate.ledger.posting import DAY_NS
@@ -237,7 +238,7 @@ def _only(rows: list[UsageRow]) -> UsageRow:
 
 
 def _csv(view: UsageView | BilledUsageView, groups: Sequence[str]) -> Iterator[str]:
-    """RFC 4180. A cell that a spreadsheet would run as a formula is written as text (OWASP, "CSV Injection")."""
+    """RFC 4180. A cell that a spreadsheet would run as a formula is written as text."""
     buffer = io.StringIO()
     writer = csv.writer(buffer)
     fields = UsageRow.model_fields if isinstance(view, UsageView) else BilledUsageRow.model_fields
@@ -245,14 +246,9 @@ def _csv(view: UsageView | BilledUsageView, groups: Sequence[str]) -> Iterator[s
     writer.writerow([*groups, *measures])
     rows: Sequence[UsageRow | BilledUsageRow] = view.items
     for number, row in enumerate(rows):
-        writer.writerow([*(_cell(row.group[name]) for name in groups), *(getattr(row, name) for name in measures)])
+        writer.writerow([*(cell(row.group[name]) for name in groups), *(getattr(row, name) for name in measures)])
         if number % 200 == 199:
             yield buffer.getvalue()
             buffer.seek(0)
             buffer.truncate()
     yield buffer.getvalue()
-
-
-def _cell(value: str | int | None) -> str:
-    text = "" if value is None else str(value)
-    return f"'{text}" if text[:1] in {"=", "+", "-", "@", "\t", "\r"} else text

@@ -114,6 +114,7 @@ def control(
     usage: UsageReader,
     prices: PriceReader,
     issued: IssuedKeyService,
+    outbox: EventOutbox,
     services: dict[type, object],
 ) -> Control:
     """All services of the control plane. `services` are those that stand elsewhere already: credentials, the ledger's, events."""
@@ -127,6 +128,7 @@ def control(
         owners=source.owners,
         vendors=VENDORS,
         clock=base.clock,
+        outbox=outbox,
         pepper=base.pepper,
         address=base.settings.address,
         usage=usage,
@@ -145,7 +147,15 @@ def control(
         for kind in (PolicyService, BudgetService, AliasService)
     ]
     holders = Holders(virtual=keys, virtual_rows=source.key_rows, issued=issued, owners=source.owners)
-    people = identities(base.database, audit=base.audit, clock=base.clock, publisher=publisher, holders=holders, policies=source.policies)
+    people = identities(
+        base.database,
+        audit=base.audit,
+        clock=base.clock,
+        publisher=publisher,
+        holders=holders,
+        outbox=outbox,
+        policies=source.policies,
+    )
     explain = ExplainService(keys=source.keys, vendors=VENDORS, clock=base.clock, prices=prices, usage=usage)
     every = (keys, *rules, explain, base.audit)
     return Control(people, keys, {**people.by_class(), **{type(each): each for each in every}, **services, Clock: base.clock})
