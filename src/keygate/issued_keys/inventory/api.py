@@ -34,8 +34,8 @@ _Inventory = Annotated[InventoryService, service(InventoryService)]
 _Adoptions = Annotated[AdoptionService, service(AdoptionService)]
 _Clock = Annotated[Clock, service(Clock)]
 _Id = Annotated[str, Path(max_length=100)]
-_IdQuery = Annotated[str | None, Query(max_length=40, pattern=r"^[A-Za-z0-9_]+$")]
-_VendorQuery = Annotated[str | None, Query(max_length=40, pattern=r"^[a-z0-9_-]+$")]
+_IdQuery = Annotated[str | None, Query(max_length=40, pattern=r"^[A-Za-z0-9_]+$", description="Only of this vendor account")]
+_VendorQuery = Annotated[str | None, Query(max_length=40, pattern=r"^[a-z0-9_-]+$", description="Only of this vendor: `openai`")]
 
 Responses = dict[int | str, dict[str, Any]]
 _ABSENT: Responses = {404: {"description": "Absent, or not visible to this actor"}}
@@ -50,9 +50,9 @@ async def list_inventory(
     page: Annotated[PageQuery, Depends()],
     account_id: _IdQuery = None,
     vendor: _VendorQuery = None,
-    kind: Annotated[Kind | None, Query()] = None,
-    standing: Annotated[Standing | None, Query()] = None,
-    finding: Annotated[Finding | None, Query()] = None,
+    kind: Annotated[Kind | None, Query(description="Only keys, or only what holds them")] = None,
+    standing: Annotated[Standing | None, Query(description="Only what is so: whose it is")] = None,
+    finding: Annotated[Finding | None, Query(description="Only what has this finding, accepted or not")] = None,
     attention: Annotated[bool, Query(description="Only what somebody should look at")] = False,
 ) -> Page[ItemOut]:
     """What stands at the vendors, as the last scans saw it: ours, adopted, orphaned or unknown, and what is the matter with it."""
