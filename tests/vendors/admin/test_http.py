@@ -376,6 +376,26 @@ async def test_a_token_is_made_once_and_again_before_it_ends(clock: ManualClock)
     assert (await shelf.token("arm", make)).open() == "token-2"
 
 
+async def test_whoever_waits_while_a_sign_in_fails_has_failed_too_and_whoever_asks_later_has_a_try_of_their_own(clock: ManualClock) -> None:
+    shelf, tried, answers = TokenShelf(clock), 0, asyncio.Event()
+
+    async def make() -> tuple[Secret, int]:
+        nonlocal tried
+        tried += 1
+        if tried == 1:
+            await answers.wait()
+            raise Unavailable("sign in: the vendor did not answer")
+        return Secret(f"token-{tried}"), clock.now_ns() + 600 * 1_000_000_000
+
+    asking = [asyncio.create_task(shelf.token("arm", make)) for _ in range(8)]
+    await asyncio.sleep(0)
+    answers.set()
+    failed = await asyncio.gather(*asking, return_exceptions=True)
+    assert [type(each) for each in failed] == [Unavailable] * 8
+    assert tried == 1
+    assert (await shelf.token("arm", make)).open() == "token-2"
+
+
 def test_an_address_of_the_settings_stands_in_for_the_vendors(clock: ManualClock) -> None:
     facts = ProvisionerFacts(
         vendor="cloud",

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from keygate.kit.clock import NANOSECONDS, Clock
 from keygate.kit.secret import Secret
+from keygate.vendors.admin.errors import ProvisionerError
 from keygate.vendors.admin.http import AdminHttp
 from keygate.vendors.admin.interface import Issuer, MakeToken, ProvisionerFacts
 
@@ -20,16 +21,26 @@ class TokenShelf:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._kept: dict[str, tuple[Secret, int]] = {}
+        self._failed: dict[str, ProvisionerError] = {}
         self._turn = asyncio.Lock()
 
     def clear(self) -> None:
         self._kept.clear()
 
     async def token(self, name: str, make: MakeToken, *, refused: Secret | None = None) -> Secret:
+        """Whoever waits while another's sign-in fails has failed too: where the vendor does not answer, nobody waits for all before."""
+        before = self._failed.get(name)
         async with self._turn:
             kept = self._kept.get(name)
             if kept is None or kept[0] is refused or kept[1] - _MARGIN_NS <= self._clock.now_ns():
-                kept = self._kept[name] = await make()
+                failed = self._failed.get(name)
+                if failed is not None and failed is not before:
+                    raise failed
+                try:
+                    kept = self._kept[name] = await make()
+                except ProvisionerError as error:
+                    self._failed[name] = error
+                    raise
             return kept[0]
 
 
