@@ -180,6 +180,7 @@ def explain(
         "status": answer["status"],
         "why": refused.get("detail"),
         "rule": refused.get("rule"),
+        "code": answer.get("code"),
         "would hold $": hold.get("amount_usd"),
         "price": hold.get("price_id"),
     }

@@ -13,7 +13,7 @@ from keygate.identities.repository import OwnerRepository
 from keygate.identities.wiring import Identities, identities
 from keygate.issued_keys import IssuedKeyService
 from keygate.kit.clock import Clock
-from keygate.policies import AliasService, BudgetService, ExplainService, PolicyService, PriceReader, UsageReader
+from keygate.policies import AliasService, BudgetService, ExplainService, GatewayAnswers, PolicyService, PriceReader, UsageReader
 from keygate.policies.repository import PolicyRepository
 from keygate.processes.foundation import Foundation
 from keygate.processes.issuing import Holders
@@ -92,6 +92,7 @@ def control(
     publisher: StatePublisher,
     usage: UsageReader,
     prices: PriceReader,
+    answers: GatewayAnswers,
     issued: IssuedKeyService,
     services: dict[type, object],
 ) -> Control:
@@ -125,6 +126,6 @@ def control(
     ]
     holders = Holders(virtual=keys, virtual_rows=source.key_rows, issued=issued, owners=source.owners)
     people = identities(base.database, audit=base.audit, clock=base.clock, publisher=publisher, holders=holders, policies=source.policies)
-    explain = ExplainService(keys=source.keys, vendors=VENDORS, clock=base.clock, prices=prices, usage=usage)
+    explain = ExplainService(keys=source.keys, vendors=VENDORS, clock=base.clock, gateway=answers, prices=prices, usage=usage)
     every = (keys, *rules, explain, base.audit)
     return Control(people, keys, {**people.by_class(), **{type(each): each for each in every}, **services, Clock: base.clock})

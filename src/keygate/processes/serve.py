@@ -26,6 +26,7 @@ from keygate.config import Settings, proxy_environment, unknown_variables, wrong
 from keygate.errors import KeyGateError, StartRefused, Unavailable
 from keygate.gateway.gateway import Gateway, GatewaySettings
 from keygate.gateway.proxies import ProxySettings
+from keygate.gateway.verdicts import Verdicts
 from keygate.identities.model import system_actor
 from keygate.identities.repository import OwnerRepository
 from keygate.issued_keys.bench import AtStep, nothing
@@ -148,7 +149,16 @@ async def _serve(settings: Settings, *, with_sandbox: bool, at_step: AtStep = no
         stack.push_async_callback(orders.close)
         bills = spending(base, events, source.owners, orders, books.reports, node_id=books.node_id)
         services |= orders.services | bills.services
-        plane = control(base, source, publisher=news, usage=books.usage, prices=books.estimates, issued=orders.keys, services=services)
+        plane = control(
+            base,
+            source,
+            publisher=news,
+            usage=books.usage,
+            prices=books.estimates,
+            answers=Verdicts(gateway.book),
+            issued=orders.keys,
+            services=services,
+        )
         stock = await stocktaking(base, orders, events, plane.identities.developers, node_id=books.node_id)
         sandbox = None
         if with_sandbox:
