@@ -16,6 +16,7 @@ from keygate.identities import Actor
 from keygate.kit.clock import Clock
 from keygate.kit.money import parse_usd
 from keygate.kit.routes import Page, PageQuery, Routes, Schema, current_actor, service
+from keygate.kit.spreadsheet import cell
 from keygate.kit.turns import pieces
 from keygate.ledger.billed import Source, VendorUsage
 from keygate.ledger.content import ContentReader
@@ -97,7 +98,11 @@ async def report_usage(
     query: Annotated[UsageQuery, Depends()],
     group_by: Annotated[
         str,
-        Query(max_length=100, pattern=r"^[a-z,]*$", description="key, team, developer, app, vendor, model, … and one of hour, day, month"),
+        Query(
+            max_length=100,
+            pattern=r"^[a-z_,]*$",
+            description="Several with commas: key, team, developer, app, vendor, model; one of hour, day, month; and those of the source",
+        ),
     ] = "",
     format_: Annotated[Literal["json", "csv"] | None, Query(alias="format", description="Default: what `Accept` asks for")] = None,
     source: Annotated[
@@ -259,7 +264,7 @@ async def _json(head: UsageView | BilledUsageView, lines: _Lines) -> bytes:
 
 
 async def _csv(lines: _Lines, groups: Sequence[str]) -> AsyncIterator[str]:
-    """RFC 4180. A cell that a spreadsheet would run as a formula is written as text (OWASP, "CSV Injection")."""
+    """RFC 4180. A cell that a spreadsheet would run as a formula is written as text."""
     buffer = io.StringIO()
     writer = csv.writer(buffer)
     measures = [name for name in lines.schema.model_fields if name != "group"]
@@ -267,13 +272,8 @@ async def _csv(lines: _Lines, groups: Sequence[str]) -> AsyncIterator[str]:
     async for piece in pieces(lines.rows):
         for row in map(lines.plain, piece):
             group = row["group"]
-            writer.writerow([*(_cell(group[name]) for name in groups), *(row[name] for name in measures)])
+            writer.writerow([*(cell(group[name]) for name in groups), *(row[name] for name in measures)])
         yield buffer.getvalue()
         buffer.seek(0)
         buffer.truncate()
     yield buffer.getvalue()
-
-
-def _cell(value: str | int | None) -> str:
-    text = "" if value is None else str(value)
-    return f"'{text}" if text[:1] in {"=", "+", "-", "@", "\t", "\r"} else text

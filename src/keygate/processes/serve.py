@@ -157,6 +157,7 @@ async def _serve(settings: Settings, *, with_sandbox: bool, at_step: AtStep = no
             prices=books.estimates,
             answers=Verdicts(gateway.book),
             issued=orders.keys,
+            outbox=events,
             services=services,
         )
         stock = await stocktaking(base, orders, events, plane.identities.developers, node_id=books.node_id)
