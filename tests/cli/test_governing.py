@@ -158,7 +158,7 @@ def test_apps_and_teams_are_ended_too(desk: Desk) -> None:
 
 def test_an_id_reaches_no_other_address(desk: Desk) -> None:
     """What a script takes for an id may be anything: it must not become the path of something else."""
-    developer = desk.made("developers", "create", "Kay", "--email", "kay@example.com")
+    developer = desk.made("developers", "create", "Kay", "--email", "lou@example.com")
     for noun, verb in (("credentials", "remove"), ("budgets", "remove"), ("keys", "revoke"), ("apps", "deactivate")):
         for thing in (f"../developers/{developer['id']}", f"x/../../developers/{developer['id']}", "", "..", "a?b=c", "vk_1%2F"):
             said = desk.run(noun, verb, thing, "--yes")

@@ -196,6 +196,54 @@ def test_explain_says_what_the_gateway_would_do_without_doing_it(house: House, b
     assert not _SECRETLESS.search(str(told))
 
 
+_HARD = {"amount_usd": "0.000001", "period": "day", "mode": "hard"}
+_CASES: dict[str, tuple[dict[str, Any], str, str, int]] = {  # how the key is made, what it asks for and where, and what it gets
+    "allowed": ({}, MODEL, "chat", 200),
+    "model that nobody has": ({}, "mystery", "chat", 404),
+    "endpoint that the vendor doesn't have": ({}, f"anthropic/{CLAUDE}", "embeddings", 400),
+    "endpoint that the key may not use": ({"endpoints": ["chat"]}, "openai/text-embedding-3-small", "embeddings", 403),
+    "model that the key may not use": ({"models": ["openai/gpt-4o"]}, MODEL, "chat", 403),
+    "budget that is spent": ({"budgets": [_HARD]}, MODEL, "chat", 402),
+    "budget, and nothing to pay": ({"budgets": [_HARD]}, "openai/omni-moderation-latest", "moderations", 200),
+    "model without a price": ({"budgets": [_HARD]}, "openai/gpt-nobody", "chat", 403),
+    "limit on requests": ({"limits": {"requests_per_minute": 1}}, MODEL, "chat", 429),
+    "limit on tokens": ({"limits": {"tokens_per_minute": 1}}, MODEL, "chat", 429),
+    "limit on tokens, and none that count": ({"limits": {"tokens_per_minute": 1}}, "openai/omni-moderation-latest", "moderations", 200),
+    "no credential for the model": ({}, "openai/gpt-elsewhere", "chat", 503),
+    "no credential, and no money": ({"budgets": [_HARD]}, f"openai/{MODEL}", "chat", 402),
+    "revoked": ({}, MODEL, "chat", 401),
+    "list of models": ({"limits": {"requests_per_minute": 1}}, MODEL, "models", 200),
+}
+_CALLS = {"chat": ("chat/completions", CHAT), "embeddings": ("embeddings", {"input": "x"}), "moderations": ("moderations", {"input": "x"})}
+
+
+@pytest.mark.parametrize("case", _CASES)
+def test_explain_and_the_gateway_give_the_same_answer(house: House, case: str) -> None:
+    terms, model, endpoint, status = _CASES[case]
+    made = house.key("explained", **terms)
+    if case == "revoked":
+        house.call("POST", f"/virtual-keys/{made['id']}/revoke")
+    if case.startswith("no credential"):
+        [credential] = [each for each in house.call("GET", "/credentials")["items"] if each["vendor"] == "openai"]
+        house.call("PATCH", f"/credentials/{credential['id']}", {"models": ["none-of-these"]})
+    try:
+        if case == "limit on requests" or endpoint == "models":
+            house.send(made["key"])
+        told = house.call("POST", "/policies/explain", {"key_id": made["id"], "model": model, "endpoint": endpoint})
+        if endpoint == "models":
+            answer = house.client.get("/v1/models", headers={"authorization": f"Bearer {made['key']}"})
+        else:
+            path, body = _CALLS[endpoint]
+            answer = house.send(made["key"], f"/v1/{path}", body | {"model": model})
+        code = answer.json()["error"]["code"] if answer.status_code != 200 else None
+        assert (told["status"], told["code"]) == (answer.status_code, code), (told, answer.text)
+        assert answer.status_code == status
+        assert told["allowed"] is (status == 200)
+    finally:
+        if case.startswith("no credential"):
+            house.call("PATCH", f"/credentials/{credential['id']}", {"models": None})
+
+
 def test_explain_of_nothing_is_refused(house: House) -> None:
     token = house.keygate.sign_in()
     assert house.raw("POST", "/policies/explain", token=token, json={"model": MODEL, "endpoint": "chat"}).status_code == 422

@@ -15,6 +15,7 @@ from keygate.audit import AuditService, EntryFilter, HeadsFile, Signer
 from keygate.audit.repository import AuditRepository
 from keygate.events import EventOutbox
 from keygate.events.repository import EventRepository
+from keygate.gateway.verdicts import Verdicts
 from keygate.identities import Actor, ActorKind, Role
 from keygate.identities.directory import OwnerDirectory
 from keygate.identities.repository import OwnerRepository
@@ -61,6 +62,10 @@ class Books:
     spent: dict[str, int] = field(default_factory=dict)
     held: dict[str, int] = field(default_factory=dict)
     used: dict[str, int] = field(default_factory=dict)
+    without_credential: set[str] = field(default_factory=set)
+
+    def serves(self, organization_id: str, vendor: str, model: str) -> bool:
+        return vendor not in self.without_credential
 
     async def usage(self, state: KeyState) -> KeyUsage:
         return KeyUsage(
@@ -147,5 +152,5 @@ async def house(database: Database, clock: ManualClock, tmp_path: Path) -> Simpl
         policies=PolicyService(**common, owners=owners, keys=source),
         budgets=BudgetService(**common, owners=owners, keys=source),
         aliases=AliasService(**common, owners=owners, keys=source),
-        explain=ExplainService(keys=source, vendors=VENDORS, clock=clock, prices=books, usage=books),
+        explain=ExplainService(keys=source, vendors=VENDORS, clock=clock, gateway=Verdicts(books), prices=books, usage=books),
     )

@@ -44,8 +44,12 @@ async def test_refusals_come_with_the_status_and_rule_that_the_gateway_would_giv
 
     assert await answer(model="anthropic/claude-opus-4-5") == (403, "vendor_not_allowed")
     assert await answer(model="text-embedding-3-small", endpoint="embeddings") == (403, "endpoint_not_allowed")
-    assert await answer(model="no-such-thing") == (403, "model_unknown")
+    assert await answer(model="no-such-thing") == (404, "model_not_found")
+    assert await answer(model="anthropic/claude-opus-4-5", endpoint="embeddings") == (400, "endpoint_not_served")
     assert await answer(model="openai/unknown-model") == (403, "unpriced")
+    house.books.without_credential.add("openai")
+    assert await answer() == (503, "no_credential")
+    house.books.without_credential.clear()
     house.books.spent[budget] = 4 * NANO
     assert await answer() == (402, "budget_spent")
     house.books.spent[budget], house.books.held[budget] = 1 * NANO, 3 * NANO

@@ -250,6 +250,7 @@ def _show_answer(answer: dict[str, Any]) -> None:
         "status": answer["status"],
         "why": refused.get("detail"),
         "rule": refused.get("rule"),
+        "code": answer.get("code"),
         "would hold $": hold.get("amount_usd"),
         "price": hold.get("price_id"),
     }

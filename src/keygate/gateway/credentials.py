@@ -134,12 +134,20 @@ class CredentialBook:
         try:
             choice = self._choices[question]
         except KeyError:
-            fitting = [t for t in self._targets.get(question[:2], ()) if t.models is None or any(fnmatchcase(model, p) for p in t.models)]
+            fitting = self._fitting(organization_id, vendor, model)
             choice = Choice(fitting) if fitting else None
             if len(self._choices) >= _MAX_CHOICES:
                 self._choices = {}
             self._choices[question] = choice
         return choice.next() if choice is not None else None
+
+    def serves(self, organization_id: str, vendor: str, model: str) -> bool:
+        """Whether `pick` would find one; nobody's turn is taken."""
+        return bool(self._fitting(organization_id, vendor, model))
+
+    def _fitting(self, organization_id: str, vendor: str, model: str) -> list[Target]:
+        found = self._targets.get((organization_id, vendor), ())
+        return [target for target in found if target.models is None or any(fnmatchcase(model, pattern) for pattern in target.models)]
 
     def vendors_of(self, organization_id: str) -> frozenset[str]:
         return frozenset(vendor for organization, vendor in self._targets if organization == organization_id)

@@ -12,6 +12,7 @@ from keygate.policies.patterns import covers, matches
 from keygate.policies.ports import (
     BudgetStanding,
     Estimate,
+    GatewayAnswers,
     KeyDirectory,
     KeyUsage,
     LimitStanding,
@@ -54,6 +55,7 @@ __all__ = [
     "Estimate",
     "ExplainService",
     "Explanation",
+    "GatewayAnswers",
     "Governance",
     "Holder",
     "KeyDigest",

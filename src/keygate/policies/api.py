@@ -75,7 +75,9 @@ async def list_policies(actor: _Actor, page: _Page, found: _Policies) -> Page[Po
 
 @policies.post("/explain", permission="policies.explain", responses=_ABSENT)
 async def explain(body: ExplainRequest, actor: _Actor, found: Annotated[ExplainService, service(ExplainService)]) -> ExplainView:
-    """What would happen to a call, and why: layer by layer, with budgets and limits as they stand. Nothing is called or reserved."""
+    """What would happen to a call, and why: layer by layer, with budgets and limits as they stand. Nothing is called or reserved.
+
+    The call is one under `/v1`, of the size that is given. `status` and `code` are those of the gateway's answer."""
     told = await found.explain(
         actor,
         key=None if body.key is None else Secret(body.key),

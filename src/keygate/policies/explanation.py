@@ -1,4 +1,5 @@
-"""What would happen to a call, and why, without calling anything."""
+"""What would happen to a call, and why, without calling anything. The call is one under `/v1`, where the model's name chooses the vendor;
+it is judged in the order in which the gateway does."""
 
 from __future__ import annotations
 
@@ -11,12 +12,13 @@ from keygate.kit.clock import Clock
 from keygate.kit.secret import Secret
 from keygate.policies.compilation import applies
 from keygate.policies.evaluate import decide, evaluate, resolve_alias, server_tool_ceiling, standing
-from keygate.policies.ports import BudgetStanding, Estimate, KeyDirectory, KeyUsage, LimitStanding, PriceReader, UsageReader
-from keygate.policies.state import Allow, BudgetMode, Decision, Deny, KeyState, RuleSet, Scope
+from keygate.policies.ports import BudgetStanding, Estimate, GatewayAnswers, KeyDirectory, KeyUsage, LimitStanding, PriceReader, UsageReader
+from keygate.policies.state import Allow, BudgetMode, Decision, Deny, KeyState, LimitKind, RuleSet, Scope
 from keygate.policies.validation import endpoint_groups
 from keygate.vendors import EndpointGroup, Vendor
 
-_STATUS = {"key_revoked": 401, "key_expired": 401, "owner_inactive": 401}  # every other denial is a 403
+_TOKENS = frozenset({LimitKind.TOKENS_PER_MINUTE, LimitKind.TOKENS_PER_DAY})
+_ORDER = (_TOKENS, frozenset({LimitKind.REQUESTS_PER_MINUTE, LimitKind.REQUESTS_PER_DAY}), frozenset({LimitKind.CONCURRENT_REQUESTS}))
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,7 @@ class Explanation:
     alias: str | None
     endpoint: str
     status: int  # of the answer that the gateway would give now: 200 stands for "forwarded"
+    code: str | None  # in that answer
     refusal: Deny | None
     layers: tuple[Layer, ...]
     price: Estimate | None
@@ -59,12 +62,14 @@ class ExplainService:
         keys: KeyDirectory,
         vendors: Mapping[str, Vendor],
         clock: Clock,
+        gateway: GatewayAnswers,
         prices: PriceReader | None = None,
         usage: UsageReader | None = None,
     ) -> None:
         self._keys = keys
         self._vendors = vendors
         self._clock = clock
+        self._gateway = gateway
         self._prices = prices
         self._usage = usage
 
@@ -95,13 +100,13 @@ class ExplainService:
         refusal = standing(state, now_ns=now)
         if refusal is None and vendor is None:
             refusal = Deny(
-                "model_unknown",
+                "model_not_found",
                 Scope.ORGANIZATION,
                 state.organization_id,
                 "No vendor owns models with such a name, and it is no alias; write vendor/model",
             )
         if refusal is None and vendor is not None and not any(e.group == endpoint for e in self._vendors[vendor].endpoints):
-            refusal = Deny("endpoint_unknown", Scope.VENDOR, vendor, f"The vendor '{vendor}' has no endpoint '{endpoint}' here")
+            refusal = Deny("endpoint_not_served", Scope.VENDOR, vendor, f"The vendor '{vendor}' has no endpoint '{endpoint}' here")
         if refusal is None and vendor is not None:
             decision = evaluate(state, vendor=vendor, model=name, endpoint=endpoint, now_ns=now)
             refusal = decision if isinstance(decision, Deny) else None
@@ -109,11 +114,10 @@ class ExplainService:
         usage = KeyUsage() if self._usage is None else await self._usage.usage(state)
         budgets = tuple(BudgetAnswer(one, _fits(one, price)) for one in _budgets(state, usage) if _counts(one, vendor, name, state))
         limits = tuple(one for one in _limits(state, usage) if vendor and applies(one.rule, vendor=vendor, model=name, tags=state.tags))
-        status = 200 if refusal is None else _STATUS.get(refusal.rule, 403)
-        if refusal is None:
-            refusal, status = self._money(budgets, price, endpoint)
-        if refusal is None:
-            refusal, status = _rates(limits)
+        if refusal is None and vendor is not None and endpoint != EndpointGroup.MODELS:  # lists of models are the gateway's own
+            tokens = input_tokens + output_tokens if self._billed(vendor, endpoint) else 0
+            refusal = self._money(budgets, price) or _rates(limits, tokens) or self._credential(state, vendor, name)
+        status, code = (200, None) if refusal is None else self._gateway.answer(refusal.rule)
         return Explanation(
             state=state,
             vendor=vendor,
@@ -121,6 +125,7 @@ class ExplainService:
             alias=model if alias is not None else None,
             endpoint=endpoint,
             status=status,
+            code=code,
             refusal=refusal,
             layers=tuple(
                 Layer(rules, Allow() if vendor is None else decide(rules, vendor=vendor, model=name, endpoint=endpoint))
@@ -152,26 +157,38 @@ class ExplainService:
     def _billed(self, vendor: str, endpoint: str) -> bool:
         return any(e.billed for e in self._vendors[vendor].endpoints if e.group == endpoint)
 
-    def _money(self, budgets: tuple[BudgetAnswer, ...], price: Estimate | None, endpoint: str) -> tuple[Deny | None, int]:
-        for answer in budgets:
-            one = answer.standing
-            if one.rule.mode is not BudgetMode.HARD:
-                continue
-            if price is None and self._prices is not None and endpoint != EndpointGroup.MODELS:
-                return _rule_refusal(one, "unpriced", "The price of the model is not known, and a hard budget applies"), 403
-            spent_out = one.spent_nano + (price.nano if price else 1) > one.rule.amount_nano
-            if spent_out:
-                return _rule_refusal(one, "budget_spent", f"What is spent of the {one.rule.period} budget leaves no room for the call"), 402
+    def _money(self, budgets: tuple[BudgetAnswer, ...], price: Estimate | None) -> Deny | None:
+        hard = [answer for answer in budgets if answer.standing.rule.mode is BudgetMode.HARD]
+        if price is not None and price.nano == 0:
+            return None  # what costs nothing, no budget refuses
+        if hard and price is None and self._prices is not None:
+            return _rule_refusal(hard[0].standing, "unpriced", "The price of the model is not known, and a hard budget applies")
+        for one in (answer.standing for answer in hard):
+            if one.spent_nano + (price.nano if price else 1) > one.rule.amount_nano:
+                return _rule_refusal(one, "budget_spent", f"What is spent of the {one.rule.period} budget leaves no room for the call")
+        for answer in hard:
             if answer.fits is False:
-                return _rule_refusal(one, "budget_held", "Only holds of requests in flight stand in the way; it clears by itself"), 429
-        return None, 200
+                held = "Only holds of requests in flight stand in the way; it clears by itself"
+                return _rule_refusal(answer.standing, "budget_held", held)
+        return None
+
+    def _credential(self, state: KeyState, vendor: str, model: str) -> Deny | None:
+        if self._gateway.serves(state.organization_id, vendor, model):
+            return None
+        return Deny("no_credential", Scope.ORGANIZATION, state.organization_id, f"There is no {vendor} credential for the model '{model}'")
 
 
-def _rates(limits: tuple[LimitStanding, ...]) -> tuple[Deny | None, int]:
-    for one in limits:
-        if one.used >= one.rule.amount:
-            return Deny("rate_limit", one.rule.scope, one.rule.scope_id, f"The limit {one.rule.kind} of {one.rule.amount} is reached"), 429
-    return None, 200
+def _rates(limits: tuple[LimitStanding, ...], tokens: int) -> Deny | None:
+    """`tokens` 0: a call that counts towards no limit on tokens."""
+    for kinds in _ORDER:
+        for one in limits:
+            rule = one.rule
+            needed = tokens if kinds is _TOKENS else 1
+            if rule.kind in kinds and needed and one.used + needed > rule.amount:
+                detail = f"The limit {rule.kind} of {rule.amount} has no room: {one.used} are used, and the call may use {needed}"
+                name = "concurrency" if rule.kind is LimitKind.CONCURRENT_REQUESTS else "rate_limit"
+                return Deny(name, rule.scope, rule.scope_id, detail)
+    return None
 
 
 def _rule_refusal(one: BudgetStanding, rule: str, detail: str) -> Deny:

@@ -100,6 +100,16 @@ class KeyUsage:
     limits: tuple[LimitStanding, ...] = ()
 
 
+class GatewayAnswers(Protocol):
+    """The gateway, as far as an explanation asks it. Implemented by the gateway."""
+
+    def serves(self, organization_id: str, vendor: str, model: str) -> bool:
+        """Whether the organisation has a credential for this model."""
+
+    def answer(self, rule: str) -> tuple[int, str]:
+        """Status and code of the answer to a call that this rule refuses."""
+
+
 class UsageReader(Protocol):
     """Implemented by the ledger: what is in the database, in the journal and in memory, as one."""
 

@@ -15,7 +15,7 @@ from keygate.identities.wiring import Identities, identities
 from keygate.issued_keys import IssuedKeyService
 from keygate.issued_keys.repository import IssuedKeyRepository
 from keygate.kit.clock import Clock
-from keygate.policies import AliasService, BudgetService, ExplainService, PolicyService, PriceReader, UsageReader
+from keygate.policies import AliasService, BudgetService, ExplainService, GatewayAnswers, PolicyService, PriceReader, UsageReader
 from keygate.policies.repository import PolicyRepository
 from keygate.processes.foundation import Foundation
 from keygate.processes.issuing import Holders
@@ -113,6 +113,7 @@ def control(
     publisher: StatePublisher,
     usage: UsageReader,
     prices: PriceReader,
+    answers: GatewayAnswers,
     issued: IssuedKeyService,
     outbox: EventOutbox,
     services: dict[type, object],
@@ -156,6 +157,6 @@ def control(
         outbox=outbox,
         policies=source.policies,
     )
-    explain = ExplainService(keys=source.keys, vendors=VENDORS, clock=base.clock, prices=prices, usage=usage)
+    explain = ExplainService(keys=source.keys, vendors=VENDORS, clock=base.clock, gateway=answers, prices=prices, usage=usage)
     every = (keys, *rules, explain, base.audit)
     return Control(people, keys, {**people.by_class(), **{type(each): each for each in every}, **services, Clock: base.clock})

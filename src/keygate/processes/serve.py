@@ -26,6 +26,7 @@ from keygate.config import Settings, proxy_environment, unknown_variables, wrong
 from keygate.errors import KeyGateError, StartRefused, Unavailable
 from keygate.gateway.gateway import Gateway, GatewaySettings
 from keygate.gateway.proxies import ProxySettings
+from keygate.gateway.verdicts import Verdicts
 from keygate.identities.model import system_actor
 from keygate.identities.repository import OwnerRepository
 from keygate.issued_keys.bench import AtStep, nothing
@@ -152,6 +153,7 @@ async def _serve(settings: Settings, *, with_sandbox: bool, at_step: AtStep = no
             publisher=news,
             usage=books.usage,
             prices=books.estimates,
+            answers=Verdicts(gateway.book),
             issued=orders.keys,
             outbox=events,
             services=services,

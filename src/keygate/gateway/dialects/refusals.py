@@ -51,6 +51,10 @@ def status_of(problem: Problem) -> int:
     return _SHAPES[problem].status
 
 
+def code_of(problem: Problem) -> str:
+    return _SHAPES[problem].code
+
+
 def refusal(
     style: ErrorStyle,
     problem: Problem,

@@ -126,6 +126,7 @@ class Hold(Schema):
 class ExplainView(Schema):
     allowed: bool
     status: int = Field(description="What the gateway would answer now; 200: forwarded")
+    code: str | None = Field(description="The code in that answer; null where it is forwarded")
     refused_by: Refused | None
     key: ExplainKey
     vendor: str | None
@@ -145,6 +146,7 @@ class ExplainView(Schema):
         return cls(
             allowed=told.refusal is None,
             status=told.status,
+            code=told.code,
             refused_by=None if told.refusal is None else Refused.of(told.refusal),
             key=ExplainKey(
                 id=state.id,
