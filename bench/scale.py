@@ -42,7 +42,7 @@ class Row:
 
 
 def installed() -> tuple[int, float]:
-    """Distributions that the server needs, itself included, and their MiB on disk with compiled bytecode."""
+    """Distributions that the server needs, itself included, and their megabytes on disk with compiled bytecode."""
     found: dict[str, Distribution] = {}
     waiting = ["keygate-server"]
     while waiting:
@@ -59,7 +59,7 @@ def installed() -> tuple[int, float]:
         files = {Path(str(each.locate_file(file))) for file in each.files or ()}
         files |= {compiled for file in files for compiled in (file.parent / "__pycache__").glob(f"{file.stem}.*.pyc")}
         size += sum(file.stat().st_size for file in files if file.is_file())
-    return len(found), size / 2**20
+    return len(found), size / 1e6
 
 
 def _of_extras(requirement: Requirement) -> list[Requirement]:
@@ -109,7 +109,7 @@ async def _cost(subject: subjects.Subject, requests: list[bytes], *, seconds: fl
 
 def measure(folder: Path, upstream_port: int, body: bytes, *, amount: Amount, runs: int, seconds: float) -> list[Row]:
     count, size = installed()
-    rows = [Row("distributions of a server install", count, "", 60), Row("size of a server install", size, "MiB", 200)]
+    rows = [Row("distributions of a server install", count, "", 60), Row("size of a server install", size, "MB", 200)]
     small, large = folder / "small", folder / "large"
     for data_dir in (small, large):
         with subjects.server(folder, data_dir) as (_, port, ready):
@@ -127,10 +127,10 @@ def measure(folder: Path, upstream_port: int, body: bytes, *, amount: Amount, ru
         rows.append(Row(f"ready, {amount.keys:,} keys and {amount.entries:,} entries", ready, "s", 3))
         second = subjects.Subject("large", port, _PATH, many[0], process)
         uvloop.run(asyncio.sleep(5))
-        rows.append(Row("memory, idle", first.memory_mib(), "MiB", 120))
-        rows.append(Row(f"memory, idle, {amount.keys:,} keys and {amount.entries:,} entries", second.memory_mib(), "MiB", 120))
+        rows.append(Row("memory, idle", first.memory_mb(), "MB", 120))
+        rows.append(Row(f"memory, idle, {amount.keys:,} keys and {amount.entries:,} entries", second.memory_mb(), "MB", 120))
         rows += _costs(first, second, _requests(few, body), _requests(many, body), runs=runs, seconds=seconds)
-        rows.append(Row(f"memory with {len(many):,} keys in use", second.memory_mib(), "MiB"))
+        rows.append(Row(f"memory with {len(many):,} keys in use", second.memory_mb(), "MB"))
     rows += _memory(folder, small, _requests(few, body))
     return rows
 
@@ -171,8 +171,8 @@ def _memory(folder: Path, data_dir: Path, requests: list[bytes]) -> list[Row]:
         for number in (20_000, 180_000):
             uvloop.run(load.drive(port, requests, connections=32, seconds=600, most=number))
             uvloop.run(asyncio.sleep(8))
-            after.append(subject.memory_mib())
-    return [Row("memory after 20,000 requests", after[0], "MiB"), Row("memory after 200,000 requests", after[1], "MiB", after[0] * 1.2)]
+            after.append(subject.memory_mb())
+    return [Row("memory after 20,000 requests", after[0], "MB"), Row("memory after 200,000 requests", after[1], "MB", after[0] * 1.2)]
 
 
 def table(rows: list[Row]) -> Table:

@@ -41,8 +41,8 @@ class Subject:
             total += times.user + times.system
         return total
 
-    def memory_mib(self) -> float:
-        return sum(p.memory_info().rss for p in (self.process, *self.process.children(recursive=True))) / 2**20
+    def memory_mb(self) -> float:
+        return sum(p.memory_info().rss for p in (self.process, *self.process.children(recursive=True))) / 1e6
 
 
 def free_port() -> int:

@@ -15,6 +15,8 @@ from tests.postgresql import PostgresServer
 import keygate
 from keygate.audit import AuditService, HeadsFile, Signer
 from keygate.audit.repository import AuditRepository
+from keygate.events import EventOutbox
+from keygate.events.repository import EventRepository
 from keygate.identities import Actor, ActorKind, NoListener, NoPublisher, Passwords, Role, Started
 from keygate.identities.wiring import Identities, identities
 from keygate.kit.clock import ManualClock
@@ -127,6 +129,7 @@ def people(database, audit, clock) -> Identities:
         clock=clock,
         publisher=NoPublisher(),
         holders=NoListener(),
+        outbox=EventOutbox(database=database, repository=EventRepository(), clock=clock),
         policies=None,
         passwords=Passwords(memory_kib=8, passes=1),
     )

@@ -51,6 +51,11 @@ def whole_schema() -> sa.MetaData:
     root = Path(__file__).parent
     for path in sorted(root.rglob("tables.py")):
         importlib.import_module(".".join(("keygate", *path.relative_to(root).with_suffix("").parts)))
+    for table in metadata.tables.values():
+        for index in table.indexes:
+            if "where" in index.info:  # of `partial_index`
+                for kind in ("sqlite", "postgresql"):
+                    index.dialect_kwargs[f"{kind}_where"] = sa.text(index.info["where"])
     return metadata
 
 

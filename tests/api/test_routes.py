@@ -48,6 +48,28 @@ def test_every_route_names_a_permission_that_a_role_has():
         assert permission == PUBLIC or permission in KNOWN, f"{method} {path}: {permission}"
 
 
+def test_every_permission_opens_a_route():
+    """A scope that can be granted and opens nothing misleads; `owners.write` is asked for by the services, beside another permission."""
+    assert KNOWN - {operation["x-permission"] for _, _, operation in _operations()} == {"owners.write"}
+
+
+async def test_a_token_that_may_check_the_audit_log_may_not_read_it_and_one_that_may_read_it_may_check_it(client, token_of):
+    headers = {"authorization": f"Bearer {await token_of(Role.ADMIN)}"}
+
+    async def statuses(scope):
+        made = await client.post("/api/v1/api-tokens", json={"name": scope, "scopes": [scope]}, headers=headers)
+        assert made.status_code == 201, made.text
+        token = {"authorization": f"Bearer {made.json()['token']}"}
+        return [(await client.get(path, headers=token)).status_code for path in ("/api/v1/audit/verify", "/api/v1/audit")]
+
+    assert await statuses("audit.verify") == [200, 403]
+    assert await statuses("audit.read") == [200, 200]
+    assert await statuses("usage.read") == [403, 403]
+    for gone in ("webhooks.read", "webhooks.write", "vault.write"):
+        refused = await client.post("/api/v1/api-tokens", json={"name": gone, "scopes": [gone]}, headers=headers)
+        assert refused.status_code == 422
+
+
 def test_only_the_named_routes_are_public():
     found = {(method, path) for method, path, operation in _operations() if operation["x-permission"] == PUBLIC}
     assert found <= OPEN

@@ -71,13 +71,68 @@ def test_life_of_a_key(desk: Desk) -> None:
     assert chat(desk, made["key"]).status_code == 401
     assert chat(desk, rotated["key"]).status_code == 200
     assert desk.made("keys", "explain", made["id"], "--model", "openai/gpt-4.1-mini")["allowed"] is True
-    refused = desk.ok("keys", "explain", made["id"], "--model", "anthropic/claude-sonnet-4-5").out
-    assert "anthropic" in refused
+    refused = desk.run("keys", "explain", made["id"], "--model", "anthropic/claude-sonnet-4-5")
+    assert refused.code == Exit.WOULD_BE_REFUSED
+    assert "anthropic" in refused.out
+    as_json = desk.run("keys", "explain", made["id"], "--model", "anthropic/claude-sonnet-4-5", "--json")
+    assert (as_json.code, as_json.json()["allowed"]) == (Exit.WOULD_BE_REFUSED, False)
     desk.ok("keys", "revoke", made["id"], "--yes")
     assert chat(desk, rotated["key"]).status_code == 401
     assert "revoked" in desk.ok("keys", "list", "--status", "revoked").out
     assert desk.run("keys", "rotate", made["id"]).code == Exit.NOT_VALID
     assert desk.run("keys", "show", "vk_nobody").code == Exit.NOT_FOUND
+
+
+def test_a_key_is_changed_by_what_is_named_and_the_rest_stays(desk: Desk) -> None:
+    words = ("--model", "openai/gpt-4.1*", "--budget", "10.00/month", "--budget", "1.00/day/soft", "--limit", "requests_per_minute=60")
+    made = desk.made("keys", "create", "to change", *words, "--limit", "tokens_per_day=9", "--expires-at", "2099-01-01T00:00:00Z")
+    policy = desk.made("policies", "create", "for one")
+    terms = ("--budget", "20.00/month", "--budget", "5.00/week", "--limit", "requests_per_minute=120", "--limit", "tokens-per-day=none")
+    after = desk.made("keys", "change", made["id"], "--policy", policy["id"], "--expires-at", "none", "--tag", "project=x", *terms)
+    budgets = {(each["period"], each["mode"]): each for each in after["budgets"]}
+    assert {of: each["amount_usd"] for of, each in budgets.items()} == {
+        ("month", "hard"): "20.00",
+        ("day", "soft"): "1.00",
+        ("week", "hard"): "5.00",
+    }
+    assert {each["id"] for each in made["budgets"]} < {each["id"] for each in after["budgets"]}  # what was spent stays counted
+    assert after["limits"] == {"requests_per_minute": 120}
+    assert (after["policy_id"], after["expires_at"], after["tags"], after["models"]) == (
+        policy["id"],
+        None,
+        ["project=x"],
+        ["openai/gpt-4.1*"],
+    )
+    shown = desk.ok("keys", "change", made["id"], "--policy", "none", "--budget", "none/day/soft", "--name", "changed", "--tag", "none")
+    assert "changed" in shown.out
+    (row,) = [each for each in desk.made("keys", "list") if each["id"] == made["id"]]
+    assert (row["policy_id"], row["tags"], {each["period"] for each in row["budgets"]}) == (None, [], {"month", "week"})
+    assert desk.run("keys", "change", made["id"]).code == Exit.USAGE  # nothing is named
+    assert desk.run("keys", "change", made["id"], "--budget", "none/day").code == Exit.NOT_FOUND
+    assert desk.run("keys", "change", made["id"], "--limit", "nonsense=none").code == Exit.USAGE
+    assert desk.run("keys", "change", "vk_nobody", "--name", "x").code == Exit.NOT_FOUND
+
+
+def test_a_policy_is_put_on_whom_keys_belong_to(desk: Desk) -> None:
+    policy = desk.made("policies", "create", "for many", "--model", "openai/gpt-4.1-nano", "--budget", "1.00/day")
+    team = desk.made("teams", "create", "policed", "--policy", policy["id"])
+    developer = desk.made("developers", "create", "Kay", "--email", "kay@example.com", "--team", team["id"], "--policy", policy["id"])
+    app = desk.made("apps", "create", "policed", "--policy", policy["id"])
+    assert {each["policy_id"] for each in (team, developer, app)} == {policy["id"]}
+    key = desk.made("keys", "create", "of kay", "--developer", developer["id"])
+    assert chat(desk, key["key"]).status_code == 403
+    terms = ("--budget", "2.00/day", "--limit", "requests_per_minute=60", "--description", "wider", "--deny", "none")
+    wider = desk.made("policies", "change", policy["id"], "--model", "*", *terms)
+    assert [each["amount_usd"] for each in wider["budgets"]] == ["2.00"]
+    assert (wider["models"], wider["limits"], wider["description"]) == (["*"], {"requests_per_minute": 60}, "wider")
+    assert chat(desk, key["key"]).status_code == 200
+    for noun, thing in (("teams", team), ("developers", developer), ("apps", app)):
+        assert policy["id"] in desk.ok(noun, "change", thing["id"], "--name", f"{noun} renamed").out
+        assert desk.made(noun, "change", thing["id"], "--policy", "none")["policy_id"] is None
+        assert desk.run(noun, "change", thing["id"]).code == Exit.USAGE
+        assert desk.run(noun, "change", thing["id"], "--policy", "pol_nobody").code == Exit.NOT_VALID
+    assert desk.made("developers", "change", developer["id"], "--team", "none")["team_id"] is None
+    desk.ok("policies", "remove", policy["id"], "--yes")
 
 
 def test_apps_and_teams_are_ended_too(desk: Desk) -> None:
@@ -189,6 +244,10 @@ def test_policies_budgets_and_limits(desk: Desk) -> None:
     assert "100.00" in desk.ok("budgets", "list").out
     limit = desk.made("limits", "create", "team", "requests_per_minute=600", "--of", team["id"])
     assert limit["id"] in desk.ok("limits", "list").out
+    changed = desk.made("budgets", "change", budget["id"], "200.00", "--threshold", "50", "--threshold", "90", "--mode", "soft")
+    assert (changed["amount_usd"], changed["thresholds"], changed["mode"]) == ("200.00", [50, 90], "soft")
+    assert desk.made("limits", "change", limit["id"], "700")["amount"] == 700
+    assert desk.run("limits", "change", limit["id"], "0").code == Exit.USAGE
     assert desk.run("limits", "create", "team", "requests_per_minute=0", "--of", team["id"]).code == Exit.USAGE
     assert desk.run("budgets", "create", "galaxy", "1.00/day").code == Exit.NOT_VALID
     for noun, thing in (("budgets", budget), ("budgets", tagged), ("limits", limit)):

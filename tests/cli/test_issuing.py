@@ -177,12 +177,52 @@ def test_a_ceiling_is_told_before_the_first_call(bureau: Desk, sandbox: SandboxS
     assert sum(call.method != "GET" for call in calls) == before
 
 
-@pytest.mark.parametrize("text", ["name\nx\n", "developer,rpm\na@b.c,many\n", "developer\nnobody\n"])
-def test_a_csv_with_a_mistake_orders_nothing(bureau: Desk, tmp_path: Path, text: str) -> None:
+def test_a_list_with_a_mistake_orders_nothing(bureau: Desk, tmp_path: Path) -> None:
     path = tmp_path / "bad.csv"
-    path.write_text(text)
+    path.write_text("developer,budget\na@example.com,5\n\nb@example.com,1,000\n")
     said = bureau.run("provision", "--vendor", "openai", "--csv", str(path))
-    assert said.code in {Exit.USAGE, Exit.NOT_VALID, Exit.NOT_FOUND}
+    assert said.code == Exit.NOT_VALID
+    assert "line 4: 3 cells, and the header has 2" in said.err
+    path.write_text("developer\nnobody\n")
+    assert bureau.run("provision", "--vendor", "openai", "--csv", str(path)).code == Exit.NOT_FOUND
+
+
+@pytest.mark.parametrize(
+    ("extra", "told"),
+    [
+        (["--report", "/nonexistent/report.csv"], "the report can't be written to /nonexistent/report.csv: No such file"),
+        (["--report", "/dev/null"], "/dev/null is no file that a report may replace"),
+        (["--report", "{list}"], "is the list itself"),
+        (["--dev", "priya"], "--dev goes with one key"),
+    ],
+)
+def test_an_order_that_would_end_badly_is_not_begun(bureau: Desk, tmp_path: Path, extra: list[str], told: str) -> None:
+    path = tmp_path / "people.csv"
+    path.write_text("developer\nstays@example.com\n")
+    words = [word.replace("{list}", str(path)) for word in extra]
+    said = bureau.run("provision", "--vendor", "openai", "--csv", str(path), "--create-developers", *words)
+    assert said.code == Exit.USAGE
+    assert told in said.err
+    assert path.read_text() == "developer\nstays@example.com\n"
+    assert "stays@example.com" not in bureau.ok("developers", "list").out
+
+
+def test_a_report_runs_no_formula_and_machines_read_json(bureau: Desk, tmp_path: Path) -> None:
+    path, report = tmp_path / "people.csv", tmp_path / "report.csv"
+    path.write_text('developer,models\n=1+1@example.com,"gpt-4.1,gpt-4.1-mini"\n')
+    report.write_text("a former report")
+    words = ("--create-developers", "--report", str(report))
+    made = bureau.made("provision", "--vendor", "openai", "--csv", str(path), *words)
+    assert (made["state"], made["counts"]["made"], made["report"]) == ("done", 1, str(report))
+    [row] = made["rows"]
+    assert row["email"] == "=1+1@example.com"
+    [line] = csv.DictReader(report.read_text().splitlines())
+    assert line["developer"] == "'=1+1@example.com"
+    assert report.stat().st_mode & 0o777 == 0o600
+    assert {each.name for each in tmp_path.iterdir()} == {path.name, report.name}
+    assert bureau.made("receive", line["link"])["models"] == ["gpt-4.1", "gpt-4.1-mini"]
+    assert bureau.made("bulk", "watch", made["id"], "--report", str(report))["id"] == made["id"]
+    assert bureau.run("bulk", "watch", "../developers").code == Exit.USAGE
 
 
 def test_identity_of_keygate_is_shown_and_lasting_keys_have_no_tokens(bureau: Desk) -> None:

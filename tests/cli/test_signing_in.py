@@ -7,6 +7,7 @@ import stat
 
 from tests.cli.desk import Desk
 
+import keygate
 from keygate.cli.client import Exit
 
 
@@ -105,3 +106,7 @@ def test_a_password_is_asked_for_on_a_terminal_only(stranger: Desk) -> None:
     assert said.code == Exit.USAGE
     assert said.err == "error: there is no terminal to ask for the password on; write it to standard input with --password-stdin\n"
     assert not said.out
+
+
+def test_version_is_told_as_a_command_and_as_an_option(stranger: Desk) -> None:
+    assert stranger.ok("--version").out == stranger.ok("version").out == f"{keygate.__version__}\n"

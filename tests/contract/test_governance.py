@@ -226,6 +226,17 @@ def test_a_soft_budget_lets_calls_pass_and_raises_an_event_per_threshold(house: 
     assert "100" in str(found)
 
 
+def test_a_leaver_is_told_of_with_the_receipt_and_so_is_each_key_that_ended(house: House) -> None:
+    made = house.call("POST", "/developers", {"name": "Leaver", "email": "leaver@example.com"})
+    key = house.key("of the leaver", owner={"developer_id": made["id"]})
+    token = house.keygate.sign_in()
+    receipt = house.raw("DELETE", f"/developers/{made['id']}", token=token).headers["x-keygate-receipt"]
+    (left,) = [each for each in house.call("GET", "/events?type=developer.deactivated")["items"] if each["subject"] == made["id"]]
+    (ended,) = [each for each in house.call("GET", "/events?type=virtual_key.revoked")["items"] if each["subject"] == key["id"]]
+    assert left["payload"]["receipt_id"] == receipt
+    assert (ended["payload"]["owner"], ended["payload"]["reason"]) == (made["id"], "its developer was deactivated")
+
+
 def test_concurrency_slots_are_free_again_after_the_request(house: House) -> None:
     key = house.key("narrow", limits={"concurrent_requests": 1})["key"]
     statuses: list[int] = []

@@ -18,6 +18,7 @@ OPENAI_TYPES = {
     402: "insufficient_quota",
     403: "invalid_request_error",
     404: "invalid_request_error",
+    415: "invalid_request_error",
     429: "rate_limit_exceeded",
     503: "server_error",
 }
@@ -27,6 +28,7 @@ ANTHROPIC_TYPES = {
     402: "billing_error",
     403: "permission_error",
     404: "not_found_error",
+    415: "invalid_request_error",
     429: "rate_limit_error",
     503: "overloaded_error",
 }
@@ -220,14 +222,26 @@ def test_another_method_on_a_served_path_is_405(house: House) -> None:
     key = house.key("method")["key"]
     answer = house.client.get(CHAT_PATH, headers={"authorization": f"Bearer {key}"})
     assert answer.status_code == 405
+    assert answer.headers["allow"] == "POST"
     assert answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("path", [CHAT_PATH, MESSAGES_PATH])
+def test_what_is_not_json_or_compressed_is_415(house: House, path: str) -> None:
+    key = house.key("media")["key"]
+    for headers in ({"content-type": "text/plain"}, {"content-type": "application/json", "content-encoding": "gzip"}):
+        answer = house.client.post(path, content=b"{}", headers={"authorization": f"Bearer {key}", **headers})
+        refused(answer, 415, code="unsupported_media_type")
 
 
 def test_a_model_without_a_price_is_refused_under_a_hard_budget_and_unpriced_otherwise(house: House) -> None:
     body = CHAT | {"model": "gpt-made-up-9"}
     hard = house.key("hard", budgets=[{"amount_usd": "10.00", "period": "day", "mode": "hard"}])
     before = len(house.vendor.calls)
+    message = refused(house.send(hard["key"], body=body | {"model": "openai/gpt-made-up-9"}), 403, code="unpriced")
+    assert "Write 'gpt-made-up-9' without 'openai/'" in message
     message = refused(house.send(hard["key"], body=body), 403, code="unpriced")
+    assert "Write" not in message
     assert "gpt-made-up-9" in message
     assert len(house.vendor.calls) == before
     soft = house.key("soft", budgets=[{"amount_usd": "10.00", "period": "day", "mode": "soft"}])

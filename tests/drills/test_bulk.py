@@ -21,7 +21,7 @@ from tests.running import RunningKeyGate
 from keygate.cli.client import Exit
 from keygate.sandbox import SandboxServer
 
-PEOPLE = length(40, 1_000)
+PEOPLE = length(24, 1_000)
 FASTER = 20
 A_MINUTE = 100
 PATIENCE = length(240, 1_500)

@@ -1,5 +1,5 @@
-"""Drill: the running product rotates keys by itself, by schedule and by policy, on both databases. An app that calls its vendor all the
-time never sees a failed call, whether its owner takes over the new secret or nobody does."""
+"""Drill: the running product rotates keys by itself, by schedule and by policy; at full length on both databases. An app that calls its
+vendor all the time never sees a failed call, whether its owner takes over the new secret or nobody does."""
 
 from __future__ import annotations
 
@@ -17,11 +17,13 @@ from typing import Any
 import asyncpg
 import httpx
 import pytest
-from tests.drills.figures import write
+from tests.drills.figures import FULL, write
 from tests.issued_keys.office import MODEL, ApiError, Office
 from tests.running import RunningKeyGate
 
 from keygate.sandbox import SandboxServer
+
+pytestmark = pytest.mark.parametrize("store", ["sqlite", "postgresql"] if FULL else ["sqlite"], indirect=True)
 
 DAY = 86_400
 _AGE = "UPDATE issued_keys SET made_at_ns = made_at_ns - {age}, version = version + 1 WHERE id = '{key}'"

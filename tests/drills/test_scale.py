@@ -14,6 +14,7 @@ import psutil
 import pytest
 from bench.fill import fill
 from bench.load import drive, request_bytes
+from bench.scale import installed
 from bench.subjects import free_port, wait_for
 from tests.drills import figures
 from tests.running import RunningKeyGate
@@ -23,7 +24,7 @@ ENTRIES = figures.length(20_000, 1_000_000)
 FEW, MANY = figures.length(2_000, 20_000), figures.length(20_000, 200_000)
 CONNECTIONS = 32
 READY_SECONDS = 3.0
-IDLE_MIB = 120
+IDLE_MB = 120
 
 
 @contextmanager
@@ -41,13 +42,20 @@ def _vendor() -> Iterator[int]:
 
 def _memory(keygate: RunningKeyGate) -> float:
     assert keygate.process is not None
-    return psutil.Process(keygate.process.pid).memory_info().rss / 2**20
+    return psutil.Process(keygate.process.pid).memory_info().rss / 1e6
 
 
 def _cpu(keygate: RunningKeyGate) -> float:
     assert keygate.process is not None
     times = psutil.Process(keygate.process.pid).cpu_times()
     return times.user + times.system
+
+
+def test_an_installation_is_small() -> None:
+    """The server alone, without what is installed here for development."""
+    distributions, megabytes = installed()
+    assert 20 < distributions <= 60
+    assert 50 < megabytes <= 200
 
 
 @pytest.mark.timeout(figures.length(300, 3000))
@@ -60,7 +68,7 @@ async def test_full_database_starts_as_fast_as_an_empty_one(tmp_path: Path) -> N
             ready = await asyncio.to_thread(keygate.start)
             cpu = _cpu(keygate)
             await asyncio.sleep(2)
-            figures_of[name].append({"ready_s": round(ready, 2), "cpu_s": round(cpu, 2), "idle_mib": round(_memory(keygate), 1)})
+            figures_of[name].append({"ready_s": round(ready, 2), "cpu_s": round(cpu, 2), "idle_mb": round(_memory(keygate), 1)})
             await asyncio.to_thread(keygate.stop)
 
     first = await asyncio.to_thread(keygate.start)
@@ -77,13 +85,13 @@ async def test_full_database_starts_as_fast_as_an_empty_one(tmp_path: Path) -> N
     assert sum(row["requests"] for row in usage["items"]) >= ENTRIES * 0.99
     best = {name: min(each["ready_s"] for each in found) for name, found in figures_of.items()}
     cpu = {name: min(each["cpu_s"] for each in found) for name, found in figures_of.items()}
-    idle = max(each["idle_mib"] for found in figures_of.values() for each in found)
+    idle = max(each["idle_mb"] for found in figures_of.values() for each in found)
     line = (
         f"ready in {best['full']} s with {KEYS:,} keys and {ENTRIES:,} entries, {best['empty']} s with none (CPU {cpu['full']} and "
-        f"{cpu['empty']} s); at rest {idle} MiB"
+        f"{cpu['empty']} s); at rest {idle} MB"
     )
     figures.write("scale-start", line, first_start_s=round(first, 2), filled_in_s=round(filled, 1), starts=figures_of)
-    assert idle <= IDLE_MIB
+    assert idle <= IDLE_MB
     assert cpu["full"] <= cpu["empty"] + 0.5, "what stands in the database must not be read at the start"
     if figures.FULL:
         assert best["full"] <= READY_SECONDS
@@ -108,6 +116,6 @@ async def test_memory_does_not_grow_with_requests(tmp_path: Path) -> None:
         usage = keygate.usage(made["id"])
     assert done <= usage["requests"] <= done + runs * CONNECTIONS, "those in flight at the end of a run stand in the ledger too"
     (few, before), (many, after) = seen.items()
-    line = f"{before} MiB after {few:,} requests, {after} MiB after {many:,}: {100 * (after - before) / before:+.1f} %"
-    figures.write("scale-memory", line, mib=seen)
+    line = f"{before} MB after {few:,} requests, {after} MB after {many:,}: {100 * (after - before) / before:+.1f} %"
+    figures.write("scale-memory", line, mb=seen)
     assert after <= before * 1.2

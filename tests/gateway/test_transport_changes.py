@@ -403,4 +403,6 @@ async def test_metrics_count_what_happened(rig: Rig) -> None:
     samples = [(sample.labels, sample.value) for sample in names["keygate_gateway_requests"].samples]
     assert ({"vendor": "openai", "endpoint": "chat", "status": "200"}, 1) in samples
     assert any(sample.labels == {"rule": "invalid_api_key"} for sample in names["keygate_gateway_refusals"].samples)
+    timed = {(sample.labels["vendor"], sample.labels["endpoint"]) for sample in names["keygate_gateway_upstream_duration_seconds"].samples}
+    assert timed == {("openai", "chat")}  # what reached no vendor took no time there
     assert isinstance(state, KeyState)

@@ -13,6 +13,8 @@ import pytest
 from tests.gateway.rig import Rig, chat, read_chunk, read_head, read_reply, request, running
 from tests.gateway.upstream import CHAT
 
+from keygate.gateway.dialects.interface import Problem
+from keygate.gateway.pipeline import Refuse
 from keygate.ledger import Outcome
 
 POST = "POST /openai/v1/chat/completions HTTP/1.1\r\nHost: a\r\n"
@@ -82,7 +84,9 @@ async def test_odd_request_lines_are_refused(rig: Rig, line: bytes) -> None:
     "path",
     ["//openai/v1/chat/completions", "/openai//v1/chat/completions", "/openai/v1/../v1/chat/completions", "/openai%2fv1/chat/completions",
      "/%6fpenai/v1/chat/completions", "/openai/v1/chat/completions/", "/openai/v1/chat%2fcompletions", "/OpenAI/v1/chat/completions",
-     "http://gw/openai/v1/chat/completions", "/openai/v1/chat/completions;x", "/openai/v1/files", "/openai/v1/unknown",
+     "http://gw//openai/v1/chat/completions", "http://gw/x/openai/v1/chat/completions", "http:/openai/v1/chat/completions",
+     "http://me@gw/openai/v1/chat/completions", "https://gw?/openai/v1/chat/completions", "ftp://gw/openai/v1/chat/completions",
+     "/http://gw/openai/v1/chat/completions", "/openai/v1/chat/completions;x", "/openai/v1/files", "/openai/v1/unknown",
      "/api/../openai/v1/chat/completions"],
 )  # fmt: skip
 async def test_no_spelling_of_a_path_passes_unmetered(rig: Rig, path: str) -> None:
@@ -90,6 +94,40 @@ async def test_no_spelling_of_a_path_passes_unmetered(rig: Rig, path: str) -> No
     reply = await rig.call(token, chat(max_tokens=1), path=path)
     assert reply.status in (400, 403, 404, 405) or reply.body.startswith(b"asgi ")
     assert not rig.upstream.seen
+
+
+async def test_absolute_targets_are_served_and_metered_as_their_paths_are(rig: Rig) -> None:
+    """RFC 9112 section 3.2.2: a server accepts them, though only proxies are sent any."""
+    token, _ = rig.key()
+    assert (await rig.call(token, chat(max_tokens=1), path="http://gw/openai/v1/chat/completions")).body == CHAT
+    assert (await rig.call(token, chat(max_tokens=1), path="HTTPS://gw:443/openai/v1/chat/completions?a=b")).body == CHAT
+    assert len(rig.upstream.seen) == len(rig.accounts.settled) == 2
+    assert (await rig.call("nope", chat(max_tokens=1), path="http://gw/openai/v1/chat/completions")).status == 401
+    assert (await rig.raw(b"GET http://gw/some/where HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")).endswith(b"asgi /some/where ")
+    assert (await rig.raw(b"GET http://gw HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")).endswith(b"asgi / ")
+
+
+async def test_head_is_bounded_however_its_bytes_come(rig: Rig) -> None:
+    token, _ = rig.key()
+    await rig.call(token, chat(max_tokens=1))
+    for path in ("/openai/v1/chat/completions", "/health"):
+        start = f"POST {path} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {token}\r\nContent-Length: 2\r\n".encode()
+        for size in (66_000, 100_000, 200_000):
+            head = start + b"X-Long: " + b"a" * size + b"\r\n\r\n{}"
+            assert (await rig.raw(head)).startswith(b"HTTP/1.1 431"), size
+    assert not rig.asgi
+    rig.nothing_leaks()
+
+
+async def test_body_behind_a_head_in_two_pieces_does_not_count_as_head(rig: Rig) -> None:
+    token, _ = rig.key()
+    data = request(token, chat(max_tokens=1, messages=[{"role": "user", "content": "x" * 200_000}]))
+    reader, writer = await rig.open()
+    writer.write(data[:60])
+    await asyncio.sleep(0.05)
+    writer.write(data[60:])
+    assert (await asyncio.wait_for(read_reply(reader), 5)).status == 200
+    writer.close()
 
 
 async def test_oversized_heads_are_refused(rig: Rig) -> None:
@@ -376,3 +414,163 @@ async def test_refused_early_the_next_request_needs_a_new_connection(rig: Rig) -
     assert reply.status == 401
     assert reply.headers["connection"] == "close"
     writer.close()
+
+
+# what stands behind a request must never cost that request its answer
+
+_CHUNKED = b"Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+BEHIND = {
+    "one byte": b"x",
+    "a line": b"GARBAGE\r\n\r\n",
+    "a bad head": POST.encode() + b"Content-Length: x\r\n\r\n",
+    "a head that is refused": POST.encode() + b"Content-Length: 2\r\nContent-Length: 2\r\n\r\n{}",
+    "too many headers": POST.encode() + b"X: a\r\n" * 500 + b"\r\n",
+    "too large a head": POST.encode() + b"X: " + b"a" * 100_000 + b"\r\n\r\n",
+    "a bad body": POST.encode() + _CHUNKED + b"zz\r\n",
+    "a bad body, elsewhere": b"POST /else HTTP/1.1\r\nHost: a\r\n" + _CHUNKED + b"zz\r\n",
+    "trailers": POST.encode() + _CHUNKED + b"0\r\nX: a\r\n\r\n",
+    "an upgrade elsewhere": b"GET /else HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n",
+}
+
+
+def _first(kind: str, token: str) -> tuple[bytes, bytes]:
+    """A request in good form, and how its answer begins."""
+    if kind == "chat":
+        return request(token, chat(max_tokens=1)), b"HTTP/1.1 200 "
+    if kind == "stream":
+        return request(token, chat(stream=True, max_tokens=5)), b"HTTP/1.1 200 "
+    if kind == "refused":
+        return request("sk-kg-nobody", chat(max_tokens=1)), b"HTTP/1.1 401 "
+    if kind == "probe":
+        return b"HEAD /openai/v1/models HTTP/1.1\r\nHost: a\r\n\r\n", b"HTTP/1.1 200 "
+    if kind == "models":
+        return f"GET /openai/v1/models HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {token}\r\n\r\n".encode(), b"HTTP/1.1 200 "
+    assert kind == "elsewhere"
+    return b"GET /first HTTP/1.1\r\nHost: a\r\n\r\n", b"HTTP/1.1 200 "
+
+
+async def _all_ended(rig: Rig) -> None:
+    async with asyncio.timeout(5):
+        while rig.gateway.connections or rig.gateway.in_flight:  # noqa: ASYNC110  (a set tells nobody)
+            await asyncio.sleep(0.01)
+    rig.nothing_leaks()
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["loaded", "loading"])
+@pytest.mark.parametrize("kind", ["chat", "stream", "refused", "probe", "models", "elsewhere"])
+async def test_whole_request_is_answered_whatever_stands_behind_it_in_one_piece(rig: Rig, kind: str, known: bool) -> None:
+    rig.keys.delay = 0.01
+    served = 0
+    for name, behind in BEHIND.items():
+        token, _ = rig.key()
+        if known:
+            assert (await rig.call(token, {})).status == 400  # loads the key, and reaches no vendor
+        first, begins = _first(kind, token)
+        answer = await rig.raw(first + behind, timeout=3)
+        assert answer.startswith(begins), (name, answer[:300])
+        assert answer.count(b"HTTP/1.1 ") <= 2, (name, answer)
+        if kind == "stream":
+            assert b"data: [DONE]\n\n" in answer, (name, answer[-300:])
+        elif kind == "chat":
+            assert CHAT in answer, (name, answer[-300:])
+        served += kind in ("chat", "stream")
+    assert len(rig.upstream.seen) == served  # nothing that stood behind was taken for a request
+    assert not [path for path in rig.asgi if path == "/else"]
+    await _all_ended(rig)
+
+
+async def test_whole_request_that_is_not_parsed_again_is_answered_whatever_stands_behind_it(rig: Rig) -> None:
+    token, _ = rig.key()
+    data = request(token, chat(max_tokens=1))
+    for name, behind in BEHIND.items():
+        reader, writer = await rig.open()
+        for _ in range(2):
+            writer.write(data)
+            assert (await asyncio.wait_for(read_reply(reader), 5)).status == 200
+        writer.write(data + behind)
+        answer = await asyncio.wait_for(reader.read(-1), 3)
+        assert answer.startswith(b"HTTP/1.1 200 "), (name, answer)
+        assert answer.count(b"HTTP/1.1 ") == 1, (name, answer)
+        writer.close()
+    await _all_ended(rig)
+
+
+async def test_stream_under_way_goes_on_to_its_end_whatever_comes_behind_its_request(rig: Rig) -> None:
+    token, _ = rig.key()
+    for name, behind in BEHIND.items():
+        rig.upstream.go.clear()
+        reader, writer = await rig.open()
+        writer.write(request(token, chat(stream=True, max_tokens=5), X_Mode="stepped"))
+        await asyncio.wait_for(read_head(reader), 5)
+        await asyncio.wait_for(read_chunk(reader), 5)
+        writer.write(behind)
+        await asyncio.sleep(0.02)
+        writer.write(behind)
+        await asyncio.sleep(0.02)
+        rig.upstream.go.set()
+        rest = await asyncio.wait_for(reader.read(-1), 3)
+        assert rest.endswith(b"data: [DONE]\n\n\r\n0\r\n\r\n"), (name, rest)
+        writer.close()
+    await _all_ended(rig)
+
+
+@pytest.mark.parametrize("first", ["chat", "elsewhere"])
+async def test_requests_in_the_queue_are_answered_and_the_broken_one_behind_them_is_not(rig: Rig, first: str) -> None:
+    token, _ = rig.key()
+    await rig.call(token, chat(max_tokens=1))
+    for name, behind in BEHIND.items():
+        script = _first(first, token)[0] + _first("chat", token)[0] + _first("elsewhere", token)[0] + _first("chat", token)[0]
+        answer = await rig.raw(script + behind, timeout=3)
+        assert answer.count(b"HTTP/1.1 200 ") == 4, (name, answer)
+        assert answer.count(b"HTTP/1.1 ") == 4, (name, answer)
+    await _all_ended(rig)
+
+
+async def test_body_of_a_queued_request_that_never_comes_does_not_keep_the_connection(rig: Rig) -> None:
+    token, _ = rig.key()
+    for first in ("chat", "elsewhere"):
+        for behind in (POST.encode(), b"POST /else HTTP/1.1\r\nHost: a\r\n"):
+            head = behind + f"Authorization: Bearer {token}\r\nContent-Length: 10\r\n\r\nab".encode()
+            answer = await rig.raw(_first(first, token)[0] + head, timeout=4)
+            assert answer.startswith(b"HTTP/1.1 200 "), answer
+    await _all_ended(rig)
+
+
+async def test_more_in_a_queue_than_fits_is_not_taken_and_what_fits_is_answered(rig: Rig) -> None:
+    elsewhere = b"POST /first HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nbody"
+    answer = await rig.raw(elsewhere * 40, timeout=4)
+    found = answer.count(b"HTTP/1.1 200 ")
+    assert 16 <= found < 40
+    assert answer.count(b"asgi /first body") == found
+    await _all_ended(rig)
+
+
+async def test_refused_bytes_still_coming_do_not_reset_the_connection_under_the_answer(rig: Rig) -> None:
+    token, _ = rig.key()
+    await rig.call(token, chat(max_tokens=1))
+    reader, writer = await rig.open()
+    writer.write(request(token, chat(max_tokens=1)) + b"x" * 1_000_000)
+    await asyncio.sleep(0.3)  # answered long ago
+    writer.write(b"x" * 100_000)
+    await asyncio.sleep(0.1)
+    assert CHAT in await asyncio.wait_for(reader.read(-1), 5)
+    writer.close()
+    await _all_ended(rig)
+
+
+async def test_request_that_was_forgotten_is_answered_by_the_sweep(rig: Rig) -> None:
+    """No way leads there that we know of; if there is one, it must not hold a body for ever."""
+    token, _ = rig.key()
+    rig.keys.delay = 60
+    reader, writer = await rig.open()
+    writer.write(request(token, chat(max_tokens=1)) + b"x")
+    await asyncio.sleep(0.1)
+    (connection,) = rig.gateway.connections
+    exchange = connection.caller.current
+    assert exchange is not None
+    assert exchange.loading
+    exchange.refused = Refuse(Problem.UNAVAILABLE, "Forgotten.")
+    exchange.loading = False
+    assert (await asyncio.wait_for(reader.read(-1), 3)).startswith(b"HTTP/1.1 503 ")
+    writer.close()
+    await _all_ended(rig)

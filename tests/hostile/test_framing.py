@@ -68,6 +68,19 @@ async def test_pipelined_requests_are_answered_in_their_order(house: House, firs
     assert len(set(identifiers)) == len(identifiers)
 
 
+@pytest.mark.parametrize("first", ["chat", "stream", "refused key"])
+async def test_request_is_answered_whatever_stands_behind_it_in_one_piece(house: House, first: str) -> None:
+    token = house.token if first != "refused key" else "sk-kg-nobody"
+    whole = wire.post(CHAT_PATH, token, wire.chat(stream=first == "stream"), close=False)
+    await house.chat()  # its key is loaded
+    seen = len(house.vendor.upstream.seen)
+    for behind in (b"x", b"GARBAGE\r\n\r\n", _head(CHAT_PATH, token) + b"Content-Length: x\r\n\r\n"):
+        found = wire.answers(await house.raw(whole + behind, seconds=5))
+        assert found[0][0] == (401 if first == "refused key" else 200)
+        assert [status for status, _, _ in found[1:]] in ([], [400])
+    assert len(house.vendor.upstream.seen) - seen == (0 if first == "refused key" else 3)
+
+
 async def test_pipelines_without_end_are_bounded(house: House) -> None:
     one = wire.post(CHAT_PATH, house.token, wire.chat(), close=False)
     answer = await house.raw(one * 500)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -9,6 +10,8 @@ from tests.conftest import OWNER_PASSWORD
 
 from keygate.audit import EntryFilter
 from keygate.errors import Conflict, Forbidden, InvalidInput, NotFound, Unauthenticated
+from keygate.events import EventOutbox
+from keygate.events.repository import EventRepository
 from keygate.identities import Passwords, Role, Status
 from keygate.identities.directory import OwnerDirectory
 from keygate.identities.repository import OwnerRepository
@@ -52,13 +55,19 @@ def recorder():
 
 
 @pytest.fixture
-def wired(database, audit, clock, recorder):
+def outbox(database, clock):
+    return EventOutbox(database=database, repository=EventRepository(), clock=clock)
+
+
+@pytest.fixture
+def wired(database, audit, clock, recorder, outbox):
     return identities(
         database,
         audit=audit,
         clock=clock,
         publisher=recorder,
         holders=recorder,
+        outbox=outbox,
         policies=Policies(),
         passwords=Passwords(memory_kib=8, passes=1),
     )
@@ -184,6 +193,19 @@ async def test_deactivating_a_developer_ends_sign_ins_tokens_and_tells_who_hands
     assert (await wired.users.get(owner, user.id)).status is Status.DEACTIVATED
     await wired.developers.deactivate(owner, ada.id)
     assert len(recorder.told) == 2
+
+
+async def test_a_deactivated_developer_is_told_of_once_and_a_refused_deactivation_is_not(wired, owner, recorder, outbox):
+    ada = await wired.developers.create(owner, name="Ada", email="ada@example.com")
+    recorder.fails = True
+    with pytest.raises(Conflict):
+        await wired.developers.deactivate(owner, ada.id)
+    recorder.fails = False
+    for _ in range(2):
+        await wired.developers.deactivate(owner, ada.id)
+    (event,) = await outbox.page(owner.organization_id, before=None, type_="developer.deactivated", limit=9)
+    told = {"name": "Ada", "email": "ada@example.com", "team_id": None, "by": owner.id, "receipt_id": None}
+    assert (event.subject, json.loads(event.payload)) == (ada.id, told)
 
 
 async def test_a_developer_whose_keys_can_not_be_revoked_stays_active(wired, owner, recorder):

@@ -12,6 +12,7 @@ from tests.issued_keys.test_bulk import order_of
 from tests.issued_keys.workshop import Workshop
 from tests.sdks.aws_clients import MODEL
 from tests.sdks.azure_clients import GROUP, SUBSCRIPTION, TENANT
+from tests.vendors.admin.desks import ended_early
 
 from keygate.errors import Conflict, InvalidInput, UpstreamFailed
 from keygate.issued_keys import IssuedFilter, IssuedKey, IssueDraft, State
@@ -307,6 +308,14 @@ async def test_one_stray_refusal_is_asked_about_and_does_not_count(workshop: Wor
     workshop.account.faults.append(AdminFault("*", status=401, calls=1))
     await revoked(workshop, made)
     assert (await account_of(workshop)).status is AccountStatus.READY
+
+
+async def test_no_token_from_before_a_verification_is_used_after_it(workshop: Workshop) -> None:
+    account = await account_of(workshop)
+    at = await workshop.orders.desks.open(account)
+    former = await at.token("sign-in", ended_early)
+    await workshop.orders.accounts.verify(workshop.owner, account.id)
+    assert await at.token("sign-in", ended_early) is not former
 
 
 async def test_a_credential_that_is_known_again_is_found_so(workshop: Workshop) -> None:

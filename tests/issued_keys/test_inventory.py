@@ -190,6 +190,24 @@ async def test_a_limit_that_was_changed_on_purpose_becomes_the_agreed_one(worksh
     assert (await workshop.item_of(key)).findings == ()
 
 
+async def test_after_a_change_that_was_agreed_to_the_next_one_is_told_again(workshop: Workshop) -> None:
+    key = await workshop.provision("ann", budget_nano=50 * NANO)
+    assert key.footprint is not None
+    path = f"/projects/{key.footprint.place['project']}/spend_limit"
+    await workshop.console("POST", path, {"threshold_amount": 9_900, "currency": "USD", "interval": "month"})
+    await workshop.scan()
+    item = await workshop.item_of(key)
+    accepted = await workshop.stock.inventory.accept(workshop.owner, item.id, reason="agreed with finance")
+    assert (accepted.findings, accepted.accepted) == ((), False)
+    told = len(await events(workshop, "inventory.found"))
+    await workshop.console("POST", path, {"threshold_amount": 99_999_900, "currency": "USD", "interval": "month"})
+    await workshop.scan()
+    again = (await workshop.items(attention=True))[key.footprint.key or ""]
+    assert again.findings == (Finding.DRIFT,)
+    assert [(each.agreed, each.found) for each in again.drift] == [("$99.00 a month", "$999999.00 a month")]
+    assert len(await events(workshop, "inventory.found")) == told + 1
+
+
 async def test_a_repair_that_the_vendor_does_not_show_is_not_called_done(workshop: Workshop) -> None:
     key = await workshop.provision("ann", budget_nano=50 * NANO)
     assert key.footprint is not None
@@ -332,6 +350,26 @@ async def test_what_cannot_be_adopted_is_refused(workshop: Workshop) -> None:
         await workshop.stock.adoptions.adopt(workshop.owner, items[hand].id, Adoption(None))
 
 
+async def test_the_gateways_own_key_is_not_adopted(workshop: Workshop) -> None:
+    """Its spend is counted by the gateway; adopted, the vendor's bill would count it once more."""
+    hand, secret = workshop.by_hand("gateway")
+    other, _ = workshop.by_hand("notebook")
+    await workshop.scan()
+    items = await workshop.items()
+    tail = "…" + secret[-4:]
+    await workshop.credential(Secret(secret))
+    adopt = workshop.stock.adoptions.adopt
+    with pytest.raises(Conflict, match="gateway's credential main"):
+        await adopt(workshop.owner, items[hand].id, Adoption(None, secret=Secret(secret)))
+    with pytest.raises(Conflict, match="ends as the gateway's credential main"):
+        await adopt(workshop.owner, items[hand].id, Adoption(None))
+    like = replace(items[other], hint=tail)  # the letters that vendors show may be the same by chance
+    async with workshop.database.unit() as work:
+        await workshop.stock.adoptions.eyes.repository.save(work.connection, like)
+    adopted = await adopt(workshop.owner, like.id, Adoption(None, secret=Secret(f"sk-another-one-of-these{tail[1:]}")))
+    assert adopted.item.standing is Standing.ADOPTED
+
+
 # Vendors without an API for keys
 
 
@@ -418,6 +456,76 @@ async def test_one_that_was_switched_off_in_the_console_is_found_and_switched_on
     off = await workshop.stock.inventory.disable(workshop.owner, item.id, how=How.DISABLE, reason="on holiday")
     assert (off.presence, off.findings, off.accepted) == (Presence.DISABLED, (Finding.DISABLED,), True)
     assert await workshop.items(attention=True, kind=Kind.KEY) == {}
+
+
+async def test_a_key_that_was_switched_on_and_off_again_is_found_again(workshop: Workshop) -> None:
+    await workshop.start(provisioners={"openai": Switching(workshop)})
+    key = await workshop.provision("ann", budget_nano=NANO)
+    assert key.footprint is not None
+    await workshop.scan()
+    item = await workshop.item_of(key)
+    await workshop.stock.inventory.disable(workshop.owner, item.id, how=How.DISABLE, reason="on holiday")
+    back = await workshop.stock.inventory.repair(workshop.owner, item.id)
+    assert (back.findings, back.acceptance) == ((), None)
+    workshop.switch(key.footprint.place["service_account"], enabled=False)
+    await workshop.scan()
+    assert (await workshop.items(attention=True))[key.footprint.key or ""].findings == (Finding.DISABLED,)
+
+
+async def test_switching_a_key_off_agrees_to_nothing_that_the_vendor_shows(workshop: Workshop) -> None:
+    await workshop.start(provisioners={"openai": Switching(workshop)})
+    key = await workshop.provision("ann", budget_nano=50 * NANO)
+    assert key.footprint is not None
+    raised = {"threshold_amount": 900_000, "currency": "USD", "interval": "month"}
+    await workshop.console("POST", f"/projects/{key.footprint.place['project']}/spend_limit", raised)
+    await workshop.scan()
+    item = await workshop.item_of(key)
+    off = await workshop.stock.inventory.disable(workshop.owner, item.id, how=How.DISABLE, reason="somebody raised its limit")
+    assert off.findings == (Finding.DISABLED, Finding.DRIFT)
+    assert off.acceptance is not None
+    assert (off.acceptance.findings, off.acceptance.reason) == (("disabled",), "somebody raised its limit")
+    assert (await workshop.items(attention=True))[key.footprint.key or ""].id == item.id, "the drift is still the matter"
+    after = await workshop.orders.keys.get(workshop.owner, key.id)
+    assert after.terms.budget_nano == 50 * NANO
+    await workshop.stock.inventory.repair(workshop.owner, item.id)
+    shown = await workshop.console("GET", f"/projects/{key.footprint.place['project']}/spend_limit")
+    assert shown["threshold_amount"] == 5_000
+
+
+async def test_what_holds_keys_is_not_switched_off_where_keys_are(workshop: Workshop) -> None:
+    await workshop.start(provisioners={"openai": Switching(workshop)})
+    key = await workshop.provision("ann", budget_nano=NANO)
+    assert key.footprint is not None
+    await workshop.scan()
+    project = (await workshop.items())[key.footprint.place["project"]]
+    before, entries = workshop.changes(), len(await workshop.audited())
+    with pytest.raises(Conflict, match="not what holds them"):
+        await workshop.stock.inventory.disable(workshop.owner, project.id, how=How.DISABLE, reason="the whole project")
+    assert (workshop.changes(), len(await workshop.audited())) == (before, entries)
+
+
+async def test_the_same_organisation_under_a_second_name_shows_our_own_keys_as_ours(workshop: Workshop) -> None:
+    key = await workshop.provision("ann", budget_nano=NANO)
+    assert key.footprint is not None
+    hand, _ = workshop.by_hand("notebook")
+    second = await workshop.orders.accounts.configure(
+        workshop.owner,
+        vendor="openai",
+        name="second",
+        admin_key=Secret(workshop.account.create_credential().value),
+        settings={"base_url": workshop.sandbox.openai_base_url, "calls_per_minute": "100000"},
+    )
+    await workshop.stock.inventory.scan(workshop.owner, "second")
+    while await workshop.stock.scanner.tick():
+        workshop.clock.advance(1)
+    items = await workshop.items(account_id=second.id)
+    ours = items[key.footprint.key or ""]
+    assert (ours.standing, ours.findings, ours.issued_key_id) == (Standing.OURS, (), key.id)
+    assert items[key.footprint.place["project"]].standing is Standing.OURS
+    assert items[hand].standing is Standing.UNKNOWN
+    gone = await workshop.stock.inventory.disable(workshop.owner, ours.id, how=How.REVOKE, reason="left")
+    assert gone.presence is Presence.GONE
+    assert (await workshop.orders.keys.get(workshop.owner, key.id)).state is State.REVOKED
 
 
 async def test_a_key_that_keygate_holds_back_for_its_budget_is_nothing_to_look_at(workshop: Workshop) -> None:

@@ -32,12 +32,13 @@ from keygate.kit.clock import ManualClock
 from keygate.kit.database import Database
 from keygate.kit.secret import Secret
 from keygate.policies import Place, Scope
+from keygate.processes.control import Announcer, credential_service
 from keygate.processes.foundation import Foundation
 from keygate.processes.issuing import Issuing, issuing
 from keygate.processes.stocktaking import Stocktaking, stocktaking
 from keygate.sandbox import SandboxServer, Vendor
 from keygate.sandbox.admin import Account, AdminCall
-from keygate.vault import LocalKeySource, Vault
+from keygate.vault import LocalKeySource, NewCredential, Vault
 from keygate.vault.repository import VaultRepository
 from keygate.vendors.admin import PROVISIONERS, Provisioner, Terms
 
@@ -87,6 +88,7 @@ class Workshop:
         self._lives: list[tuple[Life, Issuing]] = []
         self.orders: Issuing
         self.stock: Stocktaking
+        self.base: Foundation
         self.developers: DeveloperService
 
     @property
@@ -123,7 +125,7 @@ class Workshop:
             pepper=b"p" * 32,
             digest_key=b"d" * 32,
         )
-        self.audit = audit
+        self.audit, self.base = audit, base
         outbox = EventOutbox(database=self.database, repository=EventRepository(), clock=self.clock)
         rows = OwnerRepository()
         self.orders = await issuing(
@@ -138,6 +140,7 @@ class Workshop:
             clock=self.clock,
             publisher=NoPublisher(),
             holders=Listener(self.orders),
+            outbox=outbox,
         )
         self.stock = await stocktaking(base, self.orders, outbox, self.developers, node_id=NODE, sleep=self._rest)
 
@@ -160,6 +163,11 @@ class Workshop:
         developer = await self.developer(name)
         draft = IssueDraft("openai", Place(Scope.DEVELOPER, developer.id), Terms(**terms))
         return (await self.orders.keys.provision(self.owner, draft)).key
+
+    async def credential(self, secret: Secret) -> None:
+        """The gateway serves from this secret."""
+        new = NewCredential(vendor="openai", name="main", secret=secret, base_url=self.sandbox.openai_base_url)
+        await credential_service(self.base, Announcer()).create(self.owner, new)
 
     def by_hand(self, name: str, *, user: str = "someone@example.com", project_id: str = "proj_default") -> tuple[str, str]:
         """A key that a person makes in OpenAI's web console: its id and the secret."""

@@ -144,7 +144,7 @@ async def test_a_soft_budget_counts_and_reports_but_never_refuses(engine: Engine
     assert hold.output_set is None  # the body stays as it is
     engine.finish(hold, tokens=1000, output=300)
     engine.finish(admitted(engine.begin(state, output=10_000)), output=10)
-    assert [crossed.percent for crossed in engine.accounts.drain()] == [100]
+    assert [crossed.percents for crossed in engine.accounts.drain()] == [(50, 100)]
     assert engine.accounts.drain() == []
 
 

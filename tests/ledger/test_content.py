@@ -24,7 +24,7 @@ from keygate.policies import KeyState, KeyStatus, RuleSet, Scope
 from keygate.vault import LocalKeySource, Vault
 from keygate.vault.repository import VaultRepository
 
-ADMIN = Actor(ActorKind.USER, "usr_1", "org_1", Role.ADMIN)
+ADMIN = Actor(ActorKind.USER, "usr_1", "org_1", Role.ADMIN, user_id="usr_1")
 PROMPT = b'{"messages":"CANARY-prompt"}'
 ANSWER = b"CANARY-answer \xff"
 
@@ -76,7 +76,7 @@ async def test_content_is_stored_sealed_and_read_by_whom_the_policy_names(databa
     assert b"CANARY" not in row.sealed
     found = await reader.read(ADMIN, "req_1")
     assert (found.prompt, found.answer, found.truncated, found.key_id) == (PROMPT, ANSWER, False, "vk_1")
-    await reader.read(replace(ADMIN, id="usr_9", role=Role.OWNER), "req_1")
+    await reader.read(replace(ADMIN, id="usr_9", user_id="usr_9", role=Role.OWNER), "req_1")
     async with database.read() as connection:
         actions = (await connection.scalars(sa.select(audit_entries.c.action).order_by(audit_entries.c.sequence))).all()
     assert actions == ["content.read", "content.read"]
@@ -85,11 +85,20 @@ async def test_content_is_stored_sealed_and_read_by_whom_the_policy_names(databa
 async def test_others_are_told_that_there_is_nothing(reader, recorder, database):
     recorder.offer(recording(readers=("usr_1", "developer")))
     await recorder.tick()
-    for stranger in (replace(ADMIN, id="usr_2"), replace(ADMIN, organization_id="org_2")):
+    for stranger in (replace(ADMIN, id="usr_2", user_id="usr_2"), replace(ADMIN, organization_id="org_2")):
         with pytest.raises(NotFound):
             await reader.read(stranger, "req_1")
     with pytest.raises(NotFound):
         await reader.read(ADMIN, "req_2")
+
+
+async def test_a_reader_who_is_named_by_user_id_reads_with_an_api_token_too(reader, recorder):
+    recorder.offer(recording(readers=("usr_1", "tok_2")))
+    await recorder.tick()
+    token = replace(ADMIN, kind=ActorKind.API_TOKEN, id="tok_1", scopes=frozenset({"content.read"}))
+    assert (await reader.read(token, "req_1")).prompt == PROMPT
+    with pytest.raises(NotFound):
+        await reader.read(replace(token, id="tok_2", user_id="usr_2"), "req_1")  # tokens come and go: people are named
 
 
 async def test_a_developer_reads_only_what_their_own_keys_said(reader, recorder, database, clock, tmp_path):

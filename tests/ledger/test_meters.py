@@ -99,13 +99,14 @@ def test_a_rolling_budget_frees_money_when_it_is_a_whole_period_old() -> None:
 def test_thresholds_are_reported_once_per_window() -> None:
     meter = BudgetMeter(budget(100, period=Period.DAY, thresholds=(50, 80, 100)), START)
 
-    def spend(nano: int) -> int | None:
+    def spend(nano: int) -> tuple[int, ...]:
         crossed = meter.settle(meter.take(nano), nano, nano, in_doubt=False, posted_at=meter.window.start)
-        return crossed.percent if crossed else None
+        return crossed.percents if crossed else ()
 
-    assert [spend(40), spend(10), spend(10), spend(35), spend(5), spend(5)] == [None, 50, None, 80, 100, None]
+    assert [spend(40), spend(10), spend(10), spend(35), spend(5), spend(5)] == [(), (50,), (), (80,), (100,), ()]
     meter.roll(START + DAY)
-    assert spend(55) == 50
+    assert spend(55) == (50,)
+    assert spend(70) == (80, 100)  # one call may pass several: each is told
 
 
 def test_thresholds_that_were_passed_before_a_restart_are_not_reported_again() -> None:
@@ -114,7 +115,7 @@ def test_thresholds_that_were_passed_before_a_restart_are_not_reported_again() -
     assert meter.settle(meter.take(5), 5, 5, in_doubt=False, posted_at=START) is None
     crossed = meter.settle(meter.take(20), 20, 20, in_doubt=False, posted_at=START)
     assert crossed is not None
-    assert crossed.percent == 80
+    assert crossed.percents == (80,)
 
 
 def test_selectors_of_vendor_model_and_tag_rules() -> None:

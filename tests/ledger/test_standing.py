@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -116,6 +117,21 @@ async def test_a_crossed_threshold_becomes_an_event_with_the_spend_that_crossed_
     assert (event.type, event.subject) == ("budget.threshold_reached", "bud_1")
     assert '"percent": 50' in event.payload
     assert '"spent_usd": "5.20"' in event.payload
+
+
+async def test_each_threshold_that_one_call_passes_becomes_an_event(engine):
+    state = budgeted()
+    await engine.accounts.bind(state)
+    spend(engine, state, 5_000_000)
+    await engine.fold.tick()
+    await engine.fold.tick()
+    events = await engine.outbox.page(state.organization_id, before=None, type_=None, limit=9)
+    assert {(event.type, json.loads(event.payload)["percent"]) for event in events} == {
+        ("budget.threshold_reached", 50),
+        ("budget.spent", 100),
+    }
+    assert {json.loads(event.payload)["spent_usd"] for event in events} == {"10.00"}
+    assert len(events) == 2
 
 
 async def test_a_process_that_ended_without_settling_leaves_a_charge_in_doubt_that_counts_once(engine, database, clock):

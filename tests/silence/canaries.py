@@ -87,11 +87,14 @@ class Evidence:
 
     def leaks(self) -> list[str]:
         """`where: which secret (in which form) … what stands around it`, each once."""
-        wanted = {name: sorted({(text, form) for form, text in forms(canary)}) for name, canary in self.canaries.items()}
+        wanted: dict[str, dict[bytes, str]] = {}
+        for name, canary in self.canaries.items():
+            for form, text in forms(canary):
+                wanted.setdefault(name, {}).setdefault(text, form)  # many look the same in several forms: searched for once
         found = []
         for where, data, allowed in self.seen:
             for name, texts in wanted.items():
-                hit = None if name in allowed else next(((text, form) for text, form in texts if text in data), None)
+                hit = None if name in allowed else next(((text, form) for text, form in texts.items() if text in data), None)
                 if hit is not None:
                     at = data.index(hit[0])
                     found.append(f"{where}: {name} ({hit[1]}) … {data[max(0, at - 200) : at + 60]!r}")

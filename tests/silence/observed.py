@@ -30,7 +30,8 @@ class Mode:
     database: str
     level: str
     form: str
-    debug: bool = False
+    whole: bool = False  # every step, every wrong call
+    debug: bool = False  # Python's debug mode and asyncio's: several times as slow
 
 
 @dataclass

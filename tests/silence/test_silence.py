@@ -35,11 +35,10 @@ from tests.silence.speaker import SpeakingVendor
 from keygate.sandbox import SandboxServer
 
 MODES = [
-    Mode("debug as text, on SQLite, with Python's debug mode", "sqlite", "debug", "text", debug=True),
-    Mode("debug as JSON, on PostgreSQL, with Python's debug mode", "postgresql", "debug", "json", debug=True),
-    Mode("info as text, on PostgreSQL", "postgresql", "info", "text"),
+    Mode("debug as text, on SQLite, with Python's debug mode", "sqlite", "debug", "text", whole=True, debug=True),
+    Mode("debug as JSON, on PostgreSQL", "postgresql", "debug", "json", whole=True),
     Mode("info as JSON, on SQLite", "sqlite", "info", "json"),
-    Mode("warning as text, on SQLite", "sqlite", "warning", "text"),
+    Mode("warning as text, on PostgreSQL", "postgresql", "warning", "text"),
     Mode("error as JSON, on SQLite", "sqlite", "error", "json"),
 ]
 
@@ -85,24 +84,24 @@ def run(request, mode: Mode, tmp_path: Path) -> Iterator[Run]:
 def test_no_marked_secret_comes_out_anywhere(run: Run) -> None:
     for step in (furnish, call_vendors, suffer_faults, be_refused, read_recorded, issue_keys):
         step(run)
-    if run.mode.debug:
+    if run.mode.whole:
         issue_cloud_keys(run)
         operate(run)
         call_everything_wrongly(run)
     call_everything(run)
     assert break_database(run) > 50
     collect(run)
-    if run.mode.debug:
+    if run.mode.whole:
         start_wrongly(run)
     log = run.keygate.log.read_text(errors="replace")
     run.evidence.add("log", log)
-    assert len(run.evidence.seen) > (2_000 if run.mode.debug else 300)
+    assert len(run.evidence.seen) > (2_000 if run.mode.whole else 300)
     leaks = run.evidence.leaks()
     assert not leaks, f"{len(leaks)} leaks:\n" + "\n".join(leaks[:40])
     assert run.called >= set(BODIES)
 
 
-@pytest.mark.parametrize("mode", [MODES[1], MODES[3]], ids=lambda mode: mode.name)
+@pytest.mark.parametrize("mode", [MODES[1], MODES[2]], ids=lambda mode: mode.name)
 def test_search_finds_what_is_planted_in_the_product(run: Run) -> None:
     """A secret as the name of a team is in answers, in the database and in the audit log: the search must see it in each."""
     furnish(run)

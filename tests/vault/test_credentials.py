@@ -13,8 +13,9 @@ import pytest
 import sqlalchemy as sa
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
+from sqlalchemy.ext.asyncio import AsyncConnection
 
-from keygate.audit import AuditService, EntryFilter, HeadsFile, Signer
+from keygate.audit import AuditService, EntryFilter, HeadsFile, Signer, digest_secret
 from keygate.audit.repository import AuditRepository
 from keygate.errors import KeyGateError
 from keygate.identities import Actor, ActorKind, Role
@@ -44,6 +45,24 @@ class Publisher:
         self.told += 1
 
 
+class Issued:
+    """The issued keys whose secrets are known, by digest."""
+
+    def __init__(self) -> None:
+        self.known: dict[tuple[str, str], str] = {}
+
+    def knows(self, organization_id: str, secret: str, key_id: str) -> None:
+        self.known[organization_id, digest_secret(Secret(secret), b"d")] = key_id
+
+    async def key_with(self, connection: AsyncConnection, organization_id: str, digest: str) -> str | None:
+        return self.known.get((organization_id, digest))
+
+
+@pytest.fixture
+def issued() -> Issued:
+    return Issued()
+
+
 @pytest.fixture
 def publisher() -> Publisher:
     return Publisher()
@@ -62,7 +81,9 @@ async def vault(database: Database, clock: ManualClock, tmp_path: Path) -> Vault
 
 
 @pytest.fixture
-def service(database: Database, vault: Vault, audit: AuditService, publisher: Publisher, clock: ManualClock) -> CredentialService:
+def service(
+    database: Database, vault: Vault, audit: AuditService, publisher: Publisher, issued: Issued, clock: ManualClock
+) -> CredentialService:
     return CredentialService(
         database,
         CredentialRepository(),
@@ -71,6 +92,7 @@ def service(database: Database, vault: Vault, audit: AuditService, publisher: Pu
         publisher=publisher,
         probe=HttpProbe(clock=SystemClock(), timeout=1),
         vendors={"openai": OPENAI, "anthropic": ANTHROPIC},
+        issued=issued,
         digest_key=b"d",
         clock=clock,
     )
@@ -372,3 +394,24 @@ async def test_a_name_that_resolves_to_a_link_local_address_is_not_called(
     found = (await client.post(f"/credentials/{made['id']}/test")).json()
     assert (found["ok"], found["status"]) == (False, None)
     assert "no address that requests may be sent to" in found["detail"]
+
+
+async def test_secret_of_an_issued_key_never_serves_the_gateway(
+    client: httpx.AsyncClient, service: CredentialService, issued: Issued, caplog: pytest.LogCaptureFixture
+) -> None:
+    issued.knows("org_1", SECRET, "ik_1")
+    answer = await client.post("/credentials", json={"vendor": "openai", "name": "main", "secret": f" {SECRET} "})
+    assert (answer.status_code, answer.json()["field"]) == (409, "secret")
+    assert "ik_1" in answer.json()["detail"]
+    assert "canary" not in answer.text
+    made = await created(client, secret="sk-another-0123456789-wxyz")
+    answer = await client.patch(f"/credentials/{made['id']}", json={"secret": SECRET})
+    assert answer.status_code == 409
+    (kept,) = await service.load()
+    assert kept.secret.open() == "sk-another-0123456789-wxyz"
+    assert await service.import_from_environment(ACTOR, {"OPENAI_API_KEY": SECRET, "ANTHROPIC_API_KEY": "sk-fine-0123456789"}) != []
+    assert {each.vendor for each in await service.load()} == {"openai", "anthropic"}, "the start goes on with the others"
+    assert "OPENAI_API_KEY holds the secret of the issued key ik_1" in caplog.text
+    assert "canary" not in caplog.text
+    answer = await client.post("/credentials", json={"vendor": "openai", "name": "main", "secret": SECRET}, headers={"x-actor": "other"})
+    assert answer.status_code == 201, "another organisation's bill is its own business"

@@ -20,7 +20,7 @@ from keygate.identities import Actor, ActorKind, Role
 from keygate.issued_keys import IssuedKey, VendorAccount
 from keygate.kit.clock import from_ns, to_ns
 from keygate.sandbox.admin import AdminFault
-from keygate.vendor_spend.watch import AtEnd, Resumption, Stage, WatchRule, announced_at, percent_of, wanted_stage, window_of
+from keygate.vendor_spend.watch import AtEnd, Resumption, Stage, WatchRule, announced_at, passed, percent_of, wanted_stage, window_of
 from keygate.vendor_spend.watching import Standing
 from keygate.vendors.admin import Period
 
@@ -222,7 +222,7 @@ async def test_a_disabled_key_goes_on_by_so_much_more_and_is_disabled_again_in_t
     await azure.spend("4.00")
     assert await azure.look() is Stage.DISABLED
     assert not await azure.works()
-    assert await azure.told() == [SPENT, REACHED, SPENT]
+    assert await azure.told() == [REACHED, REACHED, SPENT, REACHED, SPENT]
 
     more = await azure.resume(extra_nano=10 * NANO)  # beyond what was allowed before
     assert (more.allowed_nano, await azure.works()) == (30 * NANO, True)
@@ -280,7 +280,7 @@ async def test_a_budget_that_the_vendor_enforces_is_announced_and_left_to_it(des
     desk.spend(key, tokens=1_250_000)  # ten dollars
     openai = Watched(desk, account, key)
     assert await openai.look() is Stage.NONE
-    assert await openai.told() == [EventType.ISSUED_KEY_BUDGET_SPENT]
+    assert await openai.told() == [REACHED, REACHED, SPENT]
     assert openai.desk.books("openai").shelves["keys"].get(key.footprint.key) is not None
 
 
@@ -449,6 +449,17 @@ def test_more_spend_never_restrains_less(low: int, more: int, lower_at: int | No
     less, much = (wanted_stage(rule, percent, can_disable=can_disable) for percent in (low, low + more))
     assert ORDER.index(less) <= ORDER.index(much)
     assert announced_at(rule, low) <= announced_at(rule, low + more)
+
+
+def test_each_threshold_that_one_bill_passes_is_told() -> None:
+    rule = WatchRule(warn_at=(50, 80))
+    assert [passed(rule, *step) for step in ((0, 50), (0, 80), (0, 100), (50, 300), (300, 400))] == [
+        [50],
+        [50, 80],
+        [50, 80, 100],
+        [80, 100, 300],
+        [400],
+    ]
 
 
 def test_nothing_that_can_not_be_taken_back_happens_unasked() -> None:

@@ -71,12 +71,12 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
         yield Scene(office, shell, account["id"], developer, issued, spent)
 
 
-def _imported(office: Office, account_id: str) -> dict[str, Any]:
+def _imported(office: Office, account_id: str, body: dict[str, str] | None = None) -> dict[str, Any]:
     """The worker may be reading the bill of its own accord."""
     ends = time.monotonic() + 60
     while True:
         try:
-            return office.call("POST", f"/vendors/accounts/{account_id}/import-spend")  # type: ignore[no-any-return]  # JSON
+            return office.call("POST", f"/vendors/accounts/{account_id}/import-spend", body)  # type: ignore[no-any-return]  # JSON
         except ApiError as error:
             if error.status != 409 or time.monotonic() > ends:
                 raise
@@ -187,6 +187,47 @@ def test_what_bills_do_not_know_is_refused(scene: Scene, query: dict[str, str]) 
     with pytest.raises(ApiError) as refused:
         scene.office.call("GET", "/usage", **query)
     assert refused.value.status == 422
+
+
+def test_every_group_that_is_offered_can_be_asked_for(scene: Scene) -> None:
+    offered = {}
+    for source in ("gateway", "vendor", "all"):
+        with pytest.raises(ApiError) as refused:
+            scene.office.call("GET", "/usage", source=source, group_by="nonsense")
+        offered[source] = refused.value.problem["detail"].partition(" is not one of ")[2].split(", ")
+    for source, groups in offered.items():
+        total = {Decimal(row["cost_usd"]) for row in scene.office.call("GET", "/usage", source=source)["items"]}
+        assert len(total) == 1, source
+        for group in groups:
+            rows = scene.office.call("GET", "/usage", source=source, group_by=group)["items"]
+            assert {sum(Decimal(row["cost_usd"]) for row in rows)} == total, (source, group)
+            assert all(list(row["group"]) == [group] for row in rows)
+    assert {"vendor_key", "account", "item"} <= set(offered["vendor"])
+    keys = scene.shell.ok("usage", "--source", "vendor", "--group-by", "vendor_key", "--json").json()["items"]
+    assert scene.spent["bypass"] in {Decimal(row["cost_usd"]) for row in keys}, "what bypassed KeyGate, by the vendor's key"
+
+
+def test_a_bill_is_read_again_from_a_day(scene: Scene) -> None:
+    path = f"/vendors/accounts/{scene.account_id}/import-spend"
+    since = (datetime.now(UTC) - timedelta(days=20)).strftime("%Y-%m-%dT00:00:00Z")
+    assert _imported(scene.office, scene.account_id, {"from": since})["error"] is None
+    [entry] = scene.office.call("GET", "/audit", action="vendor_spend.import", limit=1)["items"]
+    assert entry["after"]["since"].startswith(since[:19])
+    with pytest.raises(ApiError) as refused:
+        scene.office.call("POST", path, {"from": "2020-01-01T00:00:00Z"})
+    assert (refused.value.status, refused.value.problem["field"]) == (422, "from")
+    with pytest.raises(ApiError, match="from_: this field is not known"):
+        scene.office.call("POST", path, {"from_": since})
+
+
+def test_an_issued_key_never_serves_the_gateway(scene: Scene) -> None:
+    office = scene.office
+    body = {"vendor": "openai", "name": "issued", "secret": scene.issued["key"], "base_url": office.sandbox.openai_base_url}
+    with pytest.raises(ApiError, match="counted twice") as refused:
+        office.call("POST", "/credentials", body)
+    assert refused.value.status == 409
+    assert scene.issued["id"] in refused.value.problem["detail"]
+    assert scene.issued["key"] not in json.dumps(refused.value.problem)
 
 
 def test_a_bill_that_is_not_read_says_why_and_what_to_do(scene: Scene) -> None:

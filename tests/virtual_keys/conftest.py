@@ -13,6 +13,8 @@ import sqlalchemy as sa
 
 from keygate.audit import AuditService, EntryFilter, HeadsFile, Signer
 from keygate.audit.repository import AuditRepository
+from keygate.events import EventOutbox
+from keygate.events.repository import EventRepository
 from keygate.identities import Actor, ActorKind, Role
 from keygate.identities.directory import OwnerDirectory
 from keygate.identities.repository import OwnerRepository
@@ -98,6 +100,7 @@ async def house(database: Database, clock: ManualClock, tmp_path: Path) -> Simpl
     publisher, books, owners = Bulletin(), Books(), OwnerDirectory(OwnerRepository())
     keys, policies = VirtualKeyRepository(), PolicyRepository()
     source = DatabaseKeySource(database=database, keys=keys, policies=policies, owners=owners, clock=clock, pepper=PEPPER)
+    outbox = EventOutbox(database=database, repository=EventRepository(), clock=clock)
     common: dict[str, Any] = {
         "database": database,
         "repository": policies,
@@ -130,11 +133,13 @@ async def house(database: Database, clock: ManualClock, tmp_path: Path) -> Simpl
         stranger=replace(admin, organization_id="org_2", id="usr_other"),
         key_repository=keys,
         policy_repository=policies,
+        outbox=outbox,
         keys=VirtualKeyService(
             **(common | {"repository": keys}),
             policies=policies,
             source=source,
             owners=owners,
+            outbox=outbox,
             pepper=PEPPER,
             address="https://keys.example.com",
             usage=books,

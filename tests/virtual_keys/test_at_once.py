@@ -37,6 +37,7 @@ async def firm(house: SimpleNamespace) -> SimpleNamespace:
         clock=house.clock,
         publisher=Bulletin(),
         holders=house.keys,
+        outbox=house.outbox,
         policies=house.policy_repository,
         passwords=Passwords(memory_kib=8, passes=1),
     )

@@ -3,9 +3,10 @@
 from dataclasses import replace
 
 import pytest
+import sqlalchemy as sa
 
 from keygate.errors import Conflict, Forbidden, InvalidInput, NotFound
-from keygate.identities.tables import organizations, teams
+from keygate.identities.tables import organizations, teams, users
 from keygate.kit.money import NANO
 from keygate.policies import BudgetMode, BudgetSpec, Deny, LimitKind, Period, Place, PolicyDraft, Rules, Scope, evaluate
 from keygate.virtual_keys import KeyDraft
@@ -28,6 +29,24 @@ async def test_a_policy_gives_each_key_that_carries_it_an_account_of_its_own(hou
     decision = evaluate(a, vendor="anthropic", model="claude-opus-4-5", endpoint="chat", now_ns=0)
     assert isinstance(decision, Deny)
     assert "'standard'" in decision.detail
+
+
+async def test_readers_of_recorded_content_are_roles_or_users_of_the_organisation(house) -> None:
+    async with house.database.unit() as work:
+        for organization in ("org_1", "org_2"):
+            row = {"id": f"usr_of_{organization}", "organization_id": organization, "email": f"{organization}@x.org", "name": "Ada"}
+            more = {"role": "viewer", "status": "deactivated", "password_hash": "x", "created_at_ns": 1}
+            await work.connection.execute(sa.insert(users).values(row | more))
+    named = Rules(record_content=True, content_readers=("viewer", "usr_of_org_1"))
+    policy = await house.policies.create(house.admin, PolicyDraft(name="recorded", rules=named))
+    for reader in ("ownr", "usr_nobody", "usr_of_org_2", "tok_1"):
+        with pytest.raises(InvalidInput, match=rf"content_readers: '{reader}' is neither a role \(owner, .*\) nor") as refused:
+            await house.policies.create(house.admin, PolicyDraft(name=reader, rules=replace(named, content_readers=("owner", reader))))
+        assert refused.value.field == "content_readers"
+        with pytest.raises(InvalidInput, match=reader):
+            await house.policies.update(house.admin, policy.id, {"content_readers": ("owner", reader)})
+    after = await house.policies.update(house.admin, policy.id, {"content_readers": ("usr_of_org_1", "owner")})
+    assert after.rules.content_readers == ("usr_of_org_1", "owner")
 
 
 async def test_a_policy_of_an_owner_reaches_every_key_below_once(house) -> None:

@@ -1,5 +1,6 @@
 """The life of a virtual key on a real database."""
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -99,6 +100,33 @@ async def test_rotation_without_grace_ends_the_former_token_at_once_and_a_second
     assert await house.source.authenticated(second.token.text) is None
     assert await house.source.authenticated(third.token.text) is not None
     assert await house.source.authenticated(fourth.token.text) is not None
+
+
+async def test_each_revoked_key_is_told_of_once_with_what_its_user_needs_to_know(house) -> None:
+    made = (await house.keys.create(house.admin, KeyDraft(name="laptop", owner=DEV, tags=["project=x"]))).view.key
+    for reason in ("left", "other"):
+        await house.keys.revoke(house.admin, made.id, reason=reason)
+    bots = [(await house.keys.create(house.admin, KeyDraft(name=name, owner=Place(Scope.APP, "app_1")))).view.key for name in "ab"]
+    with pytest.raises(LookupError):
+        async with house.database.unit("org_1") as work:
+            await house.keys.app_deactivated(work, house.admin, "app_1")
+            raise LookupError  # undone, so it is not told
+    async with house.database.unit("org_1") as work:
+        await house.keys.app_deactivated(work, house.admin, "app_1")
+    *ended, first = await house.outbox.page("org_1", before=None, type_="virtual_key.revoked", limit=9)
+    assert {event.subject for event in ended} == {key.id for key in bots}
+    assert len(ended) == 2
+    assert first.subject == made.id
+    assert json.loads(first.payload) == {
+        "name": "laptop",
+        "hint": made.hint,
+        "owner": "dev_1",
+        "owner_scope": "developer",
+        "tags": ["project=x"],
+        "reason": "left",
+        "by": "usr_admin",
+        "last_used_at": None,
+    }
 
 
 async def test_revoking_is_for_good_idempotent_and_told_to_the_gateway_each_time(house) -> None:

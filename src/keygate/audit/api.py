@@ -48,7 +48,7 @@ async def list_entries(
     return Page(items=[AuditEntryOut.of(entry) for entry in kept], next_cursor=cursor)
 
 
-@routes.get("/verify", permission="audit.read")
+@routes.get("/verify", permission="audit.verify")
 async def verify(audit: _Audit, by: _Actor) -> AuditVerificationOut:
     """Reads the organisation's whole chain and says whether anything was edited, removed, moved or cut off, and where first."""
     return AuditVerificationOut.of(await audit.verify(by.organization_id), public_key=audit.public_key())

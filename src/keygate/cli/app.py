@@ -5,6 +5,8 @@ All but `serve`, `sandbox`, `db`, `vault` `audit verify` and `receipts verify` s
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
 import keygate
@@ -70,3 +72,17 @@ app.add_typer(operator.db, name="db")
 def version() -> None:
     """Print the version."""
     typer.echo(keygate.__version__)
+
+
+def _tell_version(*, asked: bool) -> None:
+    if asked:
+        version()
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    *,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.", callback=_tell_version, is_eager=True)] = False,
+) -> None:
+    """Options of `keygate` itself."""

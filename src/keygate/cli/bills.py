@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from keygate.cli import output
-from keygate.cli.client import Api, Exit, api, fail
+from keygate.cli.client import TURN_SECONDS, Api, Exit, api, fail
 
 _DAYS = {
     "day": "DAY",
@@ -65,9 +65,10 @@ def _import(client: Api, account: str | None) -> None:
     reported = {bill["account_id"] for bill in client.request("GET", "/api/v1/reconciliation")["bills"] if bill["reported"]}
     for each in chosen:
         if each["id"] in reported:
-            state = client.request("POST", f"/api/v1/vendors/accounts/{each['id']}/import-spend", body={})
-            if state["error"]:
-                output.error(f"{each['vendor']} ({each['name']}): {state['error']}")
+            path = f"/api/v1/vendors/accounts/{each['id']}/import-spend"
+            state, refused = client.attempt("POST", path, body={}, patience=TURN_SECONDS)
+            if refused or state["error"]:  # it may be read just now: what was read before is shown all the same
+                output.error(f"{each['vendor']} ({each['name']}): {refused or state['error']}")
             elif not state["complete"]:
                 output.note(f"{each['vendor']} ({each['name']}): a long bill; the rest of it is being read.")
 

@@ -8,24 +8,24 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import io
 import json
 import os
+import tempfile
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TextIO
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from keygate.cli import output
-from keygate.cli.client import Api, Exit, api, fail
+from keygate.cli.client import Api, Exit, api, fail, one
+from keygate.cli.roster import Line, NotARoster, people
+from keygate.kit.spreadsheet import cell
 
-MAX_LINES = 5_000  # of one order
 MAX_BYTES = 4 * 1024 * 1024
-_COLUMNS = ("developer", "name", "budget", "rpm", "tpm", "models", "expires")
 _REPORT = ("line", "developer", "key_id", "state", "link", "link_expires_at", "error")
 _POLL_SECONDS = 1.0
 _SHOWN = 20
@@ -45,13 +45,6 @@ _ORDERS = {
 }
 
 
-@dataclass(slots=True)
-class Line:
-    number: int
-    developer: str  # as written: id, e-mail address or name
-    body: dict[str, Any]
-
-
 def run(
     client: Api,
     common: dict[str, Any],
@@ -62,10 +55,14 @@ def run(
     batch: str,
     create_developers: bool,
     fit: bool,
+    as_json: bool,
 ) -> None:
     lines = [] if csv_file is None else _read(csv_file)
     if csv_file is not None and not lines:
-        fail("there is nobody to make a key for", Exit.NOT_FOUND)
+        fail(f"{csv_file}: there is nobody to make a key for", Exit.NOT_FOUND)
+    report = _place(report, common["vendor"])
+    if csv_file is not None and report.exists() and report.samefile(csv_file):
+        fail(f"{report} is the list itself; give the report another place", Exit.USAGE)
     body: dict[str, Any] = common | {"rows": _rows(client, lines), "create_developers": create_developers, "fit": fit}
     body |= {"team_id": team} if team else {}
     body |= {"batch": batch} if batch else {}
@@ -85,7 +82,7 @@ def run(
         output.note(f"This was ordered before, as {order['id']}.")
         if order["state"] == "halted" or (order["state"] == "done" and order["counts"]["failed"]):
             order = client.request("POST", f"/api/v1/bulk/{order['id']}/resume")
-    _finish(client, order, report)
+    _finish(client, order, report, as_json=as_json)
 
 
 def _stale(client: Api, order: dict[str, Any]) -> bool:
@@ -97,14 +94,15 @@ def _stale(client: Api, order: dict[str, Any]) -> bool:
     return any(row["key_id"] not in alive for row in made)
 
 
-def _finish(client: Api, order: dict[str, Any], report: Path | None) -> None:
+def _finish(client: Api, order: dict[str, Any], report: Path, *, as_json: bool) -> None:
     """Waits for the order, writes the report, and ends with what has come of it."""
     order = _awaited(client, order)
-    target = report or Path(f"keygate-{order['vendor']}-{time.strftime('%Y%m%d-%H%M%S')}.csv")
     rows = client.pages(f"/api/v1/bulk/{order['id']}/rows")
-    _write(client, target, order, rows)
+    _write(client, report, order, rows)
+    if as_json:
+        output.as_json({**order, "rows": rows, "report": str(report)})
     standing = sum(row["state"] == "made" or (row["state"] == "left_out" and row["key_id"] is not None) for row in rows)
-    output.note(f"{standing} of {len(rows)} keys are made. Report with one-time links: {target}")
+    output.note(f"{standing} of {len(rows)} keys are made. Report with one-time links: {report}")
     if order["note"]:
         output.note(f"The order was halted: {order['note']}.")
     failed = [row for row in rows if row["state"] not in {"made", "left_out"}]
@@ -125,72 +123,78 @@ def list_orders(*, as_json: output.JsonOption = False) -> None:
 
 @commands.command("watch")
 def watch(
-    order_id: str, report: Annotated[Path | None, typer.Option(help="Where the report goes, with its one-time links.")] = None
+    order_id: str,
+    report: Annotated[Path | None, typer.Option(help="Where the report goes, with its one-time links.")] = None,
+    *,
+    as_json: output.JsonOption = False,
 ) -> None:
     """Wait for an order and write its report."""
     with api() as client:
-        _finish(client, client.request("GET", f"/api/v1/bulk/{order_id}"), report)
+        order = client.request("GET", one("bulk", order_id))
+        _finish(client, order, _place(report, order["vendor"]), as_json=as_json)
 
 
 @commands.command("resume")
-def resume(order_id: str) -> None:
+def resume(order_id: str, *, as_json: output.JsonOption = False) -> None:
     """Go on with a halted order, and try failed rows again."""
     with api() as client:
-        order = client.request("POST", f"/api/v1/bulk/{order_id}/resume")
+        order = client.request("POST", f"{one('bulk', order_id)}/resume")
+    if as_json:
+        output.as_json(order)
     output.note(f"{order['id']} is {order['state']}; `keygate bulk watch {order['id']}` waits for it.")
 
 
 @commands.command("cancel")
-def cancel(order_id: str, *, yes: Annotated[bool, typer.Option("--yes", help="Don't ask.")] = False) -> None:
+def cancel(order_id: str, *, yes: output.YesOption = False, as_json: output.JsonOption = False) -> None:
     """Make no further keys of an order; those that are made stay."""
+    path = one("bulk", order_id)
     if not yes:
         typer.confirm(f"Cancel {order_id}?", abort=True)
     with api() as client:
-        client.request("POST", f"/api/v1/bulk/{order_id}/cancel")
+        order = client.request("POST", f"{path}/cancel")
+    if as_json:
+        output.as_json(order)
     output.note(f"Cancelled {order_id}.")
 
 
 def _read(path: Path) -> list[Line]:
-    if path.stat().st_size > MAX_BYTES:
-        fail(f"{path}: more than {MAX_BYTES} bytes", Exit.USAGE)
-    rows = list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8-sig"))))
-    if len(rows) > MAX_LINES:
-        fail(f"{path}: more than {MAX_LINES} lines", Exit.USAGE)
-    names = set(rows[0]) if rows else set()
-    if "developer" not in names or not names <= set(_COLUMNS):
-        fail(f"{path}: the first line names the columns: developer, and any of {', '.join(_COLUMNS[1:])}", Exit.USAGE)
-    lines, mistakes = [], []
-    for number, row in enumerate(rows, start=2):
-        try:
-            lines.append(Line(number, (row["developer"] or "").strip(), _body(row)))
-            if not lines[-1].developer:
-                mistakes.append(f"line {number}: no developer")
-        except ValueError as error:
-            mistakes.append(f"line {number}: {error}")
-    if mistakes:
-        fail("\n".join([f"{path} was not ordered:", *mistakes[:20]]), Exit.NOT_VALID)
-    return lines
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
+        if len(data) > MAX_BYTES:
+            fail(f"{path}: more than {MAX_BYTES} bytes", Exit.USAGE)
+        return people(data)
+    except OSError as error:
+        fail(f"{path} can't be read: {error.strerror}", Exit.USAGE)
+    except NotARoster as error:
+        more = [f"and {len(error.mistakes) - _SHOWN} more"] if len(error.mistakes) > _SHOWN else []
+        fail("\n".join([f"{path} was not ordered:", *error.mistakes[:_SHOWN], *more]), Exit.NOT_VALID)
 
 
-def _body(row: dict[str, str]) -> dict[str, Any]:
-    body: dict[str, Any] = {}
-    if row.get("name"):
-        body["name"] = row["name"].strip()
-    if row.get("budget"):
-        body["budget_usd"] = row["budget"].strip()
-    for column, member in (("rpm", "rate_limit_rpm"), ("tpm", "rate_limit_tpm")):
-        if row.get(column):
-            if not row[column].strip().isdecimal():
-                raise ValueError(f"{column} is not a number")
-            body[member] = int(row[column])
-    if row.get("models"):
-        body["models"] = row["models"].split()
-    if row.get("expires"):
-        text = row["expires"].strip().removesuffix("d")
-        if not text.isdecimal():
-            raise ValueError("expires is not a number of days")
-        body["expires_in_days"] = int(text)
-    return body
+def _place(report: Path | None, vendor: str) -> Path:
+    """Where the report goes. That it can't be written there is told before anything is made."""
+    path = report or Path(f"keygate-{vendor}-{time.strftime('%Y%m%d-%H%M%S')}.csv")
+    if path.is_symlink() or (path.exists() and not path.is_file()):
+        fail(f"{path} is no file that a report may replace", Exit.USAGE)
+    try:
+        with _opened(path):
+            return path
+    except OSError as error:
+        fail(f"the report can't be written to {path}: {error.strerror}", Exit.USAGE)
+
+
+@contextmanager
+def _opened(path: Path, *, keep: bool = False) -> Iterator[TextIO]:
+    """A file beside `path` that takes its place at the end, if it is to be kept: a former report stays until the new one is whole.
+    Readable by its owner only, since it holds one-time links."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f"{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
+            yield file
+        if keep:
+            Path(name).replace(path)
+    finally:
+        Path(name).unlink(missing_ok=True)
 
 
 def _rows(client: Api, lines: list[Line]) -> list[dict[str, Any]]:
@@ -244,30 +248,27 @@ def _awaited(client: Api, order: dict[str, Any]) -> dict[str, Any]:
 
 
 def _write(client: Api, path: Path, order: dict[str, Any], rows: list[dict[str, Any]]) -> None:
-    """Readable by its owner only: it holds one-time links."""
     keys = {row["id"]: row for row in client.pages("/api/v1/keys", query={"vendor": order["vendor"]})}
+    try:
+        with _opened(path, keep=True) as file:
+            _fill(client, csv.writer(file), order, rows, keys)
+    except OSError as error:
+        again = f"`keygate bulk watch {order['id']} --report …` writes it elsewhere"
+        fail(f"the report can't be written to {path}: {error.strerror}; {again}")
+
+
+def _fill(client: Api, writer: Any, order: dict[str, Any], rows: list[dict[str, Any]], keys: Mapping[str, dict[str, Any]]) -> None:
     links = _links(client, order)
-    path.unlink(missing_ok=True)
-    with os.fdopen(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, _REPORT)
-        writer.writeheader()
-        for row in rows:
-            key, link = keys.get(row["key_id"], {}), links.get(row["line"], {})
-            problem = row["error"]
-            if not link and row["state"] == "left_out" and key.get("secret") == "waiting":
-                made, problem = client.attempt("POST", f"/api/v1/keys/{key['id']}/link", body={"expires_in_seconds": _LINK_SECONDS})
-                link = made or {}
-            writer.writerow(
-                {
-                    "line": row["line"],
-                    "developer": row["email"],
-                    "key_id": row["key_id"],
-                    "state": key.get("state") or row["state"],
-                    "link": link.get("url"),
-                    "link_expires_at": link.get("expires_at"),
-                    "error": problem,
-                }
-            )
+    writer.writerow(_REPORT)
+    for row in rows:
+        key, link = keys.get(row["key_id"], {}), links.get(row["line"], {})
+        problem = row["error"]
+        if not link and row["state"] == "left_out" and key.get("secret") == "waiting":
+            made, problem = client.attempt("POST", f"/api/v1/keys/{key['id']}/link", body={"expires_in_seconds": _LINK_SECONDS})
+            link = made or {}
+        state = key.get("state") or row["state"]
+        told = (row["line"], row["email"], row["key_id"], state, link.get("url"), link.get("expires_at"), problem)
+        writer.writerow(map(cell, told))
 
 
 def _links(client: Api, order: dict[str, Any]) -> dict[int, Mapping[str, Any]]:

@@ -19,6 +19,9 @@ from keygate.config import ClientSettings
 from keygate.kit.secret import Secret
 
 DEFAULT_URL = "http://127.0.0.1:8000"
+READ_SECONDS = 30.0  # for an answer out of KeyGate's own database
+CHANGE_SECONDS = 300.0  # for one that may wait for its turn at a vendor, and for the vendor
+TURN_SECONDS = 660.0  # for a turn of reading a vendor's bill
 
 
 class Exit(IntEnum):
@@ -34,6 +37,7 @@ class Exit(IntEnum):
     UNREACHABLE = 7
     VERIFICATION_FAILED = 8
     TRY_LATER = 9
+    WOULD_BE_REFUSED = 10  # `keys explain`: the command itself went well
 
 
 _ID = re.compile(r"[A-Za-z0-9_-]{1,100}")
@@ -43,6 +47,15 @@ _LISTS = {  # where the command is not the path's own noun
     "vendors/accounts": "vendors accounts",
     "inventory": "inventory",
 }
+_LOOK = (  # where it shows what became of a call that was not waited for
+    (re.compile(r"/api/v1/vendors/accounts/[^/]+/import-spend"), "keygate reconciliation"),
+    (re.compile(r"/api/v1/vendors/.*"), "keygate vendors accounts"),
+    (re.compile(r"/api/v1/keys/(ik_\w+)(?:/.*)?"), r"keygate issued-keys show \1"),
+    (re.compile(r"/api/v1/(?:keys/.*|inventory/by-hand)"), "keygate issued-keys list"),
+    (re.compile(r"/api/v1/inventory/(inv_\w+)(?:/.*)?"), r"keygate inventory show \1"),
+    (re.compile(r"/api/v1/bulk.*"), "keygate bulk list"),
+    (re.compile(r".*"), "keygate audit list"),
+)
 _EXIT_OF_STATUS = {
     401: Exit.NOT_SIGNED_IN,
     402: Exit.NOT_ALLOWED,
@@ -97,6 +110,19 @@ def one(noun: str, thing: str) -> str:
     return f"/api/v1/{noun}/{thing}"
 
 
+NONE = "none"  # what takes something away, where a command changes a thing
+
+
+def changes(named: Mapping[str, Any], *, removable: frozenset[str] = frozenset()) -> dict[str, Any]:
+    """The body of a change: what was named, with null for a `removable` that is to be `none`. Ends the command where nothing was named."""
+    body = {
+        member: None if member in removable and value in (NONE, [NONE]) else value for member, value in named.items() if value is not None
+    }
+    if not body:
+        fail("say what to change: --help lists what can be", Exit.USAGE)
+    return body
+
+
 class Api:
     """Calls that either return the answer's JSON or end the command with the server's own message and an exit code."""
 
@@ -104,7 +130,7 @@ class Api:
         self.url = url.rstrip("/")
         headers = {"authorization": f"Bearer {token.open()}"} if token else {}
         try:
-            self._http = httpx.Client(base_url=self.url, headers=headers, timeout=httpx.Timeout(30, connect=5), follow_redirects=False)
+            self._http = httpx.Client(base_url=self.url, headers=headers, timeout=_patience(READ_SECONDS), follow_redirects=False)
         except httpx.InvalidURL:
             fail(f"{self.url} is no address; write it as https://keys.example.com", Exit.USAGE)
         except UnicodeEncodeError:
@@ -113,8 +139,11 @@ class Api:
     def close(self) -> None:
         self._http.close()
 
-    def request(self, method: str, path: str, *, body: Any = None, query: Mapping[str, Any] | None = None) -> Any:
-        answer = self._send(method, path, body=body, query=query)
+    def request(
+        self, method: str, path: str, *, body: Any = None, query: Mapping[str, Any] | None = None, patience: float | None = None
+    ) -> Any:
+        """`patience`: seconds to wait for the answer, where the call may take longer than others of its method."""
+        answer = self._send(method, path, body=body, query=query, patience=patience)
         if answer.status_code == httpx.codes.NO_CONTENT or not answer.content:
             return None
         try:
@@ -127,10 +156,13 @@ class Api:
         receipt: str | None = self._send("DELETE", path, body=None, query=None).headers.get("x-keygate-receipt")
         return receipt
 
-    def attempt(self, method: str, path: str, *, body: Any = None) -> tuple[Any, str]:
+    def attempt(self, method: str, path: str, *, body: Any = None, patience: float | None = None) -> tuple[Any, str]:
         """As `request`, for one of many: what the server refuses is returned as its message. No answer, or no sign-in, ends the command."""
+        seconds = patience or _seconds(method)
         try:
-            answer = self._http.request(method, path, json=body)
+            answer = self._http.request(method, path, json=body, timeout=_patience(seconds))
+        except httpx.ReadTimeout:
+            self._unanswered(method, path, seconds)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             self._unreachable(error)
         if answer.status_code == httpx.codes.UNAUTHORIZED:
@@ -163,9 +195,12 @@ class Api:
             if cursor is None or (most is not None and len(items) >= most):
                 return items[:most]
 
-    def _send(self, method: str, path: str, *, body: Any, query: Mapping[str, Any] | None) -> httpx.Response:
+    def _send(self, method: str, path: str, *, body: Any, query: Mapping[str, Any] | None, patience: float | None = None) -> httpx.Response:
+        seconds = patience or _seconds(method)
         try:
-            answer = self._http.request(method, path, json=body, params=_present(query))
+            answer = self._http.request(method, path, json=body, params=_present(query), timeout=_patience(seconds))
+        except httpx.ReadTimeout:
+            self._unanswered(method, path, seconds)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             self._unreachable(error)
         if answer.is_error:
@@ -174,6 +209,14 @@ class Api:
 
     def _unreachable(self, error: Exception) -> NoReturn:
         fail(f"no answer from {self.url} ({type(error).__name__}); is `keygate serve` running there?", Exit.UNREACHABLE)
+
+    def _unanswered(self, method: str, path: str, seconds: float) -> NoReturn:
+        """It took the call: what is slow may be the vendor, or others' calls there that come first."""
+        told = f"no answer from {self.url} within {seconds:.0f} s"
+        if method == "GET":
+            fail(f"{told}; ask again, or look into its log", Exit.UNREACHABLE)
+        look = next(found.expand(command) for form, command in _LOOK if (found := form.fullmatch(path)))
+        fail(f"{told}; what you asked for may go on there, or be done: `{look}` shows it. Look before you ask again", Exit.UNREACHABLE)
 
     def _refuse(self, answer: httpx.Response) -> NoReturn:
         code = _EXIT_OF_STATUS.get(answer.status_code, Exit.FAILED)
@@ -185,6 +228,14 @@ class Api:
         if code is Exit.NOT_SIGNED_IN:
             message += " (sign in with `keygate login`, or set KEYGATE_TOKEN)"
         fail(message, code)
+
+
+def _seconds(method: str) -> float:
+    return READ_SECONDS if method == "GET" else CHANGE_SECONDS
+
+
+def _patience(seconds: float) -> httpx.Timeout:
+    return httpx.Timeout(30, connect=5, read=seconds)
 
 
 def _present(query: Mapping[str, Any] | None) -> dict[str, Any]:

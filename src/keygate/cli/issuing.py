@@ -15,6 +15,7 @@ import typer
 
 from keygate.cli import bulk, output
 from keygate.cli.client import Api, Exit, api, fail, one
+from keygate.cli.roster import in_days
 from keygate.cli.shell import Shell, exports
 
 commands = typer.Typer(no_args_is_help=True, help="Issued keys: real vendor keys that KeyGate made.")
@@ -46,10 +47,10 @@ _PATIENCE = 600
 
 def days(text: str) -> int:
     """`90d`, `12w`, `90`."""
-    found = re.fullmatch(r"(\d{1,5})([dw]?)", text)
-    if found is None:
-        fail(f"{text}: write a number of days or weeks, such as 90d or 12w", Exit.USAGE)
-    return int(found[1]) * (7 if found[2] == "w" else 1)
+    try:
+        return in_days(text)
+    except ValueError as error:
+        fail(f"{text}: {error}", Exit.USAGE)
 
 
 def seconds(text: str) -> int:
@@ -121,12 +122,24 @@ def provision(
         amount, _, period = budget.partition("/")
         common |= {"budget_usd": amount, "budget_period": period or "month"}
     common = {key: value for key, value in common.items() if value is not None}
+    of_many = {"--batch": batch, "--report": report, "--create-developers": create_developers, "--fit": fit}
     if csv is not None or members_of is not None:
+        of_one = {"--dev": dev, "--team": team, "--app": app, "--name": name, "--request-id": request_id, "--link": link, "--env": env}
+        _refuse(of_one, "goes with one key, not with --csv or --members-of")
         with api() as client:
             bulk.run(
-                client, common, csv_file=csv, team=members_of, report=report, batch=batch, create_developers=create_developers, fit=fit
+                client,
+                common,
+                csv_file=csv,
+                team=members_of,
+                report=report,
+                batch=batch,
+                create_developers=create_developers,
+                fit=fit,
+                as_json=as_json,
             )
         return
+    _refuse(of_many, "goes with --csv or --members-of")
     if sum(value is not None for value in (dev, team, app)) > 1:
         fail("name one of --dev, --team and --app", Exit.USAGE)
     with api() as client:
@@ -134,6 +147,13 @@ def provision(
         body = common | {key: value for key, value in owner.items() if value is not None}
         made = _asked(client, "/api/v1/keys/provision", body | {"deliver": "link" if link else "answer"}, request_id)
     show_new(made, env=env, as_json=as_json)
+
+
+def _refuse(options: dict[str, Any], why: str) -> None:
+    """An option that would be passed over is a mistake, told before anything is made."""
+    for name, value in options.items():
+        if value:
+            fail(f"{name} {why}", Exit.USAGE)
 
 
 def _pair(text: str) -> tuple[str, str]:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from keygate.cli import output
-from keygate.cli.client import Exit, api, fail, one
+from keygate.cli.client import NONE, Api, Exit, api, changes, fail, one
 from keygate.cli.shell import Shell, exports
 
 commands = typer.Typer(no_args_is_help=True, help="Virtual keys.")
@@ -19,6 +19,14 @@ _COLUMNS = {
     "owner": "OWNER",
     "expires_at": "EXPIRES",
     "last_used_at": "LAST USED",
+}
+_CHANGED = {
+    **{name: _COLUMNS[name] for name in ("id", "name", "status", "owner", "expires_at")},
+    "policy_id": "POLICY",
+    "models": "MODELS",
+    "vendors": "VENDORS",
+    "limits": "LIMITS",
+    "tags": "TAGS",
 }
 LIMITS = ("requests_per_minute", "requests_per_day", "tokens_per_minute", "tokens_per_day", "concurrent_requests")
 
@@ -43,6 +51,35 @@ def limit_amount(text: str) -> tuple[str, int]:
     if name not in LIMITS or not (amount.isascii() and amount.isdecimal()):
         fail(f"{text}: write NAME=NUMBER with one of {', '.join(LIMITS)}", Exit.USAGE)
     return name, int(amount)
+
+
+def budgets_after(former: list[dict[str, Any]], texts: list[str]) -> list[dict[str, Any]]:
+    """All budgets of a thing once those in `texts` are changed, added, or with `none` for the amount taken away. A budget is named by its
+    period and mode; what is not named stays as it is."""
+    after = [{member: value for member, value in row.items() if member != "id"} for row in former]
+    for text in texts:
+        terms = budget_terms(text)
+        alike = [row for row in after if (row["period"], row["mode"]) == (terms["period"], terms["mode"])]
+        if len(alike) > 1:
+            fail(
+                f"{text}: {len(alike)} budgets are of this period and mode; change one by its id, with `keygate budgets change`", Exit.USAGE
+            )
+        if terms["amount_usd"] == NONE and not alike:
+            fail(f"{text}: there is no budget of this period and mode", Exit.NOT_FOUND)
+        if terms["amount_usd"] == NONE:
+            after.remove(alike[0])
+        elif alike:
+            alike[0]["amount_usd"] = terms["amount_usd"]
+        else:
+            after.append(dict(terms))
+    return after
+
+
+def limits_named(texts: list[str]) -> dict[str, int | None]:
+    """`requests_per_minute=60`, or `requests_per_minute=none` for None."""
+    return dict(
+        (limit_amount(text.removesuffix(NONE) + "0")[0], None) if text.endswith(f"={NONE}") else limit_amount(text) for text in texts
+    )
 
 
 @commands.command("list")
@@ -107,6 +144,36 @@ def _show_new(made: dict[str, Any], *, env: bool, as_json: bool) -> None:
         output.plain(exports(made["env"], Shell.SH))
 
 
+@commands.command("change")
+def change(
+    key_id: str,
+    name: Annotated[str | None, typer.Option(help="Another name.")] = None,
+    policy: Annotated[str | None, typer.Option(help="Policy id (pol_…); none takes it away.")] = None,
+    model: Annotated[list[str] | None, typer.Option(help="All allowed models; may be repeated. '*' is any.")] = None,
+    vendor: Annotated[list[str] | None, typer.Option(help="All allowed vendors; may be repeated. none: no such rule any more.")] = None,
+    budget: Annotated[
+        list[str] | None, typer.Option(help="AMOUNT/PERIOD[/soft]; none/PERIOD[/soft] takes it away. Others stay; may be repeated.")
+    ] = None,
+    limit: Annotated[list[str] | None, typer.Option(help="NAME=NUMBER; NAME=none takes it away. Others stay; may be repeated.")] = None,
+    expires_at: Annotated[str | None, typer.Option(help="RFC 3339, such as 2027-01-01T00:00:00Z; none: it does not expire.")] = None,
+    tag: Annotated[list[str] | None, typer.Option(help="All tags, such as project=x; may be repeated. none takes them away.")] = None,
+    *,
+    as_json: output.JsonOption = False,
+) -> None:
+    """Change what is named, from the next request on. A budget that is changed keeps what is spent."""
+    named: dict[str, Any] = {"name": name, "policy_id": policy, "models": model, "vendors": vendor, "expires_at": expires_at, "tags": tag}
+    named["limits"] = limits_named(limit) if limit else None
+    with api() as client:
+        named["budgets"] = _budgets(client, key_id, budget) if budget else None
+        body = changes(named, removable=frozenset({"policy_id", "vendors", "expires_at", "tags"}))
+        row = client.request("PATCH", one("virtual-keys", key_id), body=body)
+    output.as_json(row) if as_json else output.card(_owner(row), _CHANGED)
+
+
+def _budgets(client: Api, key_id: str, texts: list[str]) -> list[dict[str, Any]]:
+    return budgets_after(client.request("GET", one("virtual-keys", key_id))["budgets"], texts)
+
+
 @commands.command("show")
 def show(key_id: str, *, as_json: output.JsonOption = False) -> None:
     """One key: what it may, what it has used."""
@@ -168,12 +235,15 @@ def explain(
     *,
     as_json: output.JsonOption = False,
 ) -> None:
-    """What would happen to a call with this key, and why; nothing is called."""
+    """What would happen to a call with this key, and why; nothing is called. Ends with 10 where it would be refused."""
     with api() as client:
         answer = client.request("POST", "/api/v1/policies/explain", body={"key_id": key_id, "model": model, "endpoint": endpoint})
-    if as_json:
-        output.as_json(answer)
-        return
+    output.as_json(answer) if as_json else _show_answer(answer)
+    if not answer["allowed"]:
+        raise typer.Exit(Exit.WOULD_BE_REFUSED)
+
+
+def _show_answer(answer: dict[str, Any]) -> None:
     refused, hold = answer.get("refused_by") or {}, answer.get("hold") or {}
     found = {
         "allowed": answer["allowed"],

@@ -2,20 +2,34 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 import typer
 
 from keygate.cli import output
-from keygate.cli.client import api, one
+from keygate.cli.client import api, changes, one
 
 teams = typer.Typer(no_args_is_help=True, help="Teams.")
 developers = typer.Typer(no_args_is_help=True, help="Developers: people who hold keys.")
 apps = typer.Typer(no_args_is_help=True, help="Apps: services and CI jobs that hold keys.")
 
+_REMOVABLE = frozenset({"policy_id", "team_id", "developer_id"})
+NewPolicy = Annotated[str | None, typer.Option("--policy", help="Policy id (pol_…), for every key below.")]
+Policy = Annotated[str | None, typer.Option("--policy", help="Policy id (pol_…), for every key below; none takes it away.")]
+Name = Annotated[str | None, typer.Option(help="Another name.")]
+Team = Annotated[str | None, typer.Option(help="Team id (team_…); none: in no team.")]
+
 _TEAM = {"id": "ID", "name": "NAME", "policy_id": "POLICY"}
-_DEVELOPER = {"id": "ID", "name": "NAME", "email": "E-MAIL", "team_id": "TEAM", "status": "STATUS"}
+_DEVELOPER = {"id": "ID", "name": "NAME", "email": "E-MAIL", "team_id": "TEAM", "policy_id": "POLICY", "status": "STATUS"}
 _APP = {"id": "ID", "name": "NAME", "team_id": "TEAM", "developer_id": "DEVELOPER", "policy_id": "POLICY", "status": "STATUS"}
+
+
+def _change(noun: str, thing: str, named: Mapping[str, Any], columns: Mapping[str, str], *, as_json: bool) -> None:
+    body = changes(named, removable=_REMOVABLE)
+    with api() as client:
+        row = client.request("PATCH", one(noun, thing), body=body)
+    output.as_json(row) if as_json else output.card(row, columns)
 
 
 def _tell(receipt: str | None) -> None:
@@ -32,11 +46,17 @@ def list_teams(*, as_json: output.JsonOption = False) -> None:
 
 
 @teams.command("create")
-def create_team(name: str, *, as_json: output.JsonOption = False) -> None:
+def create_team(name: str, policy: NewPolicy = None, *, as_json: output.JsonOption = False) -> None:
     """Make a team."""
     with api() as client:
-        made = client.request("POST", "/api/v1/teams", body={"name": name})
+        made = client.request("POST", "/api/v1/teams", body={"name": name} | ({"policy_id": policy} if policy else {}))
     output.as_json(made) if as_json else output.card(made, _TEAM)
+
+
+@teams.command("change")
+def change_team(team_id: str, name: Name = None, policy: Policy = None, *, as_json: output.JsonOption = False) -> None:
+    """Change what is named; keys below follow at once."""
+    _change("teams", team_id, {"name": name, "policy_id": policy}, _TEAM, as_json=as_json)
 
 
 @teams.command("archive")
@@ -63,14 +83,31 @@ def create_developer(
     name: str,
     email: Annotated[str, typer.Option(help="E-mail address.")],
     team: Annotated[str | None, typer.Option(help="Team id (team_…).")] = None,
+    policy: NewPolicy = None,
     *,
     as_json: output.JsonOption = False,
 ) -> None:
     """Make a developer."""
-    body = {"name": name, "email": email} | ({"team_id": team} if team else {})
+    above = {"team_id": team, "policy_id": policy}
+    body = {"name": name, "email": email} | {member: value for member, value in above.items() if value}
     with api() as client:
         made = client.request("POST", "/api/v1/developers", body=body)
     output.as_json(made) if as_json else output.card(made, _DEVELOPER)
+
+
+@developers.command("change")
+def change_developer(
+    developer_id: str,
+    name: Name = None,
+    email: Annotated[str | None, typer.Option(help="Another e-mail address.")] = None,
+    team: Team = None,
+    policy: Policy = None,
+    *,
+    as_json: output.JsonOption = False,
+) -> None:
+    """Change what is named; their keys follow at once."""
+    named = {"name": name, "email": email, "team_id": team, "policy_id": policy}
+    _change("developers", developer_id, named, _DEVELOPER, as_json=as_json)
 
 
 @developers.command("deactivate")
@@ -97,14 +134,30 @@ def create_app(
     name: str,
     team: Annotated[str | None, typer.Option(help="Team id (team_…).")] = None,
     developer: Annotated[str | None, typer.Option(help="Developer id (dev_…): whose app it is.")] = None,
+    policy: NewPolicy = None,
     *,
     as_json: output.JsonOption = False,
 ) -> None:
     """Make an app."""
-    above = {"team_id": team, "developer_id": developer}
+    above = {"team_id": team, "developer_id": developer, "policy_id": policy}
     with api() as client:
         made = client.request("POST", "/api/v1/apps", body={"name": name} | {field: value for field, value in above.items() if value})
     output.as_json(made) if as_json else output.card(made, _APP)
+
+
+@apps.command("change")
+def change_app(
+    app_id: str,
+    name: Name = None,
+    team: Team = None,
+    developer: Annotated[str | None, typer.Option(help="Developer id (dev_…): whose app it is; none: nobody's.")] = None,
+    policy: Policy = None,
+    *,
+    as_json: output.JsonOption = False,
+) -> None:
+    """Change what is named; its keys follow at once."""
+    named = {"name": name, "team_id": team, "developer_id": developer, "policy_id": policy}
+    _change("apps", app_id, named, _APP, as_json=as_json)
 
 
 @apps.command("deactivate")

@@ -7,8 +7,8 @@ from typing import Annotated, Any
 import typer
 
 from keygate.cli import output
-from keygate.cli.client import Exit, api, fail, one
-from keygate.cli.keys import LIMITS, budget_terms, limit_amount
+from keygate.cli.client import Exit, api, changes, fail, one
+from keygate.cli.keys import LIMITS, budget_terms, budgets_after, limit_amount, limits_named
 
 policies = typer.Typer(no_args_is_help=True, help="Policies: reusable sets of rules that keys carry.")
 budgets = typer.Typer(no_args_is_help=True, help="Budgets over all keys of a team, developer, app, vendor, model or tag.")
@@ -40,6 +40,12 @@ def _create(path: str, body: dict[str, Any], columns: dict[str, str], *, as_json
     output.as_json(made) if as_json else output.card(made, columns)
 
 
+def _change(path: str, thing: str, named: dict[str, Any], columns: dict[str, str], *, as_json: bool) -> None:
+    with api() as client:
+        row = client.request("PATCH", one(path, thing), body=changes(named))
+    output.as_json(row) if as_json else output.card(row, columns)
+
+
 def _remove(path: str, thing: str, *, yes: bool) -> None:
     if not yes:
         typer.confirm(f"Remove {thing}?", abort=True)
@@ -67,7 +73,7 @@ def create_policy(
     *,
     as_json: output.JsonOption = False,
 ) -> None:
-    """Make a policy. Keys carry it with `keygate keys create --policy`."""
+    """Make a policy. Keys, apps, developers and teams carry it: `keygate keys create --policy`, `keygate teams change --policy`."""
     optional = {
         "models": model,
         "models_deny": deny,
@@ -78,6 +84,36 @@ def create_policy(
         "description": description,
     }
     _create("policies", {"name": name} | {key: value for key, value in optional.items() if value}, _POLICY, as_json=as_json)
+
+
+@policies.command("change")
+def change_policy(
+    policy_id: str,
+    name: Annotated[str | None, typer.Option(help="Another name.")] = None,
+    model: Annotated[list[str] | None, typer.Option(help="All allowed models; may be repeated. '*' is any.")] = None,
+    deny: Annotated[list[str] | None, typer.Option(help="All denied models; may be repeated. none: deny none.")] = None,
+    vendor: Annotated[list[str] | None, typer.Option(help="All allowed vendors; may be repeated. none: no such rule any more.")] = None,
+    endpoint: Annotated[list[str] | None, typer.Option(help="All allowed endpoint groups; may be repeated. none: as above.")] = None,
+    budget: Annotated[
+        list[str] | None, typer.Option(help="For each key: AMOUNT/PERIOD[/soft]; none/PERIOD[/soft] takes it away. Others stay.")
+    ] = None,
+    limit: Annotated[list[str] | None, typer.Option(help="For each key: NAME=NUMBER; NAME=none takes it away. Others stay.")] = None,
+    description: Annotated[str | None, typer.Option(help="What it is for.")] = None,
+    *,
+    as_json: output.JsonOption = False,
+) -> None:
+    """Change what is named, from the next request on, for all that carry it. A budget that is changed keeps what is spent."""
+    named: dict[str, Any] = {"name": name, "models": model, "vendors": vendor, "endpoints": endpoint, "models_deny": deny}
+    named["description"] = description
+    with api() as client:
+        if budget or limit:
+            former = client.request("GET", one("policies", policy_id))
+            named["budgets"] = budgets_after(former["budgets"], budget) if budget else None
+            limits_after = former["limits"] | limits_named(limit or [])
+            named["limits"] = {kind: amount for kind, amount in limits_after.items() if amount is not None} if limit else None
+        body = changes(named, removable=frozenset({"models_deny", "vendors", "endpoints"}))
+        row = client.request("PATCH", one("policies", policy_id), body=body)
+    output.as_json(row) if as_json else output.card(row, _POLICY)
 
 
 @policies.command("remove")
@@ -102,6 +138,19 @@ def create_budget(
 ) -> None:
     """Money over a period, shared by all keys below the scope. Counts from now on."""
     _create("budgets", _scoped(scope, of) | budget_terms(terms), _BUDGET, as_json=as_json)
+
+
+@budgets.command("change")
+def change_budget(
+    budget_id: str,
+    amount: Annotated[str | None, typer.Argument(help="Another amount, such as 200.00.")] = None,
+    mode: Annotated[str | None, typer.Option(help="hard or soft.")] = None,
+    threshold: Annotated[list[int] | None, typer.Option(help="All percents at which an event is raised; may be repeated.")] = None,
+    *,
+    as_json: output.JsonOption = False,
+) -> None:
+    """Change what is named, from the next request on. What is spent stays counted."""
+    _change("budgets", budget_id, {"amount_usd": amount, "mode": mode, "thresholds": threshold}, _BUDGET, as_json=as_json)
 
 
 @budgets.command("remove")
@@ -129,6 +178,14 @@ def create_limit(
     if number < 1:
         fail("a limit is at least 1; to stop keys, revoke them", Exit.USAGE)
     _create("limits", _scoped(scope, of) | {"kind": kind, "amount": number}, _LIMIT, as_json=as_json)
+
+
+@limits.command("change")
+def change_limit(
+    limit_id: str, amount: Annotated[int, typer.Argument(help="Another number.", min=1)], *, as_json: output.JsonOption = False
+) -> None:
+    """Another amount, from the next request on."""
+    _change("limits", limit_id, {"amount": amount}, _LIMIT, as_json=as_json)
 
 
 @limits.command("remove")

@@ -193,5 +193,7 @@ def _tell(made: dict[str, Any], *, as_json: bool) -> None:
         for right in made["rights"]:
             held = {True: "yes", False: "MISSING", None: "not known"}[right["held"]]
             output.note(f"  {held.ljust(10)} {right['name']}: {right['needed_for']}")
+        for note in made["notes"]:
+            output.note(f"  {note}")
     if made["status"] != "ready":
         raise typer.Exit(Exit.FAILED)

@@ -30,7 +30,7 @@ async def list_events(
     page: Annotated[PageQuery, Depends()],
     type_: Annotated[str | None, Query(alias="type", max_length=100, pattern=r"^[a-z_.]+$")] = None,
 ) -> Page[EventView]:
-    """Budget thresholds reached, keys revoked, developers deactivated."""
+    """What happened, newest first: budget thresholds passed, keys revoked, developers deactivated, and all that befalls issued keys."""
     found = await outbox.page(actor.organization_id, before=page.after, type_=type_, limit=page.limit + 1)
     kept, cursor = page.page(found, key=lambda event: event.id)
     views = [EventView(id=e.id, type=e.type, subject=e.subject, at=rfc3339(e.at_ns) or "", payload=json.loads(e.payload)) for e in kept]

@@ -19,6 +19,7 @@ def worded(refused: Refuse, style: ErrorStyle, request_id: str) -> Answer:
         param=refused.param,
         retry_after_ms=refused.retry_after_ms,
         should_retry=refused.should_retry,
+        allow=refused.allow,
     )
 
 

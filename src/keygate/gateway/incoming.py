@@ -17,7 +17,7 @@ from keygate.gateway.dialects.interface import Answer, Problem
 from keygate.gateway.http1 import RequestHead
 from keygate.gateway.keyring import FOREVER
 from keygate.gateway.observation import tell
-from keygate.gateway.pipeline import MONEY, Caller, Plan, Refuse, Route, refuse_held
+from keygate.gateway.pipeline import MONEY, Caller, Plan, Refuse, Route, named_twice, refuse_held
 from keygate.gateway.recording import Kept
 from keygate.gateway.upstream import Receiver, UpstreamConnection
 from keygate.ledger import Hold, Outcome, Refusal, RefusalKind
@@ -155,7 +155,7 @@ class Incoming(Receiver):
         if head.websocket:
             raise Refuse(Problem.UPGRADE_REQUIRED, "WebSockets are not served here. Use HTTP requests and event streams.")
         if refused is not None:
-            raise Refuse(_ROUTE_PROBLEMS.get(refused.status, Problem.NOT_FOUND), refused.message, code=refused.code)
+            raise Refuse(_ROUTE_PROBLEMS.get(refused.status, Problem.NOT_FOUND), refused.message, code=refused.code, allow=refused.allow)
         if head.encoding is not None:
             raise Refuse(Problem.UNSUPPORTED_MEDIA_TYPE, "Compressed request bodies are not read. Send the body without Content-Encoding.")
         if head.content_length is not None and head.content_length > g.max_body_bytes:
@@ -303,7 +303,7 @@ class Incoming(Receiver):
         elif hold.kind is RefusalKind.BUDGET_HELD:
             g.spawn(self._hold_waiting(caller, plan, body))
         else:
-            raise refuse_held(hold)
+            raise refuse_held(hold, named_twice(plan.vendor, plan.model) if hold.kind is RefusalKind.UNPRICED else "")
 
     async def _hold_waiting(self, caller: Caller, plan: Plan, body: bytes) -> None:
         """Only money of requests in flight stands in the way: one of them may settle in a moment."""

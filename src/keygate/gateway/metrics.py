@@ -99,6 +99,8 @@ class Metrics(Collector):
         )
         names = [*map(str, BOUNDS), "+Inf"]
         for tally in list(self._tallies.values()):
+            if not any(tally.buckets):
+                continue  # refused by us, so far: what reached no vendor has no duration there
             sums = accumulate(tally.buckets)
             histogram.add_metric((tally.vendor, tally.endpoint), list(zip(names, sums, strict=True)), tally.nanoseconds / 1e9)
         yield histogram

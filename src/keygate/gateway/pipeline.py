@@ -47,6 +47,7 @@ class Refuse(Exception):
         param: str | None = None,
         retry_after_ms: int | None = None,
         should_retry: bool | None = None,
+        allow: bytes = b"",
     ) -> None:
         super().__init__(message)
         self.problem = problem
@@ -55,13 +56,14 @@ class Refuse(Exception):
         self.param = param
         self.retry_after_ms = retry_after_ms
         self.should_retry = should_retry
+        self.allow = allow  # methods that the path is served for, with 405
 
 
 @final
 class Route:
     """What a path means. Compared by identity: one object per known path."""
 
-    __slots__ = ("allow", "codec", "endpoint", "match", "refused", "style")
+    __slots__ = ("codec", "endpoint", "match", "refused", "style")
 
     def __init__(self, match: Match | Refused) -> None:
         self.style: ErrorStyle = match.style
@@ -236,7 +238,8 @@ class Pipeline:
         try:
             return codec.read(body, content_type)
         except BadBody as error:
-            raise Refuse(Problem.BAD_REQUEST, str(error), code=error.code, param=error.field or None) from None
+            problem = Problem.UNSUPPORTED_MEDIA_TYPE if error.code == "unsupported_media_type" else Problem.BAD_REQUEST
+            raise Refuse(problem, str(error), code=error.code, param=error.field or None) from None
 
     # plan (choose the vendor, then ask the rules)
 
@@ -265,7 +268,8 @@ class Pipeline:
         group = match.endpoint.group.value
         decision = evaluate(state, vendor=vendor.name, model=model or None, endpoint=group, now_ns=now_ns)
         if isinstance(decision, Deny):
-            return decision
+            hint = named_twice(vendor.name, model) if decision.rule == "model_not_allowed" else ""
+            return Deny(decision.rule, decision.scope, decision.scope_id, decision.detail + hint) if hint else decision
         return Plan(
             vendor.name,
             model,
@@ -344,7 +348,8 @@ class Pipeline:
         if target is None:
             raise Refuse(
                 Problem.UNAVAILABLE,
-                f"There is no {plan.vendor} credential for the model '{plan.model[:80]}'. An administrator adds one.",
+                f"There is no {plan.vendor} credential for the model '{plan.model[:80]}'. An administrator adds one."
+                + named_twice(plan.vendor, plan.model),
                 code="no_credential",
                 should_retry=False,
             )
@@ -390,14 +395,21 @@ _PROBLEMS = {
 MONEY = frozenset({RefusalKind.BUDGET_SPENT, RefusalKind.BUDGET_HELD})
 
 
-def refuse_held(refusal: Refusal) -> Refuse:
+def named_twice(vendor: str, model: str) -> str:
+    """A hint for a refusal, where the caller wrote the vendor before the model although the path, or another prefix, names it already.
+    No more than a hint: a server that speaks a vendor's API may have models with such names."""
+    own = model.removeprefix(f"{vendor}/")
+    return "" if own == model else f" Write '{own[:80]}' without '{vendor}/' if that is meant: the vendor is known here."
+
+
+def refuse_held(refusal: Refusal, hint: str = "") -> Refuse:
     """A refusal of the ledger. Its own code where the SDKs have none they look at (402 keeps `insufficient_quota`). SDKs sleep and try
     again on 429; where no wait that they accept helps (a limit of the day, a request larger than the limit), they are told not to."""
     code = None if refusal.kind is RefusalKind.BUDGET_SPENT else refusal.kind.value
     wait = refusal.retry_after_ms
     # A limit per minute may ask for a moment more than the minute that SDKs sleep at most: they try twice.
     hopeless = refusal.kind is RefusalKind.RATE_LIMIT and (wait is None or wait > 2 * MAX_RETRY_AFTER_MS)
-    return Refuse(_PROBLEMS[refusal.kind], refusal.detail, code=code, retry_after_ms=wait, should_retry=False if hopeless else None)
+    return Refuse(_PROBLEMS[refusal.kind], refusal.detail + hint, code=code, retry_after_ms=wait, should_retry=False if hopeless else None)
 
 
 # New each time: an exception that is raised again and again gathers tracebacks.

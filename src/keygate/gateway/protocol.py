@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 _VERSIONS = frozenset({"1.1", "1.0"})
 _MAX_PIPELINED = 16
 _MAX_URL = 16 * 1024
+_HEAD_TOO_LARGE = "The request's head is too large."
 _LINGER = 2.0  # seconds that a refused caller may still send, so that it reads our answer and not a reset
 _MAX_OVERHEAD = 1 << 20  # bytes of chunk framing between two pieces of body
 _MAX_LINGER_BYTES = 64 << 20
@@ -59,7 +60,10 @@ class GatewayProtocol(HttpToolsProtocol):
         self.data_received = self.caller.data_received  # type: ignore[method-assign]  # what transports call, with nothing between
         self.head_since = self.ticker.now
         self.head_bytes = 0
+        self.large = False  # what is being read may end a head that is larger than it may be
         self.overhead = 0
+        self.skipping = False  # the request that is being read is not taken: it came behind the last one
+        self.broken_since: float | None = None  # no more requests can be read; answers that are due still leave
         self.closing_since: float | None = None
         self.lingered = -1  # bytes thrown away since the last answer; -1: not lingering
         self.stalled_since: float | None = None
@@ -94,35 +98,38 @@ class GatewayProtocol(HttpToolsProtocol):
             if self.lingered > _MAX_LINGER_BYTES:
                 self.transport.abort()
             return
-        if caller.last and caller.reading is None and caller.current is not None:
+        if self.broken_since is not None or (caller.last and caller.reading is None and caller.current is not None):
             return  # nothing more is taken on this connection
-        if caller.in_head:
-            self.head_bytes += len(data)
-            if self.head_bytes > MAX_HEAD_BYTES:
-                self._refuse_bytes(431, "The request's head is too large.")
-                return
-        else:
-            self.overhead += len(data)
+        size = len(data)
+        self.large = size > MAX_HEAD_BYTES or caller.in_head
+        if not caller.in_head:
+            self.overhead += size
         fresh = caller.current is None and not caller.in_head and caller.reading is None
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade:
+            fresh = False
             self._upgrade()
-            return
         except httptools.HttpParserError as error:
+            fresh = False
             reason = error.__context__
             self._refuse_bytes(*(reason.args if isinstance(reason, _Malformed) else (400, f"This is not valid HTTP: {error}.")))
-            return
-        if caller.in_head and not self.head_bytes:
-            self.head_bytes = len(data)
-        elif self.overhead > _MAX_OVERHEAD and caller.reading is not None:
-            self._refuse_bytes(400, "The body's framing is larger than the body.")
-            return
+        else:
+            if caller.in_head:
+                self._count_head(size)
+            elif self.overhead > _MAX_OVERHEAD and caller.reading is not None:
+                self._refuse_bytes(400, "The body's framing is larger than the body.")
         current = caller.current
-        if current is not None and current.ready:
+        if current is not None and current.ready:  # whatever stood behind it in this piece
             if fresh and not self.pipeline:
                 caller.keep_template(data, current, self.headers)
             current.start()
+
+    def _count_head(self, size: int) -> None:
+        """A piece has ended within a head. Behind another request nobody knows where in it the head began: it counts for nothing."""
+        self.head_bytes += size if self.head_bytes or self.free else 1
+        if self.head_bytes > MAX_HEAD_BYTES:
+            self._refuse_bytes(431, _HEAD_TOO_LARGE)
 
     def _upgrade(self) -> None:
         exchange = self.caller.reading
@@ -131,7 +138,7 @@ class GatewayProtocol(HttpToolsProtocol):
             exchange.received = True
             if exchange is self.caller.current and exchange.ready:
                 exchange.start()
-        elif self.caller.current is not None or self.pipeline:
+        elif not self.free:
             self._refuse_bytes(400, "An upgrade can't stand behind other requests.")
         elif self._should_upgrade():
             self.handle_websocket_upgrade()
@@ -166,9 +173,12 @@ class GatewayProtocol(HttpToolsProtocol):
         self.header_count = len(headers)
         if self.header_count > MAX_HEADERS:
             raise _Malformed(431, "The request has too many headers.")
-        if self.caller.last:
-            return
         url = self.url
+        if self.large and len(url) + sum(len(name) + len(value) + 4 for name, value in headers) > MAX_HEAD_BYTES:
+            raise _Malformed(431, _HEAD_TOO_LARGE)
+        self.skipping = self.caller.last
+        if self.skipping:
+            return
         parser = self.parser
         version = parser.get_http_version()
         if version not in _VERSIONS:
@@ -176,6 +186,10 @@ class GatewayProtocol(HttpToolsProtocol):
         method: bytes = parser.get_method()
         path, _, query = url.partition(b"?")
         route = self.gateway.routes.find(method, path)
+        if route is None and not url.startswith(b"/"):
+            url = _origin_form(url)
+            path, _, query = url.partition(b"?")
+            route = self.gateway.routes.find(method, path)
         if route is None:
             self._leave_to_asgi(url)
             return
@@ -203,8 +217,6 @@ class GatewayProtocol(HttpToolsProtocol):
 
     def _leave_to_asgi(self, url: bytes) -> None:
         self.caller.mixed = True
-        if not url.startswith((b"/", b"http://", b"https://")):
-            raise _Malformed(400, "The request's target is not a path.")
         try:
             read_request_head(self.headers, self.gateway.spellings)  # for its judgement: framing is doubtful wherever the path leads
         except HeadInvalid as error:
@@ -245,7 +257,7 @@ class GatewayProtocol(HttpToolsProtocol):
             exchange.body_received(body)
             if exchange.greedy:
                 self.stop_reading()
-        elif not self.caller.last and self.cycle is not None:
+        elif not self.skipping and self.cycle is not None:
             super().on_body(body)
 
     def on_message_complete(self) -> None:
@@ -256,7 +268,7 @@ class GatewayProtocol(HttpToolsProtocol):
             if not self.parser.should_upgrade():
                 self.caller.reading = None
                 exchange.received = True
-        elif not self.caller.last and self.cycle is not None:
+        elif not self.skipping and self.cycle is not None:
             super().on_message_complete()
 
     # exchanges
@@ -333,6 +345,9 @@ class GatewayProtocol(HttpToolsProtocol):
             super().shutdown()
 
     def close(self) -> None:
+        if self.broken_since is not None:
+            self.linger()  # more may come of what can't be read, and would reset the connection under the answer
+            return
         self.closing_since = self.ticker.now
         self.transport.close()
 
@@ -346,17 +361,20 @@ class GatewayProtocol(HttpToolsProtocol):
             self.transport.write_eof()
 
     def _refuse_bytes(self, status: int, message: str) -> None:
-        """What came can't be read as requests any further. If an answer is under way, the connection breaks with it."""
-        current = self.caller.current
-        self.caller.reading = None
+        """What came can't be read as requests any further. What was asked whole before it is answered first, and is answered alone."""
+        caller = self.caller
+        self.broken_since = self.ticker.now
+        current, reading = caller.current, caller.reading
+        caller.reading = None
         if current is not None and not current.received:
-            self.caller.current = None
+            caller.current = None
             current.caller_gone()
         elif self._waits_for_body:
             self.cycle.disconnected = True  # what it still answers is not written
             self.cycle.message_event.set()
         elif not self.free:
-            self.caller.last = True  # what was asked in good form is answered; then the connection ends
+            self._unqueue(reading)
+            caller.last = True
             return
         body = message.encode("ascii", "replace")
         self.transport.write(
@@ -364,6 +382,19 @@ class GatewayProtocol(HttpToolsProtocol):
             % (STATUS_LINES[status], len(body), body)
         )
         self.linger()
+
+    def _unqueue(self, reading: Exchange | None) -> None:
+        """Takes the newest request out of the queue if it will never be whole: its turn must not come."""
+        if not self.pipeline:
+            return
+        entry, app = self.pipeline[0]
+        if app is None:
+            if reading is not None and entry is reading:
+                self.pipeline.popleft()
+                entry.caller_gone()
+        elif entry.more_body:
+            self.pipeline.popleft()
+            entry.more_body = False  # nothing is to be waited for
 
     @property
     def _waits_for_body(self) -> bool:
@@ -374,6 +405,7 @@ class GatewayProtocol(HttpToolsProtocol):
     def sweep(self, now: float) -> None:
         """Every time-out of a caller's connection. Called by the gateway's ticker."""
         patience = self.gateway.client_timeout
+        current = self.caller.current
         if self.closing_since is not None or self.transport.is_closing():
             since = self.closing_since if self.closing_since is not None else self.caller.seen
             if now - since > (_LINGER if self.lingered >= 0 else patience):
@@ -385,6 +417,8 @@ class GatewayProtocol(HttpToolsProtocol):
                 self.stalled_since = now
             elif now - self.stalled_since > patience:
                 self.transport.abort()
+        elif current is not None and current.ready and current is not self.caller.reading:
+            current.start()  # it was forgotten; nothing else would ever end this connection
         elif self.caller.in_head:
             if now - self.head_since > patience and self.free:
                 self._refuse_bytes(408, "The request's head did not come in time.")
@@ -395,14 +429,26 @@ class GatewayProtocol(HttpToolsProtocol):
             if now - self.caller.seen > self.timeout_keep_alive:
                 self.close()
         elif (
-            self.caller.current is None
+            current is None
             and self.cycle is not None
             and self.cycle.more_body
             and not self.flow.read_paused
-            and now - self.caller.seen > patience
+            and now - (self.caller.seen if self.broken_since is None else self.broken_since) > patience
         ):
             self.transport.abort()
 
 
 class _Malformed(ValueError):
     """Raised inside parser callbacks: status and message of the refusal."""
+
+
+def _origin_form(url: bytes) -> bytes:
+    """The path and query of an absolute target (RFC 9112 section 3.2.2). Whose name stands before it makes no difference here."""
+    scheme, found, rest = url.partition(b"://")
+    if not found or scheme.lower() not in (b"http", b"https"):
+        raise _Malformed(400, "The request's target is not a path.")
+    ends = min(at if at >= 0 else len(rest) for at in (rest.find(b"/"), rest.find(b"?"), rest.find(b"#")))
+    if not ends or b"@" in rest[:ends]:
+        raise _Malformed(400, "The request's target names no host.")
+    below = rest[ends:]
+    return below if below.startswith(b"/") else b"/" + below

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from keygate.errors import Conflict, Forbidden
+from keygate.events import EventOutbox, EventType
 from keygate.identities.model import Actor, Developer, Status
 from keygate.identities.owners import OwnerService, absent, present
 from keygate.identities.permissions import may_grant
@@ -33,10 +34,12 @@ class DeveloperService(OwnerService):
         clock: Clock,
         publisher: ChangePublisher,
         holders: HolderListener,
+        outbox: EventOutbox,
         policies: PolicyDirectory | None = None,
     ) -> None:
         super().__init__(database, repository, audit=audit, clock=clock, publisher=publisher, holders=holders, policies=policies)
         self._access = access
+        self._outbox = outbox
 
     async def list(
         self, actor: Actor, *, after: str | None, limit: int, team_id: str | None = None, status: Status | None = None
@@ -115,6 +118,8 @@ class DeveloperService(OwnerService):
             before, after = {"status": Status.ACTIVE}, {"status": Status.DEACTIVATED}
             await self._audit.record(work, actor, "developer.deactivate", developer_id, before=before, after=after)
             receipt = await self._holders.developer_deactivated(work, actor, developer_id)
+            told = {"name": developer.name, "email": developer.email, "team_id": developer.team_id, "by": actor.id, "receipt_id": receipt}
+            await self._outbox.raise_event(work, actor.organization_id, EventType.DEVELOPER_DEACTIVATED, developer_id, told)
             self._publish(work, actor.organization_id)
         return receipt
 

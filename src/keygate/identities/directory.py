@@ -49,3 +49,6 @@ class OwnerDirectory:
 
     async def holders_with_policy(self, connection: AsyncConnection, organization_id: str, policy_id: str) -> int:
         return await self._repository.with_policy(connection, organization_id, policy_id)
+
+    async def users_among(self, connection: AsyncConnection, organization_id: str, ids: Sequence[str]) -> frozenset[str]:
+        return await self._repository.users_among(connection, organization_id, ids)

@@ -9,7 +9,7 @@ from keygate.kit.secret import Secret
 
 
 class Role(StrEnum):
-    OWNER = "owner"  # everything, owners and the master key included
+    OWNER = "owner"  # everything, owners included
     ADMIN = "admin"  # everything but owners
     DEVELOPER = "developer"  # their own keys and usage only
     VIEWER = "viewer"  # reads everything, changes nothing

@@ -35,7 +35,6 @@ _READ = frozenset(
         "users",
         "vendors",
         "virtual_keys",
-        "webhooks",
     )
 ) | {"policies.explain", "audit.verify"}
 
@@ -61,12 +60,12 @@ _WRITE = frozenset(
         "users",
         "vendors",
         "virtual_keys",
-        "webhooks",
     )
 )
 
 _CONTENT = frozenset({"content.read"})  # recorded prompts and answers: policies name who, the role only opens the door
-_OWNER = frozenset({"owners.write", "vault.write"})
+_OWNER = frozenset({"owners.write"})  # of no route: who holds it may make, change and end owners (`may_grant`)
+_IMPLIED = {"audit.read": "audit.verify"}  # whoever may read the log may check it; not the other way round
 
 _ROLES: dict[Role, frozenset[str]] = {
     Role.OWNER: _READ | _WRITE | _CONTENT | _OWNER | {SELF},
@@ -106,7 +105,9 @@ def permissions_of(role: Role) -> frozenset[str]:
 def held_by(actor: Actor) -> frozenset[str]:
     """What this actor may do now: the role's permissions, cut to the scopes of the API token in use."""
     permissions = _ROLES[actor.role]
-    return permissions if actor.scopes is None else permissions & (actor.scopes | {SELF})
+    if actor.scopes is None:
+        return permissions
+    return permissions & (actor.scopes | {SELF} | {_IMPLIED[scope] for scope in actor.scopes & _IMPLIED.keys()})
 
 
 def allows(actor: Actor, permission: str) -> bool:

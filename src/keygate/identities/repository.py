@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from keygate.identities.model import App, Developer, Organization, Status, Team
-from keygate.identities.tables import apps, developers, organizations, teams
+from keygate.identities.tables import apps, developers, organizations, teams, users
 from keygate.kit.database import insert_or_ignore, lock
 
 _BATCH = 5_000  # below the number of parameters that either database takes
@@ -220,6 +220,11 @@ class OwnerRepository:
         wanted.update(developer.team_id for developer in found_developers if developer.team_id)
         found_teams = [_team(row) for row in await _many(connection, teams, organization_id, wanted, prefix="team_")]
         return found_teams, found_developers, found_apps
+
+    async def users_among(self, connection: AsyncConnection, organization_id: str, ids: Iterable[str]) -> frozenset[str]:
+        """Those of these ids, a few, that are users of the organisation."""
+        query = sa.select(users.c.id).where(users.c.organization_id == organization_id, users.c.id.in_(sorted(set(ids))))
+        return frozenset(await connection.scalars(query))
 
 
 def _values(value: Any, table: sa.Table) -> dict[str, Any]:

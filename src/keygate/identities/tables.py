@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-from keygate.kit.database import metadata
+from keygate.kit.database import metadata, partial_index
 
 _ID = sa.String(40)
 
@@ -32,14 +32,7 @@ teams = sa.Table(
     sa.Column("policy_id", _ID),
     _time("created_at_ns", nullable=False),
     _time("archived_at_ns"),
-    sa.Index(
-        "uq_teams_name",
-        "organization_id",
-        "name",
-        unique=True,
-        sqlite_where=sa.text("archived_at_ns IS NULL"),
-        postgresql_where=sa.text("archived_at_ns IS NULL"),
-    ),
+    partial_index("uq_teams_name", "organization_id", "name", where="archived_at_ns IS NULL", unique=True),
     sa.Index(None, "organization_id", "id"),
 )
 
@@ -72,14 +65,7 @@ apps = sa.Table(
     sa.Column("status", sa.String(20), nullable=False),
     _time("created_at_ns", nullable=False),
     _time("deactivated_at_ns"),
-    sa.Index(
-        "uq_apps_name",
-        "organization_id",
-        "name",
-        unique=True,
-        sqlite_where=sa.text("deactivated_at_ns IS NULL"),
-        postgresql_where=sa.text("deactivated_at_ns IS NULL"),
-    ),
+    partial_index("uq_apps_name", "organization_id", "name", where="deactivated_at_ns IS NULL", unique=True),
     sa.Index(None, "organization_id", "id"),
     sa.Index(None, "team_id"),
     sa.Index(None, "developer_id"),

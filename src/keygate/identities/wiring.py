@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from keygate.audit import AuditLog
+from keygate.events import EventOutbox
 from keygate.identities.access_repository import AccessRepository
 from keygate.identities.api_tokens import ApiTokenService
 from keygate.identities.apps import AppService
@@ -42,6 +43,7 @@ def identities(
     clock: Clock,
     publisher: ChangePublisher,
     holders: HolderListener,
+    outbox: EventOutbox,
     policies: PolicyDirectory | None,
     passwords: Passwords | None = None,
 ) -> Identities:
@@ -54,7 +56,15 @@ def identities(
         ),
         teams=TeamService(database, owners, audit=audit, clock=clock, publisher=publisher, holders=holders, policies=policies),
         developers=DeveloperService(
-            database, owners, access=access, audit=audit, clock=clock, publisher=publisher, holders=holders, policies=policies
+            database,
+            owners,
+            access=access,
+            audit=audit,
+            clock=clock,
+            publisher=publisher,
+            holders=holders,
+            outbox=outbox,
+            policies=policies,
         ),
         apps=AppService(database, owners, audit=audit, clock=clock, publisher=publisher, holders=holders, policies=policies),
         users=UserService(database, access, owners=owners, passwords=secrets, audit=audit, clock=clock),

@@ -60,6 +60,7 @@ class Desks:
             pace = Pace(calls_per_minute(facts, account.settings), clock=self._clock, sleep=self._sleep)
             kept = self._kept[account.id] = _Kept(pace, TokenShelf(self._clock), stamp)
         if trial:
+            kept.shelf.clear()  # whatever was traded for before the question is not trusted after it
             return self._desk(facts, admin, account.settings, kept.pace, TokenShelf(self._clock), watcher)
         tell = None if self.refused is None else partial(self.refused, account)
         return self._desk(facts, admin, account.settings, kept.pace, kept.shelf, watcher, tell)

@@ -96,6 +96,11 @@ class IssuedKeyRepository:
         query = sa.select(t).where(t.c.organization_id == organization_id, t.c.account_id == account_id)
         return [key_of_row(row) for row in await connection.execute(query.order_by(t.c.id))]
 
+    async def of_vendor(self, connection: AsyncConnection, organization_id: str, vendor: str) -> list[IssuedKey]:
+        """Every key at this vendor, whichever account it was made in or adopted with, ended ones too."""
+        query = sa.select(t).where(t.c.organization_id == organization_id, t.c.vendor == vendor)
+        return [key_of_row(row) for row in await connection.execute(query.order_by(t.c.id))]
+
     async def held_by(self, connection: AsyncConnection, organization_id: str, owner_id: str) -> list[IssuedKey]:
         """Every key of this owner that is not ended, or of which something may be left at the vendor; locked."""
         query = sa.select(t).where(

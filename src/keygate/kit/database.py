@@ -43,6 +43,12 @@ metadata = sa.MetaData(
 )
 
 
+def partial_index(name: str, *columns: str, where: str, unique: bool = False) -> sa.Index:
+    """An index over the rows for which `where` holds. SQLAlchemy is told the condition by `keygate.schema`, where tables are made or
+    compared: it takes one for each kind of database, and loads every kind that is named (two mebibytes each)."""
+    return sa.Index(name, *columns, unique=unique, info={"where": where})
+
+
 class UnitOfWork:
     """One transaction. `connection` runs the SQL; `after_commit` callbacks run, in order, once the commit has succeeded
     and before the caller gets its answer (so a revoked key is out of the gateway when the API says so)."""

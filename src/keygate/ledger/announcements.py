@@ -46,14 +46,14 @@ class ThresholdEvents:
             if organization_id is None:
                 later.append(crossed)
                 continue
-            kind = EventType.BUDGET_SPENT if crossed.percent >= 100 else EventType.BUDGET_THRESHOLD_REACHED
             payload = {
                 "scope": crossed.scope,
                 "scope_id": crossed.scope_id,
-                "percent": crossed.percent,
                 "spent_usd": format_usd(crossed.spent_nano),
                 "amount_usd": format_usd(crossed.amount_nano),
                 "window_start": rfc3339(crossed.window_start_ns),
             }
-            await self._outbox.raise_event(work, organization_id, kind, crossed.budget_id, payload)
+            for percent in crossed.percents:  # each: somebody may wait for just one of them
+                kind = EventType.BUDGET_SPENT if percent >= 100 else EventType.BUDGET_THRESHOLD_REACHED
+                await self._outbox.raise_event(work, organization_id, kind, crossed.budget_id, {**payload, "percent": percent})
         return later

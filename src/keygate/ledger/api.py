@@ -15,6 +15,7 @@ from keygate.identities import Actor
 from keygate.kit.clock import Clock
 from keygate.kit.money import parse_usd
 from keygate.kit.routes import Page, PageQuery, Routes, current_actor, service
+from keygate.kit.spreadsheet import cell
 from keygate.ledger.billed import Source, VendorUsage
 from keygate.ledger.content import ContentReader
 from keygate.ledger.posting import DAY_NS
@@ -95,7 +96,11 @@ async def report_usage(
     query: Annotated[UsageQuery, Depends()],
     group_by: Annotated[
         str,
-        Query(max_length=100, pattern=r"^[a-z,]*$", description="key, team, developer, app, vendor, model, … and one of hour, day, month"),
+        Query(
+            max_length=100,
+            pattern=r"^[a-z_,]*$",
+            description="Several with commas: key, team, developer, app, vendor, model; one of hour, day, month; and those of the source",
+        ),
     ] = "",
     format_: Annotated[Literal["json", "csv"] | None, Query(alias="format", description="Default: what `Accept` asks for")] = None,
     source: Annotated[
@@ -233,7 +238,7 @@ def _only(rows: list[UsageRow]) -> UsageRow:
 
 
 def _csv(view: UsageView | BilledUsageView, groups: Sequence[str]) -> Iterator[str]:
-    """RFC 4180. A cell that a spreadsheet would run as a formula is written as text (OWASP, "CSV Injection")."""
+    """RFC 4180. A cell that a spreadsheet would run as a formula is written as text."""
     buffer = io.StringIO()
     writer = csv.writer(buffer)
     fields = UsageRow.model_fields if isinstance(view, UsageView) else BilledUsageRow.model_fields
@@ -241,14 +246,9 @@ def _csv(view: UsageView | BilledUsageView, groups: Sequence[str]) -> Iterator[s
     writer.writerow([*groups, *measures])
     rows: Sequence[UsageRow | BilledUsageRow] = view.items
     for number, row in enumerate(rows):
-        writer.writerow([*(_cell(row.group[name]) for name in groups), *(getattr(row, name) for name in measures)])
+        writer.writerow([*(cell(row.group[name]) for name in groups), *(getattr(row, name) for name in measures)])
         if number % 200 == 199:
             yield buffer.getvalue()
             buffer.seek(0)
             buffer.truncate()
     yield buffer.getvalue()
-
-
-def _cell(value: str | int | None) -> str:
-    text = "" if value is None else str(value)
-    return f"'{text}" if text[:1] in {"=", "+", "-", "@", "\t", "\r"} else text

@@ -134,7 +134,7 @@ class ContentReader:
         if row is None:
             raise _absent(request_id)
         foreign = actor.role is Role.DEVELOPER and row.developer_id != actor.developer_id
-        if foreign or not {actor.id, actor.role.value} & set(json.loads(row.readers)):
+        if foreign or not {actor.user_id, actor.role.value} & set(json.loads(row.readers)):
             await self._audit.refused(actor, "content.read", request_id, reason="not among the readers that the policy names")
             raise _absent(request_id)
         opened = await self._seal.open(row.sealed, _place(request_id, actor.organization_id))

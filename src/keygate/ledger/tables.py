@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-from keygate.kit.database import metadata
+from keygate.kit.database import metadata, partial_index
 from keygate.ledger.reports import MEASURES
 
 _ID = sa.String(64)
@@ -58,13 +58,7 @@ entries = sa.Table(
     sa.Column("reconciled_by", _ID),
     sa.Index("uq_ledger_entries_request_id", "request_id", unique=True),
     sa.Index("ix_ledger_entries_organization_id_at_ns", "organization_id", "at_ns"),
-    sa.Index(
-        "ix_ledger_entries_in_doubt",
-        "organization_id",
-        "at_ns",
-        sqlite_where=sa.text("in_doubt = 1"),
-        postgresql_where=sa.text("in_doubt = 1"),
-    ),
+    partial_index("ix_ledger_entries_in_doubt", "organization_id", "at_ns", where="in_doubt = 1"),
 )
 
 # What the fold writes, in its order: what is each request's own, then what it shares with others of its context.

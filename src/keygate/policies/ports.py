@@ -38,6 +38,9 @@ class OwnerDirectory(Protocol):
     async def holders_with_policy(self, connection: AsyncConnection, organization_id: str, policy_id: str) -> int:
         """How many of organisation, active teams, developers and apps name this policy."""
 
+    async def users_among(self, connection: AsyncConnection, organization_id: str, ids: Sequence[str]) -> frozenset[str]:
+        """Those of these ids that are users of the organisation, in any status."""
+
 
 class KeyDirectory(Protocol):
     """The keys, as far as policies need them. Implemented by virtual_keys."""

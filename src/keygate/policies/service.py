@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from keygate.errors import Conflict, InvalidInput, NotFound
-from keygate.identities import Actor
+from keygate.identities import Actor, Role
 from keygate.kit.ids import new_id
 from keygate.policies import validation
 from keygate.policies.changes import RuleService, require_governor
@@ -54,6 +54,7 @@ class PolicyService(RuleService):
                     updated_at_ns=now,
                 ),
             )
+            await self._check_readers(work, actor, policy.rules.content_readers)
             await self._repository.add_policy(work.connection, policy)
             await self._audit.record(work, actor, "policy.create", policy.id, after=policy_record(policy))
             self._changed(work, actor)
@@ -76,6 +77,8 @@ class PolicyService(RuleService):
                 own["budgets"] = await self._budgets(work, actor, changes["budgets"], before.budgets, now)
             changed = replace(before, **own, rules=replace(before.rules, **rules), version=before.version + 1, updated_at_ns=now)
             after = self._checked(changed)
+            fresh = [reader for reader in after.rules.content_readers if reader not in before.rules.content_readers]
+            await self._check_readers(work, actor, fresh)
             await self._repository.save_policy(work.connection, after)
             await self._audit.record(work, actor, "policy.update", policy_id, before=policy_record(before), after=policy_record(after))
             self._changed(work, actor)
@@ -116,6 +119,17 @@ class PolicyService(RuleService):
             description=validation.text(policy.description, "description", longest=2_000, empty=True),
             rules=validation.whole_rules(policy.rules, self._vendors),
         )
+
+    async def _check_readers(self, work: UnitOfWork, actor: Actor, readers: Sequence[str]) -> None:
+        """Raises `InvalidInput` for what is neither a role nor a user: nobody could ever read what is recorded for it."""
+        named = [reader for reader in readers if reader not in set(Role)]
+        known = await self._owners.users_among(work.connection, actor.organization_id, named) if named else frozenset()
+        for reader in named:
+            if reader not in known:
+                raise InvalidInput(
+                    f"content_readers: {reader[:60]!r} is neither a role ({', '.join(Role)}) nor the id of a user here",
+                    field="content_readers",
+                )
 
     async def _budgets(
         self, work: UnitOfWork, actor: Actor, wanted: Sequence[BudgetSpec], former: Sequence[BudgetSpec], now: int

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from keygate.events import EventOutbox
 from keygate.events.repository import EventRepository
@@ -12,6 +13,7 @@ from keygate.identities.directory import OwnerDirectory
 from keygate.identities.repository import OwnerRepository
 from keygate.identities.wiring import Identities, identities
 from keygate.issued_keys import IssuedKeyService
+from keygate.issued_keys.repository import IssuedKeyRepository
 from keygate.kit.clock import Clock
 from keygate.policies import AliasService, BudgetService, ExplainService, PolicyService, PriceReader, UsageReader
 from keygate.policies.repository import PolicyRepository
@@ -20,8 +22,12 @@ from keygate.processes.issuing import Holders
 from keygate.vault import CredentialService, HttpProbe
 from keygate.vault.credential_repository import CredentialRepository
 from keygate.vendors import VENDORS
+from keygate.vendors.admin import PROVISIONERS
 from keygate.virtual_keys import DatabaseKeySource, VirtualKeyService
 from keygate.virtual_keys.repository import VirtualKeyRepository
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncConnection
 
 
 class Announcer:
@@ -41,6 +47,20 @@ class Announcer:
     async def credentials_changed(self) -> None:
         if self.gateway is not None:
             await self.gateway.credentials_changed()
+
+
+class Told:
+    """The vault's `IssuedSecrets`."""
+
+    def __init__(self, repository: IssuedKeyRepository) -> None:
+        self._repository = repository
+
+    async def key_with(self, connection: AsyncConnection, organization_id: str, digest: str) -> str | None:
+        for secret in await self._repository.secrets_with(connection, digest):
+            key = await self._repository.get(connection, organization_id, secret.key_id)
+            if key is not None and not PROVISIONERS[key.vendor].facts.adopt_only:  # what is entered by hand has no bill
+                return key.id
+        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +96,7 @@ def credential_service(base: Foundation, publisher: StatePublisher) -> Credentia
         publisher=publisher,
         probe=HttpProbe(clock=base.clock),
         vendors=VENDORS,
+        issued=Told(IssuedKeyRepository()),
         digest_key=base.digest_key,
         clock=base.clock,
     )
@@ -93,6 +114,7 @@ def control(
     usage: UsageReader,
     prices: PriceReader,
     issued: IssuedKeyService,
+    outbox: EventOutbox,
     services: dict[type, object],
 ) -> Control:
     """All services of the control plane. `services` are those that stand elsewhere already: credentials, the ledger's, events."""
@@ -106,6 +128,7 @@ def control(
         owners=source.owners,
         vendors=VENDORS,
         clock=base.clock,
+        outbox=outbox,
         pepper=base.pepper,
         address=base.settings.address,
         usage=usage,
@@ -124,7 +147,15 @@ def control(
         for kind in (PolicyService, BudgetService, AliasService)
     ]
     holders = Holders(virtual=keys, virtual_rows=source.key_rows, issued=issued, owners=source.owners)
-    people = identities(base.database, audit=base.audit, clock=base.clock, publisher=publisher, holders=holders, policies=source.policies)
+    people = identities(
+        base.database,
+        audit=base.audit,
+        clock=base.clock,
+        publisher=publisher,
+        holders=holders,
+        outbox=outbox,
+        policies=source.policies,
+    )
     explain = ExplainService(keys=source.keys, vendors=VENDORS, clock=base.clock, prices=prices, usage=usage)
     every = (keys, *rules, explain, base.audit)
     return Control(people, keys, {**people.by_class(), **{type(each): each for each in every}, **services, Clock: base.clock})

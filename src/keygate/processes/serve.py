@@ -148,7 +148,16 @@ async def _serve(settings: Settings, *, with_sandbox: bool, at_step: AtStep = no
         stack.push_async_callback(orders.close)
         bills = spending(base, events, source.owners, orders, books.reports, node_id=books.node_id)
         services |= orders.services | bills.services
-        plane = control(base, source, publisher=news, usage=books.usage, prices=books.estimates, issued=orders.keys, services=services)
+        plane = control(
+            base,
+            source,
+            publisher=news,
+            usage=books.usage,
+            prices=books.estimates,
+            issued=orders.keys,
+            outbox=events,
+            services=services,
+        )
         stock = await stocktaking(base, orders, events, plane.identities.developers, node_id=books.node_id)
         sandbox = None
         if with_sandbox:

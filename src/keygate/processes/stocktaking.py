@@ -25,6 +25,7 @@ from keygate.issued_keys.inventory.service import InventoryService
 from keygate.processes.foundation import Foundation
 from keygate.processes.issuing import Issuing
 from keygate.processes.worker import Worker
+from keygate.vault.credential_repository import CredentialRepository
 from keygate.vendor_spend.watch_repository import WatchRepository
 
 if TYPE_CHECKING:
@@ -78,6 +79,16 @@ class Absent:
     async def left(self, connection: AsyncConnection, organization_id: str, emails: Sequence[str]) -> frozenset[str]:
         found = await self._repository.developers_with_emails(connection, organization_id, emails)
         return frozenset(developer.email for developer in found if not developer.active)
+
+
+class Served:
+    """The `GatewaySecrets` of the inventory."""
+
+    def __init__(self, repository: CredentialRepository) -> None:
+        self._repository = repository
+
+    async def credential_with(self, connection: AsyncConnection, organization_id: str, *, digest: str | None, hint: str) -> str | None:
+        return await self._repository.alike(connection, organization_id, digest=digest, hint=hint)
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +171,7 @@ async def stocktaking(
         eyes,
         accounts=issuing.accounts,
         owners=OwnerDirectory(owners),
+        gateway=Served(CredentialRepository()),
         digest_key=base.digest_key,
         audit=base.audit,
         sleep=sleep,

@@ -5,7 +5,7 @@ from keygate.vault.credential_service import CredentialService
 from keygate.vault.credentials import Credential, CredentialStatus, NewCredential, OpenedCredential, ProbeResult
 from keygate.vault.envelope import EnvelopeBroken, Place
 from keygate.vault.model import SYSTEM, KeyStatus, SealedColumn
-from keygate.vault.ports import CredentialProbe, KeyEncryptionProvider, KeyEncryptionSource, StatePublisher
+from keygate.vault.ports import CredentialProbe, IssuedSecrets, KeyEncryptionProvider, KeyEncryptionSource, StatePublisher
 from keygate.vault.probe import HttpProbe
 from keygate.vault.providers import LocalKeySource, LocalProvider, read_master_key
 from keygate.vault.rotation import Rotation, rotate_data_key, rotate_master_key
@@ -20,6 +20,7 @@ __all__ = [
     "CredentialStatus",
     "EnvelopeBroken",
     "HttpProbe",
+    "IssuedSecrets",
     "KeyEncryptionProvider",
     "KeyEncryptionSource",
     "KeyStatus",

@@ -17,7 +17,9 @@ _Service = Annotated[CredentialService, service(CredentialService)]
 _Actor = Annotated[Actor, Depends(current_actor)]
 _Id = Annotated[str, Path(max_length=40, pattern=r"^[A-Za-z0-9_]+$")]
 _ABSENT: dict[int | str, dict[str, Any]] = {404: {"description": "No credential has this id"}}
-_TAKEN: dict[int | str, dict[str, Any]] = {409: {"description": "The name is taken for this vendor"}}
+_TAKEN: dict[int | str, dict[str, Any]] = {
+    409: {"description": "The name is taken for this vendor, or the secret is that of an issued key"}
+}
 
 
 @routes.post("", permission="credentials.write", status_code=201, responses=_TAKEN)

@@ -36,6 +36,12 @@ class CredentialRepository:
         query = _scoped(organization_id).where(credentials.c.vendor == vendor, credentials.c.secret_digest == digest).limit(1)
         return (await connection.execute(query)).first() is not None
 
+    async def alike(self, connection: AsyncConnection, organization_id: str, *, digest: str | None, hint: str) -> str | None:
+        """The name of a credential, of any vendor, with this secret; without a digest, of one whose secret ends as the hint does."""
+        same = credentials.c.hint == hint if digest is None else credentials.c.secret_digest == digest
+        query = sa.select(credentials.c.name).where(credentials.c.organization_id == organization_id, same).order_by(credentials.c.id)
+        return (await connection.execute(query.limit(1))).scalar_one_or_none()
+
     async def page(
         self, connection: AsyncConnection, organization_id: str, *, vendor: str | None, after: str | None, limit: int
     ) -> list[Credential]:

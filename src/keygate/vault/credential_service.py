@@ -25,7 +25,7 @@ from keygate.vault.credentials import (
     checked_secret,
 )
 from keygate.vault.envelope import EnvelopeBroken, Place
-from keygate.vault.ports import CredentialProbe, StatePublisher
+from keygate.vault.ports import CredentialProbe, IssuedSecrets, StatePublisher
 from keygate.vault.service import Vault
 from keygate.vendors import Vendor
 
@@ -49,6 +49,7 @@ class CredentialService:
         publisher: StatePublisher,
         probe: CredentialProbe,
         vendors: Mapping[str, Vendor],
+        issued: IssuedSecrets,
         digest_key: bytes,
         clock: Clock,
     ) -> None:
@@ -59,6 +60,7 @@ class CredentialService:
         self._publisher = publisher
         self._probe = probe
         self._vendors = vendors
+        self._issued = issued
         self._digest_key = digest_key
         self._clock = clock
 
@@ -142,6 +144,10 @@ class CredentialService:
     async def _import(self, work: UnitOfWork, actor: Actor, vendor: Vendor, variable: str, secret: Secret) -> Credential | None:
         digest = digest_secret(secret, self._digest_key)
         known = await self._repository.named(work.connection, actor.organization_id, vendor.name, variable)
+        key_id = await self._issued.key_with(work.connection, actor.organization_id, digest)
+        if key_id is not None:
+            _log.warning("%s holds the secret of the issued key %s, which does not serve the gateway; it is ignored", variable, key_id)
+            return None
         if known is not None:
             if digest in {known.imported_digest, known.secret_digest}:
                 return None
@@ -171,6 +177,7 @@ class CredentialService:
             updated_at_ns=now,
             imported_digest=imported_digest,
         )
+        await self._require_not_issued(work, draft)
         credential = replace(draft, secret=await self._vault.seal(work, secret, _place(draft)))
         if not await self._repository.add(work.connection, credential):
             raise _taken()
@@ -196,10 +203,21 @@ class CredentialService:
         if name != before.name and await self._repository.named(work.connection, before.organization_id, before.vendor, name):
             raise _taken()
         after = replace(before, **fields, updated_at_ns=self._clock.now_ns())
+        if after.secret_digest != before.secret_digest:
+            await self._require_not_issued(work, after)
         await self._audit.record(work, actor, "credential.update", before.id, before=_shown(before), after={**_shown(after), **said})
         await self._repository.update(work.connection, after)
         work.after_commit(self._publisher.credentials_changed)
         return after
+
+    async def _require_not_issued(self, work: UnitOfWork, credential: Credential) -> None:
+        key_id = await self._issued.key_with(work.connection, credential.organization_id, credential.secret_digest)
+        if key_id is not None:
+            raise Conflict(
+                f"secret: it is that of the issued key {key_id}, whose spend the vendor's bill counts; through the gateway it would be "
+                "counted twice. Make a key of its own for the gateway at the vendor",
+                field="secret",
+            )
 
     def _vendor(self, name: str) -> Vendor:
         vendor = self._vendors.get(name)

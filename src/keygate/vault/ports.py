@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from keygate.kit.secret import Secret
 from keygate.vault.credentials import ProbeResult
 from keygate.vendors import Vendor
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncConnection
 
 
 class KeyEncryptionProvider(Protocol):
@@ -40,6 +43,14 @@ class StatePublisher(Protocol):
     """How the gateway learns of changed credentials. Called after the commit; when it returns, the change holds for every next request."""
 
     async def credentials_changed(self) -> None: ...
+
+
+class IssuedSecrets(Protocol):
+    """What issued keys spend is counted by their vendors' bills, so none of them may serve the gateway, which counts too."""
+
+    async def key_with(self, connection: AsyncConnection, organization_id: str, digest: str) -> str | None:
+        """The id of this organisation's issued key whose secret it is, a former or revoked one too, by the secret's keyed digest. None: no
+        bill that KeyGate reads counts it."""
 
 
 class CredentialProbe(Protocol):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from fastapi import Depends, Path, Query
+from pydantic import Field
 
 from keygate.identities import Actor
 from keygate.kit.clock import to_ns
@@ -29,7 +30,7 @@ _CONFLICT: Responses = {409: {"description": "The vendor can't do this, or it is
 
 
 class ImportIn(Schema):
-    from_: Instant | None = None
+    from_: Instant | None = Field(None, alias="from", description="RFC 3339: what was told since then is read again")
 
 
 @reconciliation_routes.get(permission="reconciliation.read", responses=_BUSY)

@@ -102,6 +102,12 @@ def announced_at(rule: WatchRule, percent: int) -> int:
     return max((each for each in rule.warn_at if percent >= each), default=0)
 
 
+def passed(rule: WatchRule, before: int, reached: int) -> list[int]:
+    """What is to be told once `reached` has been announced as the highest, and `before` was until then: each threshold between them, for
+    somebody may wait for just one. Of whole amounts spent once more, the newest stands for those before it."""
+    return sorted({each for each in (*rule.warn_at, 100) if before < each < reached} | {reached})
+
+
 def wanted_stage(rule: WatchRule, percent: int, *, can_disable: bool, waived: bool = False) -> Stage:
     """What is to be done at this percent of the budget. `waived`: the end of it does not count in this period."""
     if percent >= 100 and not waived:

@@ -28,6 +28,7 @@ from keygate.vendor_spend.watch import (
     WatchRule,
     allowed,
     announced_at,
+    passed,
     percent_of,
     waive,
     wanted_stage,
@@ -219,11 +220,12 @@ class BudgetWatch:
 
     async def _announce(self, key: IssuedKey, watch: Watch, spent_nano: int, percent: int) -> Watch:
         after = replace(watch, warned=percent)
-        kind = EventType.ISSUED_KEY_BUDGET_SPENT if percent >= 100 else EventType.ISSUED_KEY_BUDGET_THRESHOLD_REACHED
         async with self._database.unit() as work:
-            payload = {**await self._figures(work.connection, key, watch, spent_nano), "percent": percent}
+            figures = await self._figures(work.connection, key, watch, spent_nano)
             await self._repository.save(work.connection, after)
-            await self._outbox.raise_event(work, key.organization_id, kind, key.id, payload)
+            for each in passed(watch.rule, watch.warned, percent):
+                kind = EventType.ISSUED_KEY_BUDGET_SPENT if each >= 100 else EventType.ISSUED_KEY_BUDGET_THRESHOLD_REACHED
+                await self._outbox.raise_event(work, key.organization_id, kind, key.id, {**figures, "percent": each})
         return after
 
     async def _act(self, key: IssuedKey, watch: Watch, wanted: Stage, spent_nano: int) -> None:

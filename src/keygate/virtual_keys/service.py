@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from keygate.audit import AuditLog
 from keygate.errors import Conflict, Forbidden, InvalidInput, NotFound, Unauthenticated
+from keygate.events import EventOutbox, EventType
 from keygate.identities import Actor, ActorKind, Role
 from keygate.kit.clock import NANOSECONDS, Clock
 from keygate.kit.ids import new_id
@@ -40,7 +41,7 @@ from keygate.policies import (
 )
 from keygate.vendors import Vendor
 from keygate.virtual_keys.model import MAX_GRACE_SECONDS, IssuedToken, KeyDraft, KeyFilter, KeyView, Standing, VirtualKey, usable_vendors
-from keygate.virtual_keys.records import key_record
+from keygate.virtual_keys.records import key_record, revocation
 from keygate.virtual_keys.source import DatabaseKeySource
 from keygate.virtual_keys.token import VIRTUAL_KEY, digest, mint
 
@@ -70,6 +71,7 @@ class VirtualKeyService:
         owners: OwnerDirectory,
         vendors: Mapping[str, Vendor],
         clock: Clock,
+        outbox: EventOutbox,
         pepper: bytes,
         address: str,
         usage: UsageReader | None = None,
@@ -83,6 +85,7 @@ class VirtualKeyService:
         self._owners = owners
         self._vendors = vendors
         self._clock = clock
+        self._outbox = outbox
         self._pepper = pepper
         self._address = address
         self._usage = usage
@@ -288,6 +291,8 @@ class VirtualKeyService:
                 before={"status": key.standing(now)},
                 after={"status": "revoked", "reason": reason, "hint": key.hint},
             )
+            told = revocation(key, actor, reason)
+            await self._outbox.raise_event(work, actor.organization_id, EventType.KEY_REVOKED, key.id, told)
         self._publish(work, *ids)
         return [
             replace(

@@ -74,6 +74,11 @@ def admin_http(
     return AdminHttp(sender, pace=Pace(per_minute, clock=clock, sleep=sleep), clock=clock, watcher=watcher, conceal=conceal, sleep=sleep)
 
 
+async def ended_early() -> tuple[Secret, int]:
+    """A sign-in whose token the vendor does not know any more, long before its end."""
+    return Secret("a-token-that-the-vendor-has-ended"), 2**62
+
+
 def desk(
     facts: ProvisionerFacts,
     sender: Any,

@@ -95,8 +95,11 @@ async def test_bedrock_is_asked_in_the_accounts_region_and_not_where_iam_stands_
     assert script.asked[0][1].startswith("https://bedrock-runtime.eu-west-1.amazonaws.com/model/")
     _, script = await _asked("bedrock", answer(400, {}), settings={**SETTINGS["bedrock"], "partition": "aws-cn", "region": "cn-north-1"})
     assert script.asked[0][1].startswith("https://bedrock-runtime.cn-north-1.amazonaws.com.cn/model/")
-    said, script = await _asked("bedrock", settings={**SETTINGS["bedrock"], "base_url": "http://127.0.0.1:9/iam"})
-    assert (said, script.asked) == (None, [])
+    _, script = await _asked("bedrock", answer(400, {}), settings={**SETTINGS["bedrock"], "base_url": "https://iam.us-gov.amazonaws.com"})
+    assert script.asked[0][1].startswith("https://bedrock-runtime.eu-west-1.amazonaws.com/model/"), "AWS's own: the region tells"
+    for elsewhere in ("http://127.0.0.1:9/iam", "https://amazonaws.com.example.com"):
+        said, script = await _asked("bedrock", settings={**SETTINGS["bedrock"], "base_url": elsewhere})
+        assert (said, script.asked) == (None, [])
 
 
 async def test_vertex_ai_is_not_asked() -> None:

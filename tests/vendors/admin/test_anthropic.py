@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tests.sdks.admin_clients import Sdk
 from tests.sdks.bridge import SdkError
 from tests.sdks.identity import TestIssuer
-from tests.vendors.admin.desks import Steps, desk
+from tests.vendors.admin.desks import Steps, desk, ended_early
 
 from keygate.kit.clock import NANOSECONDS
 from keygate.kit.ids import new_id
@@ -48,7 +48,7 @@ from keygate.vendors.admin import (
     Unavailable,
 )
 from keygate.vendors.admin.anthropic import ANTHROPIC_ADMIN
-from keygate.vendors.admin.anthropic.facts import ACCESS_SECONDS, LONGEST_IDENTITY_SECONDS
+from keygate.vendors.admin.anthropic.facts import ACCESS_SECONDS, ADMIN, LONGEST_IDENTITY_SECONDS
 from keygate.vendors.admin.anthropic.lifetimes import identity_ends
 
 HOUR_NS = 3_600 * NANOSECONDS
@@ -163,6 +163,13 @@ async def test_key_is_made_limited_used_rotated_and_revoked(office, vendor, use,
     assert vendor("service_accounts.retrieve", second.footprint.place["service_account"])["archived_at"] is not None
     assert await provisioner.find(at, wanted.mark) == ()
     await provisioner.retire(at, replace(second.footprint, key=None))
+
+
+async def test_an_admins_token_that_anthropic_ended_early_is_traded_for_anew(office) -> None:
+    at = office()
+    await at.token(ADMIN, ended_early)
+    made = await provisioner.create(at, order())
+    assert (await provisioner.read(at, made.footprint)).presence is Presence.LIVE
 
 
 async def test_access_token_lives_no_longer_than_is_told(office, anthropic_sdk, outbound, sandbox) -> None:

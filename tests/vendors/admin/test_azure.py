@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from tests.sdks.azure_clients import GROUP, SUBSCRIPTION, TENANT, TEXT, AzureSdk
 from tests.sdks.bridge import Bridge, SdkError
-from tests.vendors.admin.desks import Steps, desk
+from tests.vendors.admin.desks import Steps, desk, ended_early
 
 from keygate.kit.clock import SystemClock
 from keygate.kit.ids import new_id
@@ -260,6 +260,12 @@ async def test_an_unknown_credential_is_refused_without_being_shown(
     with pytest.raises(AdminKeyRefused) as error:
         await AZURE.verify(seat(sandbox, outbound, other))
     assert other.value not in str(error.value)
+
+
+async def test_a_token_that_azure_ended_early_is_traded_for_anew(at: AdminDesk) -> None:
+    await at.token("arm", ended_early)
+    made = await AZURE.create(at, order(fresh()))
+    assert (await AZURE.read(at, made.footprint)).presence is Presence.LIVE
 
 
 async def test_a_full_region_is_told_before_anything_is_made(at: AdminDesk, account: Account) -> None:

@@ -61,7 +61,7 @@ def boto(sandbox: SandboxServer, account: Account, aws_bridge: Bridge) -> Boto:
 
 
 def seat(sandbox: SandboxServer, outbound: Outbound, credential: Credential, **changes: Any) -> AdminDesk:
-    settings = {"base_url": f"{sandbox.address}/aws/iam", "access_key_id": credential.name, "region": "us-east-1"}
+    settings = sandbox.state.admin.api(Vendor.BEDROCK).settings(sandbox.address, credential)  # as the sandbox's `configure` answers
     options = {name: changes.pop(name) for name in ("watcher", "sleep") if name in changes}
     return desk(BEDROCK.facts, outbound, credential.value, clock=SystemClock(), settings={**settings, **changes}, **options)
 
@@ -101,11 +101,15 @@ def keys_of(boto: Boto, mark: Mark) -> list[str]:
     return [str(each["ServiceSpecificCredentialId"]) for each in found]
 
 
-async def test_a_key_works_at_the_vendor_within_its_policy_until_it_is_revoked_there(at: AdminDesk, account: Account, boto: Boto) -> None:
+async def test_a_key_works_at_the_vendor_within_its_policy_until_it_is_revoked_there(
+    at: AdminDesk, account: Account, boto: Boto, sandbox: SandboxServer
+) -> None:
     mark, wanted = fresh(), terms(account, MODEL, PROFILE)
     first = await BEDROCK.create(at, replace(order(mark, wanted), fresh=True))
     assert first.secret_env == "AWS_BEARER_TOKEN_BEDROCK"
     assert first.env["AWS_REGION"] == "us-east-1"
+    assert first.env["AWS_ENDPOINT_URL_BEDROCK_RUNTIME"] == f"{sandbox.address}/aws/bedrock-runtime"
+    assert await BEDROCK.answers(at, first.footprint, first.secret, first.env)
     assert opens(boto, first) == opens(boto, first, PROFILE) == TEXT
     assert "not authorized to perform: bedrock:InvokeModel" in opens(boto, first, OTHER)
 
@@ -266,6 +270,10 @@ async def test_missing_rights_are_named_and_nothing_is_made(sandbox: SandboxServ
     verified = await BEDROCK.verify(at)
     assert sorted(right.name for right in verified.missing) == gone
     assert (verified.account, verified.notes) == ("AWS account 123456789012", ("5000 of 5000 IAM users are left",))
+    untold = {name: value for name, value in at.settings.items() if name != "runtime_url"}
+    [note, _] = (await BEDROCK.verify(replace(at, settings=untold))).notes
+    assert "no key can be asked whether it works" in note
+    assert "runtime_url" in note
     assert not list(account.shelves["users"])
     with pytest.raises(MissingRight) as error:
         await BEDROCK.create(at, order(fresh(), terms(account)))

@@ -30,6 +30,7 @@ from keygate.vendors.admin import (
     Unavailable,
     generation_of,
 )
+from keygate.vendors.admin.interface import bearer
 
 URL = "https://vendor.example/v1/projects"
 CREATE = {"what": "create the project", "right": "projects.write"}
@@ -286,6 +287,32 @@ def test_a_tag_is_short_lower_case_and_tells_its_id_apart() -> None:
         assert generation_of(mark.key_name(12), mark) == 12
         assert generation_of(mark.tag, mark) is None
         assert generation_of(marks[0].key_name(1) if mark is not marks[0] else "other-1", mark) is None
+
+
+async def test_a_token_that_is_refused_is_made_anew_once_for_all_who_had_it_and_never_in_a_circle(clock: ManualClock) -> None:
+    shelf, made = TokenShelf(clock), 0
+
+    async def make() -> tuple[Secret, int]:
+        nonlocal made
+        made += 1
+        return Secret(f"token-{made}"), clock.now_ns() + 600 * 1_000_000_000
+
+    async def read(vendor: Script, token: Secret, steps: Steps | None = None) -> None:
+        async def afresh() -> dict[str, str]:
+            return bearer(await shelf.token("arm", make, refused=token))
+
+        http = admin_http(vendor, clock=clock, watcher=steps)
+        await http.json("POST", URL, json={}, headers=bearer(token), afresh=afresh, **CREATE)
+
+    first, vendor, steps = await shelf.token("arm", make), Script([answer(401), answer(200, {}), answer(401), answer(200, {})]), Steps()
+    await read(vendor, first, steps)
+    await read(vendor, first)  # another who had it
+    assert [headers["authorization"] for _, _, headers, _ in vendor.asked] == [f"Bearer token-{number}" for number in (1, 2, 1, 2)]
+    assert steps.told == ["> create the project", "< create the project: 200"]
+    refusing = Script([answer(401)] * 9)
+    with pytest.raises(AdminKeyRefused):
+        await read(refusing, await shelf.token("arm", make))
+    assert (len(refusing.asked), made) == (2, 3)
 
 
 async def test_a_token_is_made_once_and_again_before_it_ends(clock: ManualClock) -> None:

@@ -61,6 +61,7 @@ def refusal(
     param: str | None = None,
     retry_after_ms: int | None = None,
     should_retry: bool | None = None,
+    allow: bytes = b"",
 ) -> Answer:
     """A whole answer. `message` is for the caller; `code` is our stable code (`budget_spent`, `model_not_allowed`); `param` the field at
     fault. Retry-after stands only where trying again can help, as whole seconds (1 to 60) and as milliseconds; with `should_retry` False
@@ -77,6 +78,8 @@ def refusal(
         headers += [(b"retry-after", b"%d" % -(-wait // 1000)), (b"retry-after-ms", b"%d" % wait)]
     if problem is Problem.UPGRADE_REQUIRED:
         headers.append((b"upgrade", b"HTTP/1.1"))
+    if allow:
+        headers.append((b"allow", allow))  # RFC 9110 section 15.5.6
     return Answer(shape.status, tuple(headers), _body(style, shape, message, code or shape.code, param, request_id))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import re
 import secrets
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,6 +18,7 @@ from keygate.issued_keys.bench import known_secret, title
 from keygate.issued_keys.inventory.assessment import Eyes
 from keygate.issued_keys.inventory.hands import Hands, require_keys
 from keygate.issued_keys.inventory.model import MAX_REMINDERS, REMIND_DAYS, Finding, Item, Kind, Standing, identity_of
+from keygate.issued_keys.inventory.ports import GatewaySecrets
 from keygate.issued_keys.life import State
 from keygate.issued_keys.making import next_due
 from keygate.issued_keys.model import ADOPTED, IssuedKey, VendorAccount, compare
@@ -28,6 +30,7 @@ from keygate.policies import Place, change
 from keygate.vendors.admin import ADOPTIONS, AdminDesk, Footprint, Presence, Provisioner, ProvisionerError, Reading, Renames, Terms
 
 _SHOWN = 4  # letters of a secret that vendors show at the end of their hint
+_END = re.compile(r"[A-Za-z0-9_-]{4}")
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection
@@ -61,6 +64,7 @@ class AdoptionService(Hands):
         *,
         accounts: VendorAccountService,
         owners: OwnerDirectory,
+        gateway: GatewaySecrets,
         digest_key: bytes,
         audit: AuditLog,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
@@ -68,6 +72,7 @@ class AdoptionService(Hands):
         super().__init__(eyes, audit=audit, sleep=sleep)
         self._accounts = accounts
         self._owners = owners
+        self._gateway = gateway
         self._digest_key = digest_key
 
     async def adopt(self, actor: Actor, item_id: str, adoption: Adoption) -> Adopted:
@@ -95,6 +100,7 @@ class AdoptionService(Hands):
             item = await self.mine(work.connection, actor, item_id, lock=True)
             _require_adoptable(item)
             await self._require_free(work, actor, claim)
+            await self._require_not_served(work, actor, item, digest)
             name = await self._named(work.connection, actor, adoption, item.name)
             key = _adopted_key(actor, item, adoption, reading, provisioner, name=name, now=now, claim=claim)
             await self._keep(work, actor, key, adoption, target=item_id, digest=digest)
@@ -148,6 +154,20 @@ class AdoptionService(Hands):
         known = await self.eyes.key_rows.claimed(work.connection, actor.organization_id, claim)
         if known is not None:
             raise Conflict(f"This key is here already: {known}")
+
+    async def _require_not_served(self, work: UnitOfWork, actor: Actor, item: Item, digest: str | None) -> None:
+        """A key that serves the gateway is counted there; adopted, its vendor's bill would count the same once more."""
+        end = (item.hint or "")[-_SHOWN:]
+        if digest is None and not _END.fullmatch(end):
+            return
+        name = await self._gateway.credential_with(work.connection, actor.organization_id, digest=digest, hint=f"…{end}")
+        if name is not None and digest is not None:
+            raise Conflict(f"It is the gateway's credential {name}: what it spends is counted there, and would be counted twice")
+        if name is not None:
+            raise Conflict(
+                f"It ends as the gateway's credential {name} does, whose spend is counted there and would be counted twice; if it is "
+                "another key, send its secret with it (`key`)"
+            )
 
     async def _keep(self, work: UnitOfWork, actor: Actor, key: IssuedKey, adoption: Adoption, *, target: str, digest: str | None) -> None:
         await self.audit.record(work, actor, "inventory.adopt", target, after={**key_record(key), "key": key.id})

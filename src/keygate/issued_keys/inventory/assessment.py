@@ -41,9 +41,16 @@ class Eyes:
     clock: Clock
     node_id: str
 
-    async def known(self, connection: AsyncConnection, organization_id: str, account_id: str, owners: Sequence[str]) -> Known:
-        """What KeyGate knows that bears on this account. `owners`: as the vendor names them."""
-        keys = await self.key_rows.of_account(connection, organization_id, account_id)
+    async def known(
+        self, connection: AsyncConnection, organization_id: str, account_id: str, vendor: str, items: Sequence[Item] = ()
+    ) -> Known:
+        """What KeyGate knows that bears on this account, and on the items in it. Keys of the vendor's other accounts too: the same
+        organisation may be entered under two names, and ids of different ones are never the same."""
+        if self.provisioners[vendor].facts.adopt_only:  # each key has an account of its own, which is all that is known of it
+            keys = await self.key_rows.of_account(connection, organization_id, account_id)
+        else:
+            keys = await self.key_rows.of_vendor(connection, organization_id, vendor)
+        owners = {item.owner.lower() for item in items if item.owner is not None and "@" in item.owner}
         holders = sorted({key.owner.scope_id for key in keys if key.owner is not None})
         living = [key for key in keys if key.state in LIVE]
         return Known.of(
@@ -51,14 +58,15 @@ class Eyes:
             max_ages=await self.ages.max_ages(connection, organization_id, living),
             restrained=await self.restraints.restrained(connection, organization_id),
             inactive=await self.leavers.inactive(connection, organization_id, holders),
-            left=await self.leavers.left(connection, organization_id, sorted({owner.lower() for owner in owners if "@" in owner})),
+            left=await self.leavers.left(connection, organization_id, sorted(owners)),
+            listed=frozenset(item.footprint.key for item in items if item.footprint.key is not None),
         )
 
     async def assess(self, connection: AsyncConnection, organization_id: str, account_id: str, vendor: str) -> list[Item]:
         """Judges every item of an account again and saves what has changed; `connection` is one that may write. Returns those with
         something new the matter that nobody has accepted."""
         items = await self.repository.of_account(connection, organization_id, account_id)
-        known = await self.known(connection, organization_id, account_id, [item.owner for item in items if item.owner is not None])
+        known = await self.known(connection, organization_id, account_id, vendor, items)
         facts, now, fresh = self.provisioners[vendor].facts, self.clock.now_ns(), []
         for item in items:
             after = judge(item, known, facts, now_ns=now)

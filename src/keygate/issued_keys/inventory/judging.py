@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from keygate.issued_keys.inventory.model import STALE_NS, Difference, Finding, Item, Kind, Standing
+from keygate.issued_keys.inventory.model import STALE_NS, Acceptance, Difference, Finding, Item, Kind, Standing
 from keygate.issued_keys.life import ENDED, LIVE
 from keygate.issued_keys.model import Enforcement, IssuedKey, compare
 from keygate.kit.clock import rfc3339
@@ -24,12 +24,13 @@ _TAG = re.compile(r"kg-([a-z2-7]{26})")
 class Known:
     """What KeyGate knows that bears on one account. Built once for all of its items."""
 
-    keys: Mapping[str, IssuedKey]  # every key made in this account or adopted there, ended ones too
+    keys: Mapping[str, IssuedKey]  # every key made at this vendor or adopted there, ended ones too: two accounts may be of one organisation
     by_vendor_key: Mapping[str, tuple[IssuedKey, ...]] = field(default_factory=dict)
     inactive: frozenset[str] = frozenset()  # ids of owners who are deactivated or archived
     restrained: frozenset[str] = frozenset()  # keys that KeyGate itself holds back at the vendor, for their budgets
     max_ages: Mapping[str, int] = field(default_factory=dict)  # by key, in nanoseconds; what no rotation policy covers is left out
     left: frozenset[str] = frozenset()  # e-mail addresses of developers who are deactivated
+    listed: frozenset[str] = frozenset()  # vendor's ids of keys that stand in the inventory by themselves
 
     @classmethod
     def of(
@@ -40,6 +41,7 @@ class Known:
         left: frozenset[str],
         restrained: frozenset[str] = frozenset(),
         max_ages: Mapping[str, int] | None = None,
+        listed: frozenset[str] = frozenset(),
     ) -> Known:
         by_id = {key.id: key for key in keys}
         by_vendor_key: dict[str, tuple[IssuedKey, ...]] = {}
@@ -47,7 +49,7 @@ class Known:
             for footprint in footprints(key):
                 if footprint.key is not None:
                     by_vendor_key[footprint.key] = (*by_vendor_key.get(footprint.key, ()), key)
-        return cls(by_id, by_vendor_key, inactive, restrained, max_ages or {}, left)
+        return cls(by_id, by_vendor_key, inactive, restrained, max_ages or {}, left, listed)
 
 
 def footprints(key: IssuedKey) -> list[Footprint]:
@@ -102,13 +104,12 @@ def judge(item: Item, known: Known, facts: ProvisionerFacts, *, now_ns: int) -> 
         standing = Standing.ORPHANED
     else:
         standing = Standing.ADOPTED if key.adopted else Standing.OURS
-        if item.kind is Kind.KEY and key.footprint is not None and item.footprint.key == key.footprint.key:
+        if key.footprint is not None and _stands_for(item, key.footprint, known, facts):
             held_back = key.id in known.restrained
             drift = tuple(each for each in differences(key, item, facts) if not (held_back and Term(each.term) in _LOWERED))
+            if item.kind is Kind.CONTAINER:
+                drift = tuple(each for each in drift if each.term != Term.EXPIRY)
             findings += _of_a_living_key(key, item, drift, held_back=held_back)
-        elif item.kind is Kind.CONTAINER and key.state in LIVE:  # its terms were read where the vendor lists no keys
-            drift = tuple(each for each in differences(key, item, facts) if each.term != Term.EXPIRY)
-            findings += [Finding.DRIFT] if drift else []
         if key.owner is not None and key.owner.scope_id in known.inactive:
             findings.append(Finding.LEAVER)
         if key.id in known.max_ages and item.kind is Kind.KEY and _is_too_old(key, item, known.max_ages[key.id], now_ns):
@@ -121,7 +122,7 @@ def judge(item: Item, known: Known, facts: ProvisionerFacts, *, now_ns: int) -> 
             findings.append(Finding.NO_LIMIT)
     if not item.alive:  # gone: only what we still count on matters
         findings = [finding for finding in findings if finding is Finding.MISSING]
-    return replace(
+    judged = replace(
         item,
         standing=standing,
         findings=tuple(sorted(set(findings))),
@@ -129,6 +130,20 @@ def judge(item: Item, known: Known, facts: ProvisionerFacts, *, now_ns: int) -> 
         issued_key_id=None if key is None else key.id,
         judged=True,
     )
+    return replace(judged, acceptance=_lasting(item.acceptance, judged.matters))
+
+
+def _lasting(acceptance: Acceptance | None, matters: frozenset[str]) -> Acceptance | None:
+    """What was accepted is accepted as long as it lasts: what has gone, and comes again, is new."""
+    covered = () if acceptance is None else tuple(each for each in acceptance.findings if each in matters)
+    return None if acceptance is None or not covered else replace(acceptance, findings=covered)
+
+
+def _stands_for(item: Item, footprint: Footprint, known: Known, facts: ProvisionerFacts) -> bool:
+    """Whether this is the key, or what holds it at a vendor that lists no keys, as long as the key does not stand here by itself."""
+    if item.kind is Kind.KEY:
+        return item.footprint.key == footprint.key
+    return not facts.lists_keys and footprint.key not in known.listed
 
 
 def _of_a_living_key(key: IssuedKey, item: Item, drift: tuple[Difference, ...], *, held_back: bool) -> list[Finding]:

@@ -173,11 +173,18 @@ class Look:
         eyes, scan = self._eyes, self.scan
         async with eyes.database.read() as connection:
             items = await eyes.repository.of_account(connection, scan.organization_id, scan.account_id)
-            known = await eyes.known(connection, scan.organization_id, scan.account_id, [])
+            known = await eyes.known(connection, scan.organization_id, scan.account_id, scan.vendor)
         matched = {key.id for item in items if item.kind is Kind.KEY and (key := match(item, known)) is not None}
         for key in known.keys.values():
             young = (key.activated_at_ns or 0) + _SETTLING_NS > scan.began_at_ns
-            if key.id in matched or key.state not in LIVE or key.footprint is None or key.footprint.key is None or young:
+            if (
+                key.account_id != scan.account_id
+                or key.id in matched
+                or key.state not in LIVE
+                or key.footprint is None
+                or key.footprint.key is None
+                or young
+            ):
                 continue
             reading = await self._reading(provisioner, desk, key.id, key.footprint)
             if reading is None:
@@ -192,10 +199,8 @@ class Look:
 
     async def _readings(self, provisioner: Provisioner, desk: AdminDesk) -> None:
         """The terms of each key, as the vendor shows them now; of containers only where the vendor lists no keys."""
-        eyes, scan = self._eyes, self.scan
-        async with eyes.database.read() as connection:
-            items = await eyes.repository.of_account(connection, scan.organization_id, scan.account_id)
-        kinds = {Kind.KEY} if any(item.kind is Kind.KEY for item in items) else {Kind.CONTAINER}
+        eyes = self._eyes
+        kinds = {Kind.KEY} if provisioner.facts.lists_keys else {Kind.KEY, Kind.CONTAINER}
         while True:
             async with eyes.database.read() as connection:
                 limit = _AT_ONCE + len(self._unreadable)

@@ -18,6 +18,14 @@ class Restraints(Protocol):
         """Ids of keys whose limits are lowered, or that are switched off, on purpose."""
 
 
+class GatewaySecrets(Protocol):
+    """What passes through the gateway is counted there. Implemented by the vault."""
+
+    async def credential_with(self, connection: AsyncConnection, organization_id: str, *, digest: str | None, hint: str) -> str | None:
+        """The name of the gateway's credential that has this secret, by its keyed digest; where that is not known (None), of one whose
+        secret ends as the hint `…abcd` does."""
+
+
 class Ages(Protocol):
     """How old keys may be. Implemented by rotation."""
 

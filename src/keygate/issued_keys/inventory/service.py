@@ -141,6 +141,8 @@ class InventoryService(Hands):
         provisioner, desk = await self.open(item)
         if how is How.DISABLE and not isinstance(provisioner, Disables):
             raise Conflict(f"{provisioner.facts.title} can't switch a key off and on again; `revoke` ends it for good")
+        if item.kind is Kind.CONTAINER and (provisioner.facts.lists_keys or await self._beside(item)):
+            raise Conflict("Keys are switched off, not what holds them: disable the keys in it, which stand in the inventory themselves")
         await self.recorded(actor, "inventory.disable", item, {"how": how, "reason": reason})
         if how is How.DISABLE and isinstance(provisioner, Disables):
             await self.told(provisioner.set_enabled(desk, item.footprint, enabled=False), "switch it off")
@@ -149,9 +151,7 @@ class InventoryService(Hands):
             await self.told(provisioner.revoke(desk, item.footprint), "revoke it")
             wanted = {Presence.GONE, Presence.EXPIRED}
         after = await self.until(provisioner, desk, item, lambda reading: reading.presence in wanted)
-        if item.issued_key_id is not None:
-            return await self.accept(actor, item_id, reason=reason or "switched off on purpose")
-        return after
+        return await self._on_purpose(actor, after, reason) if Finding.DISABLED in after.findings else after
 
     async def accept(self, actor: Actor, item_id: str, *, reason: str) -> Item:
         """What is the matter with it now is as it should be. Other terms than agreed become the agreed ones. What is new shows up."""
@@ -164,8 +164,9 @@ class InventoryService(Hands):
             if Finding.MISSING in item.findings:
                 raise Conflict(f"A key that is gone can't be accepted: {REMEDY[Finding.MISSING]}")
             taken = await self._terms_taken(work, item) if item.drift else {}
-            acceptance = Acceptance(reason, actor.id, eyes.clock.now_ns(), tuple(sorted(item.matters)))
-            detail = {"findings": list(acceptance.findings), "reason": reason, **taken}
+            covered = item.matters - {Finding.DRIFT}  # of which nothing is left: another change at the vendor is another drift
+            acceptance = Acceptance(reason, actor.id, eyes.clock.now_ns(), tuple(sorted(covered)))
+            detail = {"findings": sorted(item.matters), "reason": reason, **taken}
             await self.audit.record(work, actor, "inventory.accept", item_id, before=drift_record(item.drift), after=detail)
             await eyes.repository.save(work.connection, replace(item, acceptance=acceptance))
             await eyes.assess(work.connection, actor.organization_id, item.account_id, item.vendor)
@@ -210,6 +211,28 @@ class InventoryService(Hands):
         return after
 
     # Parts
+
+    async def _on_purpose(self, actor: Actor, item: Item, reason: str) -> Item:
+        """That it is switched off is as it should be; whatever else is the matter with it stays so."""
+        eyes = self.eyes
+        async with change(eyes.database, self.audit, actor, "inventory.accept", item.id) as work:
+            current = await self.mine(work.connection, actor, item.id, lock=True)
+            before = () if current.acceptance is None else current.acceptance.findings
+            covered = tuple(sorted({*before, str(Finding.DISABLED)}))
+            acceptance = Acceptance(reason or "switched off on purpose", actor.id, eyes.clock.now_ns(), covered)
+            detail = {"findings": [str(Finding.DISABLED)], "reason": acceptance.reason}
+            await self.audit.record(work, actor, "inventory.accept", item.id, after=detail)
+            await eyes.repository.save(work.connection, replace(current, acceptance=acceptance))
+            await eyes.assess(work.connection, actor.organization_id, item.account_id, item.vendor)
+            return await self.mine(work.connection, actor, item.id)
+
+    async def _beside(self, item: Item) -> bool:
+        """Whether the key in this container stands in the inventory by itself."""
+        async with self.eyes.database.read() as connection:
+            items = await self.eyes.repository.of_account(connection, item.organization_id, item.account_id)
+        return item.issued_key_id is not None and any(
+            each.kind is Kind.KEY and each.alive and each.issued_key_id == item.issued_key_id for each in items
+        )
 
     async def _swept(self, item: Item) -> None:
         """What is left of a key of ours that has ended is owed: the worker's own cleaning removes it."""

@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Crossed:
-    """Spend has reached `percent` of a budget's amount for the first time in this window."""
+    """Spend has passed thresholds of a budget for the first time in this window: one call may pass several."""
 
     budget_id: str
     scope: str
     scope_id: str
     window_start_ns: int
-    percent: int
+    percents: tuple[int, ...]  # of the amount, ascending; at least one
     spent_nano: int
     amount_nano: int
 
@@ -159,7 +159,7 @@ class BudgetMeter:
         return window
 
     def settle(self, window: Window, held: int, cost: int, *, in_doubt: bool, posted_at: int) -> Crossed | None:
-        """Ends a hold and books what the request cost. Returns the threshold that this crosses, if any."""
+        """Ends a hold and books what the request cost. Returns the thresholds that this crosses, if any."""
         self.flying -= 1
         window.held -= held
         return self.charge(window, cost, in_doubt=in_doubt, posted_at=posted_at) if cost else None
@@ -175,14 +175,15 @@ class BudgetMeter:
         if window.spent < window.warn_at or window is not self.window:
             return None
         rule = self.rule
-        percent = self._percent_reached()
-        crossed = percent > window.warned
+        percent, before = self._percent_reached(), window.warned
+        crossed = percent > before
         if crossed:
             window.warned = percent
         window.warn_at = min([-(-rule.amount_nano * each // 100) for each in rule.thresholds if each > window.warned], default=FOREVER)
         if not crossed:
             return None
-        return Crossed(rule.id, rule.scope, rule.scope_id, window.start, percent, window.spent, rule.amount_nano)
+        passed = tuple(sorted({each for each in rule.thresholds if before < each <= percent}))
+        return Crossed(rule.id, rule.scope, rule.scope_id, window.start, passed, window.spent, rule.amount_nano)
 
     def resets_at(self) -> int | None:
         """When the current window ends; None where it never does (lifetime) or money returns bit by bit (rolling)."""

@@ -97,7 +97,9 @@ class PolicyRules(Schema):
         None, description="What server-side tools of one request may cost at most; without it they are refused under a hard budget"
     )
     record_content: bool = Field(False, description="Keep prompts and answers, encrypted, for those in `content_readers`")
-    content_readers: Annotated[list[Text], Field(max_length=100, description="Roles or user ids")] = Field(default_factory=list)
+    content_readers: Annotated[list[Text], Field(max_length=100, description="Roles (owner, admin …) or ids of users")] = Field(
+        default_factory=list
+    )
 
 
 class PolicyCreate(PolicyRules):

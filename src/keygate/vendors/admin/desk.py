@@ -22,10 +22,13 @@ class TokenShelf:
         self._kept: dict[str, tuple[Secret, int]] = {}
         self._turn = asyncio.Lock()
 
-    async def token(self, name: str, make: MakeToken) -> Secret:
+    def clear(self) -> None:
+        self._kept.clear()
+
+    async def token(self, name: str, make: MakeToken, *, refused: Secret | None = None) -> Secret:
         async with self._turn:
             kept = self._kept.get(name)
-            if kept is None or kept[1] - _MARGIN_NS <= self._clock.now_ns():
+            if kept is None or kept[0] is refused or kept[1] - _MARGIN_NS <= self._clock.now_ns():
                 kept = self._kept[name] = await make()
             return kept[0]
 
@@ -51,5 +54,5 @@ class AdminDesk:
             return root.rstrip("/") if wanted == main else f"{root.rstrip('/')}/{wanted}"
         return self.facts.hosts[wanted].rstrip("/")
 
-    async def token(self, name: str, make: MakeToken) -> Secret:
-        return await self.shelf.token(name, make)
+    async def token(self, name: str, make: MakeToken, *, refused: Secret | None = None) -> Secret:
+        return await self.shelf.token(name, make, refused=refused)

@@ -46,6 +46,7 @@ _SECRET_HEADERS = frozenset({"authorization", "x-api-key", "api-key", "x-goog-ap
 Sleep = Callable[[float], Awaitable[None]]
 Fault = Callable[[Answer], ProvisionerError | None]
 Refused = Callable[[], Awaitable[None]]
+Afresh = Callable[[], Awaitable[Mapping[str, str]]]
 
 
 class Sender(Protocol):
@@ -153,8 +154,10 @@ class AdminHttp:
         repeatable: bool | None = None,
         changes: bool | None = None,
         timeout: float | None = None,
+        afresh: Afresh | None = None,
     ) -> Answer:
-        """`headers` hold the authorisation.
+        """`headers` hold the authorisation. `afresh`: signs in anew and gives other ones; asked where the vendor answers 401, as a token
+        may have been ended early, and then the call is sent once more.
 
         `what`: for people, `create the project`. `right`: the vendor's name of the right it needs, for the error of a 403. `accept`:
         statuses of 400 and more that are returned and not raised. `fault`: looks at an error answer first (ceilings, a vendor's own
@@ -178,6 +181,11 @@ class AdminHttp:
             answer = await self._until_answered(
                 method, address, lines, body, what=what, right=right, again=again, fault=fault, timeout=timeout
             )
+            if answer.status == 401 and afresh is not None:
+                lines = lines | {name.lower(): value for name, value in (await afresh()).items()}
+                answer = await self._until_answered(
+                    method, address, lines, body, what=what, right=right, again=again, fault=fault, timeout=timeout
+                )
             if answer.status >= 300 and answer.status not in accept:
                 shown = self._concealed(answer, lines)
                 raise self._error(shown, what=what, right=right, fault=fault, uncertain=not again)

@@ -199,6 +199,7 @@ class ProvisionerFacts:
     budget_per_key: bool = False  # a budget counts what the key itself has spent: the next generation begins with a whole one
     adopts: bool = False  # keys made by hand can be entered: `revoke` ends such a key, given its container alone, and nothing else
     names_container: bool = False  # `rename` renames what holds the key, with everything in it
+    lists_keys: bool = True  # False: an inventory tells containers, each with the keys in it as one
     adopt_only: bool = False  # the vendor's API makes no keys: keys made by hand are entered
     max_keys_per_container: int | None = None
     last_use_delay_seconds: int | None = None  # how late `last_used_at_ns` is told; None: the vendor does not say
@@ -247,8 +248,15 @@ class Desk(Protocol):
         """The address of a host of `facts.hosts`, without a slash at the end. The setting `base_url` stands in for the main host (None),
         and `<base_url>/<name>` for each other; the setting `<name>_url` for that one alone."""
 
-    async def token(self, name: str, make: MakeToken) -> Secret:
-        """A short-lived token of the vendor's sign-in, kept until a minute before its end; `make` gives it and its end in nanoseconds."""
+    async def token(self, name: str, make: MakeToken, *, refused: Secret | None = None) -> Secret:
+        """A short-lived token of the vendor's sign-in, kept until a minute before its end; `make` gives it and its end in nanoseconds.
+        `refused`: one that the vendor does not take any more, which is not given again. Calls with such a token name `afresh` in
+        `AdminHttp.call`."""
+
+
+def bearer(token: Secret) -> dict[str, str]:
+    """The header of a call with a token (RFC 6750)."""
+    return {"authorization": f"Bearer {token.open()}"}
 
 
 class Provisioner(Protocol):

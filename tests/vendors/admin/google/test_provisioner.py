@@ -10,7 +10,7 @@ import httpx
 import pytest
 from tests.sdks.bridge import SdkError
 from tests.sdks.google_clients import Google
-from tests.vendors.admin.desks import Script, Steps, answer, desk
+from tests.vendors.admin.desks import Script, Steps, answer, desk, ended_early
 
 from keygate.kit.clock import SystemClock
 from keygate.kit.ids import new_id
@@ -107,6 +107,13 @@ async def test_key_is_made_used_rotated_and_revoked(open_desk: Callable[..., Adm
     assert "deleteTime" in google("apikeys", "v2", "projects.locations.keys.get", name=name)
     assert use(second.secret) == TEXT, "the other key of the account goes on"
     await provisioner.revoke(at, made.footprint)  # again is no error
+
+
+async def test_a_token_that_google_ended_early_is_traded_for_anew(open_desk: Callable[..., AdminDesk]) -> None:
+    at = open_desk()
+    await at.token("google", ended_early)
+    made = await provisioner.create(at, order())
+    assert (await provisioner.read(at, made.footprint)).presence is Presence.LIVE
 
 
 async def test_last_key_of_an_account_is_dead_at_once_though_google_is_slow(

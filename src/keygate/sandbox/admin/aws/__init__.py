@@ -1,5 +1,5 @@
 """AWS's admin side for Bedrock: IAM, STS and Cost Explorer, signed with Signature Version 4. The settings' base URL is
-`{sandbox}/aws/iam`.
+`{sandbox}/aws/iam`; keys are asked at `{sandbox}/aws/bedrock-runtime`, their `runtime_url`.
 
 An admin credential is an access key: its `name` is the key id, its `value` the secret, its rights are IAM's actions (`iam:CreateUser`).
 """
@@ -87,7 +87,8 @@ class AwsAdmin(AdminApi):
 
     def settings(self, address: str, credential: Credential | None = None) -> dict[str, str]:
         key_id = "the credential's `name`" if credential is None else credential.name
-        return {"base_url": f"{address}/aws/iam", "access_key_id": key_id, "region": "us-east-1"}
+        urls = {"base_url": f"{address}/aws/iam", "runtime_url": f"{address}/aws/bedrock-runtime"}
+        return {**urls, "access_key_id": key_id, "region": "us-east-1"}
 
     def refuses(self, secret: IssuedSecret, model: str) -> VendorError | None:
         return refuses(secret, model)

@@ -20,7 +20,7 @@ from keygate.vendors.admin.anthropic.facts import (
     VERSION,
 )
 from keygate.vendors.admin.errors import CeilingReached, MissingRight, ProvisionerError, Rejected, Unavailable
-from keygate.vendors.admin.interface import Desk, Footprint
+from keygate.vendors.admin.interface import Desk, Footprint, bearer
 
 ORGANIZATIONS = "/v1/organizations"
 _GRANT = "urn:ietf:params:oauth:grant-type:jwt-bearer"
@@ -37,8 +37,8 @@ def federated(desk: Desk) -> bool:
 
 async def call(desk: Desk, method: str, path: str, *, what: str, right: str, beta: str | None = None, **options: Any) -> dict[str, Any]:
     """One call. Those that need `org:admin` are made with a token that KeyGate traded for; the others with the Admin key."""
-    headers = await _headers(desk, right, beta)
-    return await desk.http.json(method, f"{desk.base()}{ORGANIZATIONS}{path}", what=what, right=right, headers=headers, **options)
+    signed = await _signed(desk, right, beta)
+    return await desk.http.json(method, f"{desk.base()}{ORGANIZATIONS}{path}", what=what, right=right, **signed, **options)
 
 
 async def probe(desk: Desk, method: str, path: str, *, right: str, **options: Any) -> int:
@@ -48,7 +48,7 @@ async def probe(desk: Desk, method: str, path: str, *, right: str, **options: An
         f"{desk.base()}{ORGANIZATIONS}{path}",
         what=f"ask for the right {right}",
         right=right,
-        headers=await _headers(desk, right, None),
+        **await _signed(desk, right, None),
         accept=(400, *range(402, 429)),
         changes=False,
         **options,
@@ -56,18 +56,21 @@ async def probe(desk: Desk, method: str, path: str, *, right: str, **options: An
     return answer.status
 
 
-async def _headers(desk: Desk, right: str, beta: str | None) -> dict[str, str]:
+async def _signed(desk: Desk, right: str, beta: str | None) -> dict[str, Any]:
+    """`headers`, and with a token also `afresh`."""
+    betas = [beta] if beta else []
     headers = {"anthropic-version": VERSION}
-    betas = [] if beta is None else [beta]
-    if right == ADMIN:
-        headers["authorization"] = f"Bearer {(await _admin_token(desk)).open()}"
-        betas.append(OAUTH_BETA)
-    else:
-        headers["x-api-key"] = desk.admin.open()
-    return {**headers, "anthropic-beta": ",".join(betas)} if betas else headers
+    if right != ADMIN:
+        return {"headers": {**headers, "x-api-key": desk.admin.open()} | ({"anthropic-beta": beta} if beta else {})}
+    token = await _admin_token(desk)
+
+    async def afresh() -> dict[str, str]:
+        return bearer(await _admin_token(desk, refused=token))
+
+    return {"headers": {**headers, **bearer(token), "anthropic-beta": ",".join([*betas, OAUTH_BETA])}, "afresh": afresh}
 
 
-async def _admin_token(desk: Desk) -> Secret:
+async def _admin_token(desk: Desk, *, refused: Secret | None = None) -> Secret:
     """A token with `org:admin`, by the rule that an admin made in the Console for KeyGate's own identity."""
     if not federated(desk):
         missing = f"set {ORGANIZATION_SETTING} and {RULE_SETTING} of the vendor account"
@@ -97,7 +100,7 @@ async def _admin_token(desk: Desk) -> Secret:
             raise Rejected("sign in with KeyGate's identity token: the vendor's answer holds no token")
         return Secret(token), desk.clock.now_ns() + seconds * NANOSECONDS
 
-    return await desk.token(ADMIN, make)
+    return await desk.token(ADMIN, make, refused=refused)
 
 
 async def trade(desk: Desk, footprint: Footprint, assertion: Secret) -> Secret | None:

@@ -15,7 +15,7 @@ from keygate.kit.secret import Secret
 from keygate.vendors.admin.azure.facts import ACCOUNTS, DELETED, FACTS, PREFIX
 from keygate.vendors.admin.azure.model import SLOTS, Deployment, day_of, properties_of
 from keygate.vendors.admin.errors import AdminKeyRefused, CeilingReached, NotFound, ProvisionerError, Rejected, Unavailable
-from keygate.vendors.admin.interface import Desk, Order
+from keygate.vendors.admin.interface import Desk, Order, bearer
 
 VERSION = "2025-09-01"
 _COSTS_VERSION = "2025-03-01"
@@ -253,8 +253,11 @@ class Arm:
     async def _json(self, method: str, url: str, *, version: str | None = VERSION, exact: bool = False, **options: Any) -> dict[str, Any]:
         token = await self._desk.token("arm", self._sign_in)
         params = None if version is None else {"api-version": version}
-        headers = {"authorization": f"Bearer {token.open()}"}
-        answer = await self._desk.http.call(method, url, headers=headers, params=params, fault=fault, **options)
+
+        async def afresh() -> dict[str, str]:
+            return bearer(await self._desk.token("arm", self._sign_in, refused=token))
+
+        answer = await self._desk.http.call(method, url, headers=bearer(token), afresh=afresh, params=params, fault=fault, **options)
         if not answer.body.strip():
             return {}
         try:

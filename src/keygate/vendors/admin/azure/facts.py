@@ -43,6 +43,7 @@ FACTS = ProvisionerFacts(
     tells_last_use=False,
     revoke_delay_seconds=0,
     container="Cognitive Services account",
+    lists_keys=False,
     ceiling=30,
     calls_per_minute=120,
     settings={

@@ -34,6 +34,10 @@ SPEND_OFF = (
     f"AWS bills Bedrock by IAM user only where that is switched on: activate the cost allocation tag {KEY_TAG} of IAM principals in AWS's "
     f"Billing console, then set `{COST_SETTING}` to `on`; each reading of the bill costs 0.01 USD at AWS, about a dollar a month"
 )
+UNASKED = (
+    "no key can be asked whether it works, as `base_url` is not AWS's and `runtime_url` (where clients call Bedrock) is not set: a key is "
+    "handed out, and called revoked, by IAM's word alone"
+)
 SPEND_FACTS = SpendFacts(
     bucket_seconds=86_400,
     delay_seconds=48 * 3600,
@@ -67,6 +71,7 @@ FACTS = ProvisionerFacts(
         "region": "region that clients call Bedrock in: us-east-1 (required)",
         "signing_region": "region that IAM's calls are signed for, outside of the standard partition: cn-north-1, us-gov-west-1",
         "partition": "aws (default), aws-cn, aws-us-gov",
+        "runtime_url": "where clients call Bedrock, if `base_url` is not AWS's (a sandbox, a proxy); else it follows from the region",
         COST_SETTING: "`on`: read what each key's IAM user costs from Cost Explorer, twice a day; AWS charges 0.01 USD a call",
     },
     options={"age_days": "whole days after which IAM itself ends the key, where your account's policy wants that (1 to 36600)"},

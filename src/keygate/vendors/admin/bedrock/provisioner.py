@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
+from urllib.parse import urlsplit
 
 from keygate.kit.secret import Secret
 from keygate.vendors.admin.bedrock import costs
-from keygate.vendors.admin.bedrock.facts import COST_SETTING, FACTS, RIGHTS, SPEND_FACTS, SPEND_OFF, SPEND_RIGHTS
+from keygate.vendors.admin.bedrock.facts import COST_SETTING, FACTS, RIGHTS, SPEND_FACTS, SPEND_OFF, SPEND_RIGHTS, UNASKED
 from keygate.vendors.admin.bedrock.iam import Credential, Iam, User
 from keygate.vendors.admin.bedrock.policy import document, terms_of, whole_second
 from keygate.vendors.admin.errors import AdminKeyRefused, CeilingReached, MissingRight, NotFound, ProvisionerError, Rejected, Unfit
@@ -47,6 +48,7 @@ class BedrockProvisioner:
 
     async def verify(self, desk: Desk) -> Verification:
         iam = Iam(desk)
+        notes = [UNASKED] if _runtime(desk) is None else []
         account, arn = await iam.caller()
         if arn.endswith(":root"):
             raise Rejected(
@@ -57,9 +59,8 @@ class BedrockProvisioner:
             held = await iam.simulate(arn, account, list(RIGHTS))
         except MissingRight:
             untold = tuple(Right(name, False if name == simulated else None, why) for name, why in RIGHTS.items())
-            return Verification(untold, f"AWS account {account}", identity=account)
+            return Verification(untold, f"AWS account {account}", tuple(notes), identity=account)
         rights = [Right(name, held.get(name), why) for name, why in RIGHTS.items()]
-        notes = []
         if held.get("iam:GetAccountSummary"):
             left, quota = await iam.users_left()
             notes.append(f"{left} of {quota} IAM users are left")
@@ -111,13 +112,10 @@ class BedrockProvisioner:
         with suppress(ProvisionerError):  # the next generation does it, where IAM lists the key by then
             await iam.tag(name, {f"{_KEY}{made.id}": generation})
         region = iam.setting("region")
-        return Made(
-            Footprint({"user": name}, made.id),
-            secret,
-            "AWS_BEARER_TOKEN_BEDROCK",
-            {"AWS_REGION": region, "AWS_DEFAULT_REGION": region},
-            made.expires_at_ns,
-        )
+        env = {"AWS_REGION": region, "AWS_DEFAULT_REGION": region}
+        if "runtime_url" in desk.settings:
+            env["AWS_ENDPOINT_URL_BEDROCK_RUNTIME"] = desk.base("runtime")
+        return Made(Footprint({"user": name}, made.id), secret, "AWS_BEARER_TOKEN_BEDROCK", env, made.expires_at_ns)
 
     async def count(self, desk: Desk, options: Mapping[str, str]) -> Census:  # noqa: ARG002  (as the protocol has it)
         left, quota = await Iam(desk).users_left()
@@ -173,11 +171,10 @@ class BedrockProvisioner:
 
     async def answers(self, desk: Desk, footprint: Footprint, secret: Secret, env: Mapping[str, str]) -> bool | None:  # noqa: ARG002  (as the protocol has it)
         """By a call without a message, of a model that does not exist: who the key is of is judged first, and nothing is run."""
-        if "base_url" in desk.settings and "runtime_url" not in desk.settings:
-            return None  # IAM is asked elsewhere than at AWS, and where Bedrock is then is not told
-        base = desk.base("runtime").replace("{region}", Iam(desk).setting("region"))
-        suffix = ".cn" if desk.settings.get("partition") == "aws-cn" and "runtime_url" not in desk.settings else ""
-        url, what = f"{base}{suffix}/model/keygate.nothing-v1:0/converse", "see whether the key works"
+        base = _runtime(desk)
+        if base is None:
+            return None
+        url, what = f"{base}/model/keygate.nothing-v1:0/converse", "see whether the key works"
         answer = await desk.http.ask("POST", url, what=what, headers={"authorization": f"Bearer {secret.open()}"}, body=b"{}")
         if answer.status in {401, 403}:
             return b"not authorized to perform" in answer.body  # by its user's policy: the key is known
@@ -254,6 +251,19 @@ class BedrockProvisioner:
                 "end as agreed"
             )
         return terms
+
+
+def _runtime(desk: Desk) -> str | None:
+    """Where clients call Bedrock: in the settings' region, unless they name an address. None: IAM is asked elsewhere than at AWS, and where
+    Bedrock is then is not told."""
+    settings = desk.settings
+    if "runtime_url" in settings:
+        return desk.base("runtime")
+    host = urlsplit(settings.get("base_url", FACTS.hosts["iam"])).hostname or ""
+    if not host.endswith((".amazonaws.com", ".amazonaws.com.cn")):
+        return None
+    suffix = ".cn" if settings.get("partition") == "aws-cn" else ""
+    return FACTS.hosts["runtime"].replace("{region}", Iam(desk).setting("region")) + suffix
 
 
 def _name(footprint: Footprint) -> str:

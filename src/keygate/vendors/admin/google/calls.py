@@ -27,7 +27,7 @@ from keygate.vendors.admin.errors import (
     Unavailable,
 )
 from keygate.vendors.admin.google.facts import DATA, GEMINI, NO_BOUND_KEYS, VERTEX, VERTEX_ROLE
-from keygate.vendors.admin.interface import Desk
+from keygate.vendors.admin.interface import Desk, bearer
 
 _GRANT = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 _SCOPE = "https://www.googleapis.com/auth/cloud-platform"
@@ -59,12 +59,17 @@ async def call(
 ) -> dict[str, Any] | None:
     """The answer as an object; None for a status in `accept`."""
     token = await desk.token("google", lambda: _sign_in(desk))
+
+    async def afresh() -> dict[str, str]:
+        return bearer(await desk.token("google", lambda: _sign_in(desk), refused=token))
+
     answer = await desk.http.call(
         method,
         f"{desk.base(service)}/{path}",
         what=what,
         right=right or what,
-        headers={"authorization": f"Bearer {token.open()}"},
+        headers=bearer(token),
+        afresh=afresh,
         json=json,
         params=params,
         accept=accept,
