@@ -1,7 +1,10 @@
-"""`keygate serve` that ends itself with SIGKILL at a step of an issued key's life: the n-th after a file named by DRILL_FILE holds n."""
+"""`keygate serve` that ends itself with SIGKILL at a step of an issued key's life. A file named by DRILL_FILE says at which, in JSON: the
+n-th (`left`) of the steps that begin with `at`, those of the keys `but` not counted; for as long as there is none, nothing happens."""
 
 from __future__ import annotations
 
+import asyncio
+import json
 import os
 import signal
 import sys
@@ -14,18 +17,21 @@ STEPS = FILE.with_suffix(".steps")
 
 
 async def at_step(step: str) -> None:
-    _count(step)
+    task = asyncio.current_task()
+    _count(step, "" if task is None else task.get_name().removeprefix("issued-key:"))
 
 
-def _count(step: str) -> None:
+def _count(step: str, key_id: str) -> None:
     try:
-        left = int(FILE.read_text())
+        told = json.loads(FILE.read_text())
     except (FileNotFoundError, ValueError):
+        return
+    if key_id in told["but"] or not step.startswith(told["at"]):
         return
     with STEPS.open("a") as file:
         file.write(step + "\n")
-    if left > 1:
-        FILE.write_text(str(left - 1))
+    if told["left"] > 1:
+        FILE.write_text(json.dumps({**told, "left": told["left"] - 1}))
         return
     FILE.unlink()
     os.kill(os.getpid(), signal.SIGKILL)

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from tests.cli.desk import Desk
 from tests.drills.figures import FULL, length, write
-from tests.drills.killing import changes
+from tests.drills.vendors import changes
 from tests.issued_keys.office import Office
 from tests.running import RunningKeyGate
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from tests.drills.figures import FULL, length, write
-from tests.drills.killing import changes
+from tests.drills.vendors import changes
 from tests.running import KEYGATE, RunningKeyGate
 
 from keygate.sandbox import SandboxServer, Vendor

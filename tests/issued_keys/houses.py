@@ -9,9 +9,19 @@ from typing import Any
 import pytest
 from tests.running import ApiError, RunningKeyGate
 
-from keygate.sandbox import SandboxServer
+from keygate.sandbox import SandboxServer, Vendor
 
 SECONDS = 90.0
+
+
+def let_tokens_expire(sandbox: SandboxServer, made: dict[str, Any]) -> None:
+    """Ten minutes of Anthropic's pass for what was traded for this generation of a key."""
+    rule = made["env"]["ANTHROPIC_FEDERATION_RULE_ID"]
+    with sandbox.state.admin.lock:
+        account = sandbox.state.admin[Vendor.ANTHROPIC]
+        for token in account.shelves["tokens"]:
+            if token.body.get("rule") == rule and token.grant is not None:
+                token.grant.expires_at_ns = account.now_ns()
 
 
 class KeyHouse:

@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 from tests.issued_keys.delays import from_provision_to_revocation, slow
-from tests.issued_keys.houses import KeyHouse
+from tests.issued_keys.houses import KeyHouse, let_tokens_expire
 from tests.running import ApiError, RunningKeyGate
 from tests.sdks.admin_clients import anthropic_bridge
 from tests.sdks.bridge import Bridge, SdkError
@@ -87,14 +87,6 @@ class House(KeyHouse):
             return False
         return bool(told["answer"]["content"])
 
-    def let_tokens_expire(self, made: dict[str, Any]) -> None:
-        """Ten minutes of the vendor's pass for what was traded for this generation."""
-        rule = made["env"]["ANTHROPIC_FEDERATION_RULE_ID"]
-        with self.sandbox.state.admin.lock:
-            for token in self.account.shelves["tokens"]:
-                if token.body.get("rule") == rule and token.grant is not None:
-                    token.grant.expires_at_ns = self.account.now_ns()
-
 
 @pytest.fixture(scope="module")
 def house(tmp_path_factory: pytest.TempPathFactory, anthropic_bridge: Bridge) -> Iterator[House]:
@@ -132,7 +124,7 @@ def test_anthropic_key_from_provision_to_revocation(house: House) -> None:
     assert not house.answers(made["env"]), "no token is traded any more"
     assert house.answers_token(token), "one that was traded before lives its ten minutes"
     assert (gone["state"], gone["former"]["waits_for"]) == ("rotating", "refusal"), "and so long the former key is not called cut"
-    house.let_tokens_expire(made)
+    let_tokens_expire(house.sandbox, made)
     done = house.until(made["id"], lambda key: key["state"] == "active")
     assert done["former"] is None
     assert not house.answers_token(token)
@@ -229,7 +221,7 @@ def test_key_that_was_rotated_by_itself_is_handed_over_by_a_fresh_token(house: H
     fresh = house.call("POST", f"/keys/{made['id']}/token")
     assert house.answers(fresh["env"])
     house.until(made["id"], lambda key: key["former"]["gone_at"])
-    house.let_tokens_expire(made)
+    let_tokens_expire(house.sandbox, made)
     done = house.until(made["id"], lambda key: key["state"] == "active")
     assert (done["generation"], done["secret"]) == (2, "told")
     assert not house.answers(made["env"])
@@ -294,7 +286,7 @@ def test_nothing_is_said_of_a_key_before_the_vendors_inference_side_knows_it(hou
 
     def time_passes(key: dict[str, Any]) -> None:
         if key["former"] is not None and key["former"]["waits_for"] == "refusal":
-            house.let_tokens_expire(made[0])
+            let_tokens_expire(house.sandbox, made[0])
 
     with slow(house.account, new_key_s=0):
         from_provision_to_revocation(house, provision, opens, meanwhile=time_passes)

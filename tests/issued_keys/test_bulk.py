@@ -55,8 +55,8 @@ async def test_a_thousand_developers_at_a_hundred_calls_a_minute_through_crashes
     began = workshop.clock.now_ns()
     ordered = await workshop.order(order_of(MANY, terms=terms, request_id="list-1"))
     deaths = []
-    for share in (0.2, 0.5, 0.8):  # steps of a whole run are about 14 a key
-        workshop.life.end_at = int(MANY * 14 * share) - sum_of_steps(workshop)
+    for share in (0.2, 0.5, 0.8):  # steps of a whole run are about 19 a key
+        workshop.life.end_at = int(MANY * 19 * share) - sum_of_steps(workshop)
         await workshop.turns()
         assert workshop.life.ended.is_set()
         deaths.append(len(account.calls))

@@ -171,6 +171,7 @@ class Bench:
         self._open_step = None
         async with tools.database.unit() as work:
             await tools.repository.end_step(work.connection, key.organization_id, key.id, sequence, outcome=outcome, at_ns=self.now)
+        await tools.at_step(f"noted: {what}")
 
     # What making, rotating and ending share
 

@@ -74,7 +74,7 @@ async def take_witnesses(bench: Bench, columns: Mapping[str, Footprint | None]) 
         try:
             found[column] = await provisioner.witness(desk, footprint)
         except ProvisionerError:
-            if key.attempts == 0:
+            if not await _is_witness(bench, provisioner, column):
                 without = with_copy(without, column, None)  # the copy of the key itself would not tell of tokens
     if found or without is not key:
         await bench.save(without, witnesses=found)
@@ -112,20 +112,36 @@ async def refused(bench: Bench, column: str, footprint: Footprint | None, gone_a
     return UNASKED
 
 
+async def _is_witness(bench: Bench, provisioner: Witnesses, column: str) -> bool:
+    """Whether the copy is what a former try has saved. One that can't be opened stays, and `refused` tells of it."""
+    try:
+        copy = await _copy(bench, column)
+    except Unavailable:
+        return True
+    return copy is not None and provisioner.is_witness(copy)
+
+
 async def _answers(bench: Bench, column: str, footprint: Footprint | None) -> bool | None:
     """None: it can't be told, or not by the key."""
     provisioner, desk = bench.at_vendor
+    if footprint is None or not isinstance(provisioner, Probes):
+        return None
+    copy = await _copy(bench, column)
+    return None if copy is None else await provisioner.answers(desk, footprint, copy, bench.key.env)
+
+
+async def _copy(bench: Bench, column: str) -> Secret | None:
+    """What the vendor is asked with. Raises `Unavailable` where it can't be opened."""
     key = bench.key
     sealed, place = getattr(key, column), column_place(key, column)
     if sealed is None and column == PROBE and key.secret is not None:
         sealed, place = key.secret, secret_place(key)
-    if sealed is None or footprint is None or not isinstance(provisioner, Probes):
+    if sealed is None:
         return None
     try:
-        secret = await bench.tools.vault.open(sealed, place)
+        return await bench.tools.vault.open(sealed, place)
     except EnvelopeBroken as error:
         raise Unavailable(f"the sealed copy can't be opened: {error.detail}") from None
-    return await provisioner.answers(desk, footprint, secret, key.env)
 
 
 def _pause_ns(waited_ns: int) -> int:

@@ -397,6 +397,9 @@ class Witnesses(Protocol):
         """Where keys are traded for tokens that outlive them: a fresh one of those, got just before the key is ended. `answers` asks with
         it, so that the key is not called dead before what a holder may have got for it is."""
 
+    def is_witness(self, secret: Secret) -> bool:
+        """Whether this is such a token, and not the key that is traded for it."""
+
 
 @runtime_checkable
 class Lists(Protocol):

@@ -211,7 +211,7 @@ class AnthropicProvisioner:
 
     async def answers(self, desk: Desk, footprint: Footprint, secret: Secret, env: Mapping[str, str]) -> bool | None:  # noqa: ARG002  (as the protocol has it)
         """An identity token by trading it, an access token (of `witness`) by the list of models."""
-        if secret.open().startswith(_JWT):
+        if not self.is_witness(secret):
             return await trade(desk, footprint, secret) is not None
         what = "see whether access tokens still work"
         headers = {"authorization": f"Bearer {secret.open()}", "anthropic-version": VERSION, "anthropic-beta": OAUTH_BETA}
@@ -226,6 +226,9 @@ class AnthropicProvisioner:
         if token is None:
             raise NotFound("The federation rule gives no token any more")
         return token
+
+    def is_witness(self, secret: Secret) -> bool:
+        return not secret.open().startswith(_JWT)
 
     async def retire(self, desk: Desk, footprint: Footprint) -> None:
         """Only what KeyGate made: a workspace that carries no mark, in which an adopted key stands, is left alone. The workspace goes
