@@ -87,6 +87,13 @@ async def revoked(workshop: Workshop, key: IssuedKey) -> IssuedKey:
 # Whose a credential is
 
 
+async def test_a_token_of_keygates_own_is_no_admin_key(workshop: Workshop) -> None:
+    for token in (f"sk-kg-{'canary0' * 7}ab", f"kgt_{'canary0' * 6}a"):
+        with pytest.raises(InvalidInput, match=r"^admin_key: this is a token of KeyGate's own") as refused:
+            await enter(workshop, workshop.sandbox, token)
+        assert "canary" not in refused.value.detail
+
+
 async def test_a_credential_that_does_not_show_what_was_made_is_not_taken_while_keys_live(
     workshop: Workshop, elsewhere: SandboxServer
 ) -> None:
