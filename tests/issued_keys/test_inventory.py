@@ -487,6 +487,10 @@ async def test_switching_a_key_off_agrees_to_nothing_that_the_vendor_shows(works
     assert (await workshop.items(attention=True))[key.footprint.key or ""].id == item.id, "the drift is still the matter"
     after = await workshop.orders.keys.get(workshop.owner, key.id)
     assert after.terms.budget_nano == 50 * NANO
+    workshop.account.faults.append(_fault("spend_limits.update", 403, calls=1))
+    with pytest.raises(UpstreamFailed):
+        await workshop.stock.inventory.repair(workshop.owner, item.id)
+    assert (await workshop.stock.inventory.looked_again(item)).presence is Presence.DISABLED, "not switched on with the raised limit"
     await workshop.stock.inventory.repair(workshop.owner, item.id)
     shown = await workshop.console("GET", f"/projects/{key.footprint.place['project']}/spend_limit")
     assert shown["threshold_amount"] == 5_000

@@ -191,13 +191,13 @@ class InventoryService(Hands):
         _require_powers(provisioner, item)
         await self.recorded(actor, "inventory.repair", item, {"set": [each.term for each in item.drift]})
         try:
-            if Finding.DISABLED in item.findings and isinstance(provisioner, Disables):
-                await provisioner.set_enabled(desk, item.footprint, enabled=True)
             if item.drift and isinstance(provisioner, SetsTerms):
                 await provisioner.set_terms(desk, item.footprint, key.terms)
             else:
                 for difference in item.drift:
                     await _set(provisioner, desk, key, item.footprint, Term(difference.term))
+            if Finding.DISABLED in item.findings and isinstance(provisioner, Disables):  # last: never with other limits than agreed
+                await provisioner.set_enabled(desk, item.footprint, enabled=True)
         except ProvisionerError as error:
             raise UpstreamFailed(f"The vendor did not take it: {error.detail}") from None
 
