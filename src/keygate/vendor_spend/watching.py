@@ -14,8 +14,7 @@ from keygate.audit import AuditLog
 from keygate.errors import Conflict, InvalidInput, KeyGateError
 from keygate.events import EventOutbox, EventType
 from keygate.identities import Actor
-from keygate.issued_keys import LIVE, WATCHED, IssuedKey, IssuedKeyAccess, IssuedKeyService, VendorAccount, worker_actor
-from keygate.issued_keys.ports import KeptBudget
+from keygate.issued_keys import LIVE, WATCHED, IssuedKey, IssuedKeyAccess, IssuedKeyService, KeptBudget, VendorAccount, worker_actor
 from keygate.kit.clock import NANOSECONDS, Clock, rfc3339
 from keygate.kit.money import MAX_NANO, format_usd
 from keygate.policies import change
