@@ -12,9 +12,9 @@ from keygate.audit import AuditLog
 from keygate.errors import Conflict, InvalidInput, KeyGateError, UpstreamFailed
 from keygate.identities import Actor
 from keygate.issued_keys.accounts import VendorAccountService
-from keygate.issued_keys.bench import is_gone
 from keygate.issued_keys.desks import Desks
 from keygate.issued_keys.ending import told_to_end
+from keygate.issued_keys.extending import extend_at_vendor, knows_ends
 from keygate.issued_keys.handover import Gone, Handover, Told, never
 from keygate.issued_keys.life import ENDED, LIVE, Event, State, may
 from keygate.issued_keys.making import next_due
@@ -30,7 +30,6 @@ from keygate.issued_keys.model import (
     IssueDraft,
     VendorAccount,
     VendorStep,
-    compare,
 )
 from keygate.issued_keys.operations import Operations
 from keygate.issued_keys.ownership import own_key
@@ -38,11 +37,11 @@ from keygate.issued_keys.ports import OwnerDirectory
 from keygate.issued_keys.receipts import Receipt
 from keygate.issued_keys.records import key_record
 from keygate.issued_keys.rotating import told_to_rotate
-from keygate.issued_keys.terms import check_schedule, check_terms, unfit
-from keygate.kit.clock import NANOSECONDS, Clock, rfc3339
+from keygate.issued_keys.terms import check_schedule, check_terms
+from keygate.kit.clock import NANOSECONDS, Clock
 from keygate.kit.ids import new_id
 from keygate.policies import Place, change
-from keygate.vendors.admin import AddsKey, Checks, Footprint, Provisioner, ProvisionerError, SetsExpiry, Term, TermsRefused, Unfit, Wanted
+from keygate.vendors.admin import AddsKey, Footprint, Provisioner, Term, TermsRefused, Unfit, Wanted
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection
@@ -420,42 +419,15 @@ class IssuedKeyService:
         return await self._handover.tell(hearer.actor, key, again=hearer.again, gone=hearer.gone) if hearer.tell else Told(key)
 
     async def _extend_at_vendor(self, key: IssuedKey, expires_at_ns: int | None) -> dict[str, Enforcement]:
-        """What stands behind the new end then; nothing where there is none."""
         provisioner = self._provisioners[key.vendor]
-        sets = isinstance(provisioner, SetsExpiry)
-        if (key.adopted and sets) or not (sets or Term.EXPIRY in provisioner.facts.confirms):
+        if not knows_ends(provisioner, key):
             return {} if expires_at_ns is None else {str(Term.EXPIRY): Enforcement.NOT_ENFORCED}
         async with self._database.read() as connection:
             account = await self._account_rows.get(connection, key.organization_id, key.account_id)
         if account is None:
             raise Conflict("The vendor account that this key was made with is gone")
-        desk = await self._desks.open(account)
-        footprint = key.footprint or Footprint()
-        wanted = replace(key.terms, expires_at_ns=expires_at_ns)
-        try:
-            if isinstance(provisioner, Checks):
-                provisioner.check(Wanted(wanted, key.options, account.settings, self._clock.now_ns()))
-            if isinstance(provisioner, SetsExpiry):
-                await provisioner.set_expiry(desk, footprint, expires_at_ns)
-            reading = await provisioner.read(desk, footprint)
-        except Unfit as error:
-            raise unfit(error) from None
-        except TermsRefused as error:
-            raise InvalidInput(f"expires_at: {error.detail}", field="expires_at") from None
-        except ProvisionerError as error:
-            raise UpstreamFailed(f"The vendor did not take the new end: {error.detail}") from None
-        if is_gone(reading):
-            raise Conflict("The vendor shows the key as gone; make a new one")
-        told = compare(wanted, reading.terms, provisioner.facts, own_end=not sets).get(str(Term.EXPIRY))
-        if not sets and told is not Enforcement.CONFIRMED and _ends_before(reading.terms.expires_at_ns, expires_at_ns):
-            title, ends = provisioner.facts.title, rfc3339(reading.terms.expires_at_ns)
-            raise InvalidInput(
-                f"expires_at: {title} ends this key at {ends} and takes no later end; make another key, and revoke this one",
-                field="expires_at",
-            )
-        if told is Enforcement.DIFFERS:
-            raise UpstreamFailed("The vendor took the new end, but shows another one; try again in a moment")
-        return {} if told is None else {str(Term.EXPIRY): told}
+        wanted = Wanted(replace(key.terms, expires_at_ns=expires_at_ns), key.options, account.settings, self._clock.now_ns())
+        return await extend_at_vendor(provisioner, await self._desks.open(account), key.footprint or Footprint(), wanted)
 
     def check(self, draft: IssueDraft, account: VendorAccount) -> None:
         """Raises `InvalidInput` for terms or options that this vendor can't have; asks nobody."""
@@ -476,11 +448,6 @@ class IssuedKeyService:
         if not holder.active:
             raise InvalidInput(f"{field}: this {owner.scope} is no longer active", field=field)
         return owner, draft.name or holder.name
-
-
-def _ends_before(end_ns: int | None, other_ns: int | None) -> bool:
-    """None: never."""
-    return end_ns is not None and (other_ns is None or end_ns < other_ns)
 
 
 _REPEATED_NS = 2 * NANOSECONDS  # ends are whole seconds
