@@ -32,8 +32,6 @@ def enter(keygate: RunningKeyGate, sandbox: SandboxServer, vendor: str, *, name:
     body = httpx.post(f"{sandbox.address}/_sandbox/admin/{vendor}/configure", json=given, timeout=10).raise_for_status().json()
     settings = {setting: value for setting, value in body["settings"].items() if own_projects or setting not in _OF_PROJECTS}
     settings["calls_per_minute"] = "100000"
-    if vendor == "bedrock":
-        settings["runtime_url"] = f"{sandbox.address}/aws/bedrock-runtime"
     told = keygate.call("POST", "/vendors/configure", {**body, "name": name, "settings": settings})
     assert told["status"] == "ready", told
 

@@ -188,3 +188,15 @@ def test_a_former_key_in_use_is_not_cut_where_uses_are_told_late(office: Office,
         assert time.monotonic() - last >= 2, "unused for the chosen time"
     office.configure()
     assert looker.chats(made["key"]) == 401
+
+
+def test_an_ended_key_is_shown_also_when_its_account_is_gone(office: Office) -> None:
+    settings = {"base_url": office.sandbox.openai_base_url, "calls_per_minute": "100000"}
+    body = {"vendor": "openai", "name": "leaving", "admin_key": office.admin_key, "settings": settings}
+    account = office.call("POST", "/vendors/configure", body)
+    made = office.provision(developer_id=office.developer("lea"), account="leaving", budget_usd="5.00")
+    assert office.key(made["id"])["budget"]["enforced_by"] == "vendor"
+    office.call("POST", f"/keys/{made['id']}/revoke")
+    office.call("DELETE", f"/vendors/accounts/{account['id']}")
+    shown = office.key(made["id"])
+    assert (shown["state"], shown["budget"], shown["restraint"]) == ("revoked", None, None)

@@ -184,7 +184,7 @@ async def test_while_costs_cant_be_told_by_key_no_budget_is_watched_and_nothing_
     assert (told.enforced_by, told.spent_usd, told.spent_percent) == ("nobody", None, None)
     assert "activate the cost allocation tag keygate-id" in told.import_error
     kept = await desk.bills.watch.kept(desk.owner, key.id)
-    assert (kept.enforced_by, kept.restraint, kept.trouble) == ("nobody", "none", told.import_error)
+    assert (kept.enforced_by, kept.trouble) == ("nobody", told.import_error)
     balance = BalanceOut.of(await desk.bills.services[BillReconciliation].balance(desk.owner))
     [day], [bill] = balance.items, balance.bills
     assert (day.verdict, day.bypassed_usd, Decimal(day.untold_usd)) == ("unclear", "0.00", cost)
@@ -200,7 +200,7 @@ async def test_while_costs_cant_be_told_by_key_no_budget_is_watched_and_nothing_
     told = WatchOut.of(await desk.bills.watch.standing(desk.owner, key.id))
     assert (told.enforced_by, Decimal(told.spent_usd), told.stage) == ("keygate", cost, "disabled")
     assert "can't be told by key, and is not in this number" in told.import_error
-    assert (await desk.bills.watch.kept(desk.owner, key.id)).restraint == "disabled"
+    assert (await desk.bills.watch.held_back(desk.owner.organization_id, [key.id])) == {key.id: "disabled"}
     days = (await desk.bills.services[BillReconciliation].balance(desk.owner)).days
     assert [day.verdict for day, _ in days] == ["unclear", "agrees"]
 

@@ -160,7 +160,7 @@ def test_a_budget_that_the_vendor_enforces_is_told_as_its_own_and_not_watched(sc
     standing = scene.office.call("GET", f"/keys/{scene.issued['id']}/watch")
     assert (standing["enforced_by"], Decimal(standing["spent_usd"])) == ("vendor", scene.spent["issued"])
     key = scene.office.call("GET", f"/keys/{scene.issued['id']}")
-    assert key["budget"] == {"enforced_by": "vendor", "restraint": "none", "trouble": None}
+    assert key["budget"] == {"enforced_by": "vendor", "trouble": None}
     with pytest.raises(ApiError, match="enforces this key's budget itself"):
         scene.office.call("PUT", f"/keys/{scene.issued['id']}/watch", {"at_end": "revoke"})
     assert scene.shell.ok("watch", scene.issued["id"], "--json").json()["budget_usd"] == "50.00"

@@ -2,7 +2,8 @@
 
 Attempts are counted before the password is looked at, so that parallel guesses can't outrun the count, and given back when it was right.
 An account's wait is short: a stranger who guesses must not keep its owner out. Whoever signed in from an address lately has a count
-of their own there, and only that: neither strangers elsewhere touch it nor those who share the address, as behind a proxy.
+of their own there, and only that: neither strangers elsewhere touch it nor those who share the address, as behind a proxy, and try other
+accounts.
 """
 
 from __future__ import annotations

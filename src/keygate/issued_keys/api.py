@@ -13,7 +13,7 @@ from keygate.issued_keys.accounts import VendorAccountService
 from keygate.issued_keys.handover import Handover, Told
 from keygate.issued_keys.inspection import InspectionService
 from keygate.issued_keys.leaks import LeakService
-from keygate.issued_keys.life import State
+from keygate.issued_keys.life import LIVE, State
 from keygate.issued_keys.minting import MintingService
 from keygate.issued_keys.model import IssuedFilter, IssuedKey
 from keygate.issued_keys.ports import Budgets
@@ -152,7 +152,7 @@ class Viewer:
     async def _fields(self, keys: Sequence[IssuedKey]) -> list[dict[str, Any]]:
         ahead = await self._outlooks.of(keys)
         held = await self._budgets.held_back(keys[0].organization_id, [key.id for key in keys]) if keys else {}
-        return [IssuedOut.fields(key, self._clock.now_ns(), ahead[key.id], held.get(key.id)) for key in keys]
+        return [IssuedOut.fields(key, self._clock.now_ns(), ahead[key.id], held.get(key.id) if key.state in LIVE else None) for key in keys]
 
     async def told(self, told: Told, *, link: LinkOut | None = None) -> ProvisionedOut:
         key = told.key
@@ -234,8 +234,9 @@ async def get_issued_key(issued_key_id: _Id, actor: _Actor, keys: _Keys, budgets
     """One key, how its budget is kept, and every call that was made at the vendor for it."""
     key = await keys.get(actor, issued_key_id)
     steps = await keys.steps(actor, issued_key_id)
-    kept = None if key.terms.budget_nano is None else await budgets.kept(actor, key.id)
-    budget = None if kept is None else BudgetOut(enforced_by=kept.enforced_by, restraint=kept.restraint, trouble=kept.trouble)
+    watched = key.state in LIVE and key.terms.budget_nano is not None
+    kept = await budgets.kept(actor, key.id) if watched else None
+    budget = None if kept is None else BudgetOut(enforced_by=kept.enforced_by, trouble=kept.trouble)
     return IssuedDetail(**await viewer.fields(key), budget=budget, steps=[StepOut.of(step) for step in steps])
 
 

@@ -83,6 +83,7 @@ class Counting:
                     return kept
             if now < self._unanswered.get(account.id, 0) + _KEPT_NS:
                 return None  # a vendor in trouble does not hold up every order anew
+            began_ns = self._clock.now_ns()
             try:
                 async with asyncio.timeout(_PATIENCE_SECONDS):
                     census = await provisioner.count(await self._desks.open(account), options)
@@ -94,7 +95,7 @@ class Counting:
             async with self._database.read() as connection:
                 alive = await self._keys.count_alive(connection, account.organization_id, account.id)
                 unmade = await self._keys.unmade(connection, account.organization_id, account.id)
-            kept = self._kept[place] = _Kept(account.updated_at_ns, census, alive, unmade, self._clock.now_ns())
+            kept = self._kept[place] = _Kept(account.updated_at_ns, census, alive, unmade, began_ns)
             return kept
 
 

@@ -128,7 +128,8 @@ async def _refused(bench: Bench, error: ProvisionerError) -> None:
     limited = isinstance(error, RateLimited)
     pause = pause_ns(error, key.attempts, longest=60.0)
     if limited:
-        patient = now + pause - (key.end_asked_at_ns or now) <= LIMITED_WITHIN_NS
+        early = key.attempts < PATIENT_ATTEMPTS and pause <= LIMITED_WITHIN_NS  # however late its turn came
+        patient = early or now + pause - (key.end_asked_at_ns or now) <= LIMITED_WITHIN_NS
     else:
         patient = not error.lasting and key.attempts <= PATIENT_ATTEMPTS
     if patient and key.state is State.REVOKING:

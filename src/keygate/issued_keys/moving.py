@@ -18,17 +18,20 @@ if TYPE_CHECKING:
 async def move_accounts(
     actor: Actor, former: str, address: str, *, database: Database, repository: VendorAccountRepository, audit: AuditLog, clock: Clock
 ) -> int:
-    """Every setting that is the former address, or lies below it, names the new one. Returns how many accounts were moved."""
+    """Every setting that is the former address, or lies below it, names the new one. Returns how many accounts were moved, each in a
+    transaction of its own."""
     moved = 0
-    async with database.unit(actor.organization_id) as work:
-        for account in await repository.all(work.connection, actor.organization_id):
-            settings = {name: _moved(value, former, address) for name, value in account.settings.items()}
-            if settings == dict(account.settings):
-                continue
-            after = replace(account, settings=settings, updated_at_ns=clock.now_ns())
+    async with database.read() as connection:
+        accounts = await repository.all(connection, actor.organization_id)
+    for account in accounts:
+        settings = {name: _moved(value, former, address) for name, value in account.settings.items()}
+        if settings == dict(account.settings):
+            continue
+        after = replace(account, settings=settings, updated_at_ns=clock.now_ns())
+        async with database.unit(actor.organization_id) as work:
             await audit.record(work, actor, "vendor.move", account.id, before=account_record(account), after=account_record(after))
             await repository.save(work.connection, after)
-            moved += 1
+        moved += 1
     return moved
 
 

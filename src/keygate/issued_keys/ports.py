@@ -14,10 +14,9 @@ __all__ = ["Budgets", "KeptBudget", "OwnerDirectory"]
 
 @dataclass(frozen=True, slots=True)
 class KeptBudget:
-    """Who keeps a key's budget, what was done to the key for it at the vendor, and why that can't be relied on."""
+    """Who keeps a key's budget, and why that can't be relied on."""
 
     enforced_by: str  # vendor, keygate or nobody
-    restraint: str  # none, lowered, disabled or revoked
     trouble: str | None
 
 

@@ -441,12 +441,11 @@ class BudgetOut(Schema):
     """How a key's budget is kept. `GET /keys/{id}/watch` has the numbers."""
 
     enforced_by: str = Field(description="`vendor`: it refuses; `keygate`: watched by the vendor's bill, not hard; `nobody`")
-    restraint: str = Field(description="What KeyGate has done to the key at the vendor for it: `none`, `lowered`, `disabled`, `revoked`")
     trouble: str | None = Field(description="Why that can't be relied on, and what to do for it")
 
 
 class IssuedDetail(IssuedOut):
-    budget: BudgetOut | None = Field(description="null: the key has none")
+    budget: BudgetOut | None = Field(description="null: the key has none, or has ended")
     steps: list[StepOut] = Field(description="Every call that changed something at the vendor for this key")
 
 

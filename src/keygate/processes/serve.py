@@ -83,6 +83,10 @@ async def _check_audit(base: Foundation) -> None:
             f"the data directory {base.directory} belongs to another database: its audit-heads.jsonl tells of {named}, which this database "
             "does not know. Give this database a KEYGATE_DATA_DIR of its own, or go back to the former KEYGATE_DATABASE_URL"
         )
+
+
+async def _reconcile_audit(base: Foundation) -> None:
+    """Once this process may spend: what it finds missing is recorded, and a second gateway that is refused must record nothing."""
     for fault in await base.audit.reconcile():
         _log.error("audit log: %s (entry %s); run `keygate audit verify`", fault.detail, fault.sequence)
 
@@ -123,6 +127,7 @@ async def _serve(settings: Settings, *, with_sandbox: bool, at_step: AtStep = no
         stack.push_async_callback(last_use.close)
         books = await ledger(base, events, posted=last_use.saw)
         stack.push_async_callback(books.close)
+        await _reconcile_audit(base)
         if books.in_doubt:
             _log.warning("%d requests had no end when the last process ended; they are charged at their holds, in doubt", books.in_doubt)
         spans = tracing(settings)

@@ -148,7 +148,7 @@ class BudgetWatch:
         """The `Budgets` of issued keys."""
         found = await self.standing(actor, key_id)
         trouble = None if found.enforced_by == "vendor" else found.trouble or found.why_not
-        return KeptBudget(found.enforced_by, found.watch.stage.value, trouble)
+        return KeptBudget(found.enforced_by, trouble)
 
     async def set_rule(self, actor: Actor, key_id: str, rule: WatchRule) -> Standing:
         """How this key's budget is watched from now on; the worker acts on it within a minute. Raises `InvalidInput` for what the vendor
