@@ -51,7 +51,7 @@ fix: $(VENV)/.dev ## format and mend what can be mended
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-test: check compiled ## every check and test, TIME on two cores; what is compiled is tested interpreted too
+test: check compiled ## every check and test, about 25 minutes on two cores; what is compiled is tested interpreted too
 	$(BIN)/pytest -n 4 --dist loadfile --no-loadscope-reorder
 	KEYGATE_COMPILED=no $(BIN)/pytest -n 2 --dist loadfile tests/gateway tests/ledger
 
