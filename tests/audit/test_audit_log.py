@@ -228,14 +228,19 @@ async def test_every_kind_of_tampering_is_found_and_named(database: Database, au
     assert fault.sequence == sequence
 
 
-async def test_an_older_head_put_back_over_a_truncated_chain_is_found_by_the_file(database: Database, audit: AuditService) -> None:
-    await write(database, audit, 5)
+async def write_and_cut_off(database: Database, audit: AuditService, *, kept: int, lost: int) -> None:
+    """The newest entries are deleted, and the signed head from before them is put back."""
+    await write(database, audit, kept)
     async with database.read() as connection:
         old = await AuditRepository().head(connection, ORG)
     assert old is not None
-    await write(database, audit, 3)
-    await change(database, sa.delete(audit_entries).where(audit_entries.c.sequence > 5))
-    await change(database, sa.update(audit_heads).values(sequence=5, hash=old.hash, at_ns=old.at_ns, signature=old.signature))
+    await write(database, audit, lost)
+    await change(database, sa.delete(audit_entries).where(audit_entries.c.sequence > kept))
+    await change(database, sa.update(audit_heads).values(sequence=kept, hash=old.hash, at_ns=old.at_ns, signature=old.signature))
+
+
+async def test_an_older_head_put_back_over_a_truncated_chain_is_found_by_the_file(database: Database, audit: AuditService) -> None:
+    await write_and_cut_off(database, audit, kept=5, lost=3)
     fault = (await audit.verify(ORG)).fault
     assert fault is not None
     assert (fault.kind, fault.sequence) == (FaultKind.TRUNCATED, 6)
@@ -293,13 +298,7 @@ async def test_a_heads_file_that_was_lost_or_cut_short_is_a_fault_that_no_start_
 async def test_newest_entries_that_were_cut_off_with_the_heads_file_are_missed_after_a_start_too(
     database: Database, audit: AuditService, tmp_path: Path
 ) -> None:
-    await write(database, audit, 8)
-    async with database.read() as connection:
-        old = await AuditRepository().head(connection, ORG)
-    assert old is not None
-    await write(database, audit, 2)
-    await change(database, sa.delete(audit_entries).where(audit_entries.c.sequence > 8))
-    await change(database, sa.update(audit_heads).values(sequence=8, hash=old.hash, at_ns=old.at_ns, signature=old.signature))
+    await write_and_cut_off(database, audit, kept=8, lost=2)
     HeadsFile(tmp_path).path.unlink()
     assert not (await audit.verify(ORG)).ok
     await audit.reconcile()

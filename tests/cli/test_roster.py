@@ -71,7 +71,7 @@ def test_lines_are_counted_as_an_editor_counts_them() -> None:
         ("developer\na@x.com\n".encode("utf-16"), "this is UTF-16"),
         ("developer\na@x.com\n".encode("utf-16-le"), "this is UTF-16"),
     ],
-)  # fmt: skip
+)
 def test_what_does_not_fit_is_refused_by_its_line(text: bytes | str, said: str) -> None:
     assert said in mistakes(text)
 

@@ -73,7 +73,7 @@ def _question(desk: Desk, from_ns: int, until_ns: int) -> dict[str, Any]:
         raise Rejected(f"The setting `{EXPORT_SETTING}` names no table of Google's billing export: project.dataset.gcp_billing_export_v1_…")
     # The table's name is one by its pattern: no quote can be in it. Everything else is a parameter.
     query = (
-        "SELECT FORMAT_TIMESTAMP('%F', usage_start_time) AS usage_day, project.id AS project_id, sku.description AS sku_name, currency, "  # noqa: S608  (the pattern)
+        "SELECT FORMAT_TIMESTAMP('%F', usage_start_time) AS usage_day, project.id AS project_id, sku.description AS sku_name, currency, "  # noqa: S608  (as said above)
         f"CAST(SUM(CAST(cost AS NUMERIC)) AS STRING) AS amount FROM `{table}` "
         "WHERE (_PARTITIONTIME >= @begin OR _PARTITIONTIME IS NULL) AND usage_start_time >= @begin AND usage_start_time < @end "
         "AND (service.description IN UNNEST(@services) OR service.id = @service) AND cost_type != 'tax' "
