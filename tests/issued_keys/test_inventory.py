@@ -16,7 +16,7 @@ from keygate.issued_keys.inventory.adopting import Adopted, Adoption
 from keygate.issued_keys.inventory.judging import marked
 from keygate.issued_keys.inventory.model import Finding, Kind, Scan, ScanState, Standing, Wanted
 from keygate.issued_keys.inventory.service import How
-from keygate.issued_keys.model import Enforcement
+from keygate.issued_keys.model import Enforcement, IssuedKey
 from keygate.kit.clock import NANOSECONDS
 from keygate.kit.ids import ALPHABET, base62, new_id
 from keygate.kit.money import NANO
@@ -156,12 +156,18 @@ async def test_every_account_is_looked_at_each_day(workshop: Workshop) -> None:
 # Drift
 
 
+async def limit_in_console(workshop: Workshop, key: IssuedKey, cents: int) -> None:
+    """Somebody sets another monthly limit at the vendor."""
+    assert key.footprint is not None
+    limit = {"threshold_amount": cents, "currency": "USD", "interval": "month"}
+    await workshop.console("POST", f"/projects/{key.footprint.place['project']}/spend_limit", limit)
+
+
 async def test_a_limit_that_was_changed_in_the_console_is_found_and_set_again(workshop: Workshop) -> None:
     key = await workshop.provision("ann", budget_nano=50 * NANO, requests_per_minute=60)
     assert key.footprint is not None
     project = key.footprint.place["project"]
-    limit = {"threshold_amount": 900_000, "currency": "USD", "interval": "month"}
-    await workshop.console("POST", f"/projects/{project}/spend_limit", limit)
+    await limit_in_console(workshop, key, 900_000)
     await workshop.scan()
     item = await workshop.item_of(key)
     assert item.findings == (Finding.DRIFT,)
@@ -177,8 +183,7 @@ async def test_a_limit_that_was_changed_in_the_console_is_found_and_set_again(wo
 async def test_a_limit_that_was_changed_on_purpose_becomes_the_agreed_one(workshop: Workshop) -> None:
     key = await workshop.provision("ann", budget_nano=50 * NANO)
     assert key.footprint is not None
-    limit = {"threshold_amount": 7_000, "currency": "USD", "interval": "month"}
-    await workshop.console("POST", f"/projects/{key.footprint.place['project']}/spend_limit", limit)
+    await limit_in_console(workshop, key, 7_000)
     await workshop.scan()
     item = await workshop.item_of(key)
     accepted = await workshop.stock.inventory.accept(workshop.owner, item.id, reason="agreed with finance")
@@ -193,14 +198,13 @@ async def test_a_limit_that_was_changed_on_purpose_becomes_the_agreed_one(worksh
 async def test_after_a_change_that_was_agreed_to_the_next_one_is_told_again(workshop: Workshop) -> None:
     key = await workshop.provision("ann", budget_nano=50 * NANO)
     assert key.footprint is not None
-    path = f"/projects/{key.footprint.place['project']}/spend_limit"
-    await workshop.console("POST", path, {"threshold_amount": 9_900, "currency": "USD", "interval": "month"})
+    await limit_in_console(workshop, key, 9_900)
     await workshop.scan()
     item = await workshop.item_of(key)
     accepted = await workshop.stock.inventory.accept(workshop.owner, item.id, reason="agreed with finance")
     assert (accepted.findings, accepted.accepted) == ((), False)
     told = len(await events(workshop, "inventory.found"))
-    await workshop.console("POST", path, {"threshold_amount": 99_999_900, "currency": "USD", "interval": "month"})
+    await limit_in_console(workshop, key, 99_999_900)
     await workshop.scan()
     again = (await workshop.items(attention=True))[key.footprint.key or ""]
     assert again.findings == (Finding.DRIFT,)
@@ -211,8 +215,7 @@ async def test_after_a_change_that_was_agreed_to_the_next_one_is_told_again(work
 async def test_a_repair_that_the_vendor_does_not_show_is_not_called_done(workshop: Workshop) -> None:
     key = await workshop.provision("ann", budget_nano=50 * NANO)
     assert key.footprint is not None
-    limit = {"threshold_amount": 7_000, "currency": "USD", "interval": "month"}
-    await workshop.console("POST", f"/projects/{key.footprint.place['project']}/spend_limit", limit)
+    await limit_in_console(workshop, key, 7_000)
     await workshop.scan()
     workshop.account.faults.append(_fault("spend_limits.update", 403, calls=None))
     item = await workshop.item_of(key)
@@ -476,8 +479,7 @@ async def test_switching_a_key_off_agrees_to_nothing_that_the_vendor_shows(works
     await workshop.start(provisioners={"openai": Switching(workshop)})
     key = await workshop.provision("ann", budget_nano=50 * NANO)
     assert key.footprint is not None
-    raised = {"threshold_amount": 900_000, "currency": "USD", "interval": "month"}
-    await workshop.console("POST", f"/projects/{key.footprint.place['project']}/spend_limit", raised)
+    await limit_in_console(workshop, key, 900_000)
     await workshop.scan()
     item = await workshop.item_of(key)
     off = await workshop.stock.inventory.disable(workshop.owner, item.id, how=How.DISABLE, reason="somebody raised its limit")

@@ -42,7 +42,8 @@ def create_app(
     app.state.metrics = metrics or bytes
     problems.install(app, audit)
     app.add_middleware(Envelope)
-    app.add_middleware(Forwarded, trusted=proxies)
+    if proxies:
+        app.add_middleware(Forwarded, trusted=proxies)
     return app
 
 

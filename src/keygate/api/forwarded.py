@@ -26,7 +26,7 @@ class Forwarded:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         client = scope.get("client")
-        if client and self._trusted:
+        if client:
             said = b",".join(value for name, value in scope["headers"] if name == _HEADER).decode("latin-1")
             scope["client"] = (caller(client[0], said, self._trusted), client[1])
         await self._app(scope, receive, send)

@@ -15,6 +15,7 @@ from keygate.identities.model import (
     Status,
     Team,
     User,
+    actor_of,
     operator_actor,
     system_actor,
 )
@@ -53,6 +54,7 @@ __all__ = [
     "TeamService",
     "User",
     "UserService",
+    "actor_of",
     "allows",
     "held_by",
     "may_grant",

@@ -155,6 +155,24 @@ class ApiToken:
         return self.revoked_at_ns is None and (self.expires_at_ns is None or now_ns < self.expires_at_ns)
 
 
+def actor_of(
+    user: User, token: ApiToken | None = None, *, address: str | None = None, request_id: str | None = None, session_id: str | None = None
+) -> Actor:
+    """A person with their own rights, or with those that they gave to their API token."""
+    return Actor(
+        kind=ActorKind.USER if token is None else ActorKind.API_TOKEN,
+        id=user.id if token is None else token.id,
+        organization_id=user.organization_id,
+        role=user.role,
+        scopes=None if token is None else token.scopes,
+        developer_id=user.developer_id,
+        address=address,
+        request_id=request_id,
+        user_id=user.id,
+        session_id=session_id,
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Session:
     """A sign-in. `token` is told once, in the answer to the log-in."""

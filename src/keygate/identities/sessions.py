@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from keygate.errors import Unauthenticated
 from keygate.identities.attempts import AttemptCounter
 from keygate.identities.bearer import ACCESS, digest, kind_of, mint
-from keygate.identities.model import Actor, ActorKind, Session, User
+from keygate.identities.model import Actor, Session, User, actor_of
 from keygate.identities.passwords import Passwords
 from keygate.kit.clock import NANOSECONDS, Clock
 from keygate.kit.ids import new_id
@@ -44,10 +44,10 @@ class SessionService:
         if user is None or not right or not user.active:
             if user is not None:
                 reason = "wrong password" if not right else "deactivated"
-                await self._audit.refused(_actor(user, address, request_id), "session.login", user.id, reason=reason)
+                await self._audit.refused(actor_of(user, address=address, request_id=request_id), "session.login", user.id, reason=reason)
             raise Unauthenticated(_REFUSED)
         rehashed = await self._passwords.hash(password) if stored and self._passwords.outdated(stored) else None
-        return user, await self._begin(user, email, rehashed, _actor(user, address, request_id))
+        return user, await self._begin(user, email, rehashed, actor_of(user, address=address, request_id=request_id))
 
     async def logout(self, actor: Actor) -> None:
         """Ends the sign-in in use. An API token is not a sign-in: it is revoked, and nothing happens here."""
@@ -68,7 +68,7 @@ class SessionService:
                 session = await self._repository.session(connection, digest(token))
             if session is None or session.expires_at_ns <= now or not session.user.active:
                 raise _unknown()
-            return _actor(session.user, address, request_id, session_id=session.id)
+            return actor_of(session.user, address=address, request_id=request_id, session_id=session.id)
         async with self._database.read() as connection:
             found = await self._repository.token_with_digest(connection, digest(token))
         if found is None:
@@ -79,17 +79,7 @@ class SessionService:
         if held.last_used_at_ns is None or now - held.last_used_at_ns >= _USED_EVERY_NS:
             async with self._database.unit() as work:
                 await self._repository.update_token(work.connection, held, {"last_used_at_ns": now})
-        return Actor(
-            kind=ActorKind.API_TOKEN,
-            id=held.id,
-            organization_id=user.organization_id,
-            role=user.role,
-            scopes=held.scopes,
-            developer_id=user.developer_id,
-            address=address,
-            request_id=request_id,
-            user_id=user.id,
-        )
+        return actor_of(user, held, address=address, request_id=request_id)
 
     async def _begin(self, user: User, email: str, rehashed: str | None, actor: Actor) -> Session:
         token, now = mint(ACCESS), self._clock.now_ns()
@@ -106,20 +96,6 @@ class SessionService:
             )
             await self._audit.record(work, actor, "session.login", session.id)
         return session
-
-
-def _actor(user: User, address: str | None, request_id: str | None, *, session_id: str | None = None) -> Actor:
-    return Actor(
-        kind=ActorKind.USER,
-        id=user.id,
-        organization_id=user.organization_id,
-        role=user.role,
-        developer_id=user.developer_id,
-        address=address,
-        request_id=request_id,
-        user_id=user.id,
-        session_id=session_id,
-    )
 
 
 def _unknown() -> Unauthenticated:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from keygate.events import EventOutbox
-from keygate.identities import Actor, ActorKind, Developer, DeveloperService, Role, Status, Team
+from keygate.identities import Actor, ActorKind, Developer, DeveloperService, Status, Team, actor_of, operator_actor, system_actor
 from keygate.identities.access_repository import AccessRepository
 from keygate.identities.directory import OwnerDirectory
 from keygate.identities.repository import OwnerRepository
@@ -72,26 +72,17 @@ class Signed:
         self._clock = clock
 
     async def actor(self, connection: AsyncConnection, order: Order) -> Actor | None:
-        home, kind, user_id, scopes = order.organization_id, ActorKind(order.created_by_kind), order.created_by, None
-        if kind in {ActorKind.SYSTEM, ActorKind.OPERATOR}:
-            return Actor(kind=kind, id=user_id, organization_id=home, role=Role.OWNER)
-        if kind is ActorKind.API_TOKEN:
+        home, token = order.organization_id, None
+        if order.created_by_kind == ActorKind.SYSTEM:
+            return system_actor(home)
+        if order.created_by_kind == ActorKind.OPERATOR:
+            return operator_actor(home)
+        if order.created_by_kind == ActorKind.API_TOKEN:
             token = await self._repository.token(connection, home, order.created_by, user_id=None)
             if token is None or not token.usable(self._clock.now_ns()):
                 return None
-            user_id, scopes = token.user_id, token.scopes
-        user = await self._repository.user(connection, home, user_id)
-        if user is None or not user.active:
-            return None
-        return Actor(
-            kind=kind,
-            id=order.created_by,
-            organization_id=home,
-            role=user.role,
-            scopes=scopes,
-            developer_id=user.developer_id,
-            user_id=user.id,
-        )
+        user = await self._repository.user(connection, home, order.created_by if token is None else token.user_id)
+        return actor_of(user, token) if user is not None and user.active else None
 
 
 class Absent:
