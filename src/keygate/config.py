@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from pydantic import AliasChoices, Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from keygate import client_config
 from keygate.kit.secret import Secret
 
 _EMAIL = re.compile(r"[^@\s]+@[^@\s]+\.[^@\s]+")
@@ -194,22 +195,6 @@ class Settings(BaseSettings):
         return self.public_url or f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
 
 
-class ClientSettings(BaseSettings):
-    """What the command line reads: where KeyGate is and who calls. A file written by `keygate login` stands below it."""
-
-    model_config = SettingsConfigDict(extra="ignore", frozen=True, populate_by_name=True)
-
-    url: str | None = Field(
-        None, validation_alias=_named("URL"), description="Address of the KeyGate server that the command line talks to"
-    )
-    token: SecretStr | None = Field(None, validation_alias=_named("TOKEN"), description="API token for the command line")
-    config_home: Path = Field(
-        Path("~/.config"),
-        validation_alias=AliasChoices("XDG_CONFIG_HOME"),
-        description="Where `keygate login` keeps the sign-in (keygate/login.json, 0600)",
-    )
-
-
 def _proxies(text: str) -> Sequence[IPv4Network | IPv6Network]:
     return [ip_network(each.strip()) for each in text.split(",") if each.strip()]
 
@@ -223,11 +208,11 @@ def unknown_variables() -> list[str]:
     """Variables with our prefix that nothing reads: misspelt ones, most likely."""
     known = {
         str(choice)
-        for settings in (Settings, ClientSettings)
-        for field in settings.model_fields.values()
+        for field in Settings.model_fields.values()
         if isinstance(field.validation_alias, AliasChoices)
         for choice in field.validation_alias.choices
     }
+    known.update(client_config.VARIABLES)
     return sorted(name for name in os.environ if name.startswith("KEYGATE_") and name not in known)
 
 

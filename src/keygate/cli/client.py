@@ -15,7 +15,7 @@ import httpx
 import typer
 
 from keygate.cli import output
-from keygate.config import ClientSettings
+from keygate.client_config import ClientSettings, client_settings
 from keygate.kit.secret import Secret
 
 DEFAULT_URL = "http://127.0.0.1:8000"
@@ -243,16 +243,16 @@ def _present(query: Mapping[str, Any] | None) -> dict[str, Any]:
 
 
 def resolve_url(url: str | None = None) -> str:
-    settings = ClientSettings()
+    settings = client_settings()
     return url or settings.url or _saved(settings)[0] or DEFAULT_URL
 
 
 @contextmanager
 def api(*, anonymous: bool = False) -> Iterator[Api]:
     """The signed-in API: `KEYGATE_URL` and `KEYGATE_TOKEN` where set, else what `keygate login` saved."""
-    settings = ClientSettings()
+    settings = client_settings()
     saved_url, saved_token = _saved(settings)
-    token = Secret(settings.token.get_secret_value()) if settings.token else saved_token
+    token = settings.token or saved_token
     if settings.url and not settings.token and saved_url and settings.url.rstrip("/") != saved_url.rstrip("/"):
         token = None  # a sign-in is for one address only: never shown to another
     client = Api(url=settings.url or saved_url or DEFAULT_URL, token=None if anonymous else token)

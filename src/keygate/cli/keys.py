@@ -46,11 +46,18 @@ def budget_terms(text: str) -> dict[str, str]:
 
 
 def limit_amount(text: str) -> tuple[str, int]:
+    name, amount = _limit(text)
+    if not (amount.isascii() and amount.isdecimal()):
+        fail(f"{text}: write NAME=NUMBER", Exit.USAGE)
+    return name, int(amount)
+
+
+def _limit(text: str) -> tuple[str, str]:
     name, _, amount = text.partition("=")
     name = name.replace("-", "_")
-    if name not in LIMITS or not (amount.isascii() and amount.isdecimal()):
+    if name not in LIMITS:
         fail(f"{text}: write NAME=NUMBER with one of {', '.join(LIMITS)}", Exit.USAGE)
-    return name, int(amount)
+    return name, amount
 
 
 def budgets_after(former: list[dict[str, Any]], texts: list[str]) -> list[dict[str, Any]]:
@@ -77,9 +84,7 @@ def budgets_after(former: list[dict[str, Any]], texts: list[str]) -> list[dict[s
 
 def limits_named(texts: list[str]) -> dict[str, int | None]:
     """`requests_per_minute=60`, or `requests_per_minute=none` for None."""
-    return dict(
-        (limit_amount(text.removesuffix(NONE) + "0")[0], None) if text.endswith(f"={NONE}") else limit_amount(text) for text in texts
-    )
+    return {name: None if amount == NONE else limit_amount(text)[1] for text in texts for name, amount in [_limit(text)]}
 
 
 @commands.command("list")

@@ -6,10 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import ValidationError
-
 from keygate.cli.client import Exit, fail
-from keygate.config import wrong_setting
 from keygate.errors import KeyGateError
 
 T = TypeVar("T")
@@ -21,7 +18,13 @@ def _guarded(work: Callable[[], T]) -> T:
         return work()
     except KeyGateError as error:
         fail(error.detail, Exit.FAILED)
-    except ValidationError as error:
+    except ValueError as error:
+        from pydantic import ValidationError  # noqa: PLC0415  (loaded by now, if it is one of its)
+
+        from keygate.config import wrong_setting  # noqa: PLC0415  (as above)
+
+        if not isinstance(error, ValidationError):
+            raise
         fail("; ".join(map(wrong_setting, error.errors(include_input=False, include_url=False))), Exit.USAGE)
 
 

@@ -9,7 +9,7 @@ import typer
 
 from keygate.cli import output
 from keygate.cli.client import Api, Exit, api, fail, login_file, resolve_url, save_login
-from keygate.config import ClientSettings
+from keygate.client_config import client_settings
 from keygate.kit.secret import Secret
 
 
@@ -27,7 +27,7 @@ def login(
     password = typer.get_text_stream("stdin").readline().rstrip("\n") if password_stdin else typer.prompt("Password", hide_input=True)
     client = Api(url=address, token=None)
     answer = client.request("POST", "/api/v1/auth/login", body={"email": email, "password": password})
-    path = save_login(ClientSettings(), url=address, token=Secret(answer["access_token"]))
+    path = save_login(client_settings(), url=address, token=Secret(answer["access_token"]))
     output.note(f"Signed in to {address} for {answer['expires_in'] // 3600} hours; kept in {path}")
 
 
@@ -35,7 +35,7 @@ def logout() -> None:
     """End the sign-in here and at the server."""
     with api() as client:
         client.request("POST", "/api/v1/auth/logout")
-    login_file(ClientSettings()).unlink(missing_ok=True)
+    login_file(client_settings()).unlink(missing_ok=True)
     output.note("Signed out.")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from pathlib import Path
 from typing import Any, get_args
@@ -11,7 +12,8 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings
 
 from keygate.api import openapi_document
-from keygate.config import ClientSettings, Settings
+from keygate.client_config import ClientSettings
+from keygate.config import Settings
 
 
 def _names(field: FieldInfo) -> list[str]:
@@ -40,11 +42,20 @@ def _table(settings: type[BaseSettings]) -> str:
     return "\n".join(["| variable | default | |", "|---|---|---|", *rows])
 
 
+def _client_table() -> str:
+    rows = []
+    for each in dataclasses.fields(ClientSettings):
+        said, default = each.metadata, each.metadata["default"]
+        secret = " Secret." if "Secret" in str(each.type) else ""
+        rows.append(f"| `{said['variable']}` | {f'`{default}`' if default else ''} | {said['description']}.{secret} |")
+    return "\n".join(["| variable | default | |", "|---|---|---|", *rows])
+
+
 def settings_document() -> str:
     """Every setting that KeyGate reads, as Markdown."""
     return f"""# Settings
 
-Generated from `src/keygate/config.py` (`make docs`). The server reads environment variables and a `.env` file in the
+Generated from `src/keygate/config.py` and `client_config.py` (`make docs`). The server reads environment variables and a `.env` file in the
 working directory; a wrong value refuses the start and says which. Proxies for calls to vendors are taken from
 `HTTPS_PROXY`, `http_proxy` and `NO_PROXY`. Vendor keys found under the vendors' own names (`OPENAI_API_KEY`,
 `ANTHROPIC_API_KEY`) are put into the vault at each start: a value that is new there is taken up, KeyGate's own keys are not.
@@ -55,7 +66,7 @@ working directory; a wrong value refuses the start and says which. Proxies for c
 
 ## Command line
 
-{_table(ClientSettings)}
+{_client_table()}
 """
 
 
