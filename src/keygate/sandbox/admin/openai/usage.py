@@ -53,7 +53,8 @@ def _buckets(account: Account, request: AdminRequest, *, width: int, default: in
     start, end = _epoch(request, "start_time"), _epoch(request, "end_time")
     if start is None:
         raise invalid("Missing required parameter: 'start_time'.", "start_time", code="missing_required_parameter")
-    end = min(end if end is not None else account.clock.now_s(), account.clock.now_s() + width)
+    now = account.clock.now_s()
+    end = min(end if end is not None else now + 1, now + width)  # the second that has just begun is in a bucket too
     limit = request.number("limit", default, most=most)
     page = request.text("page")
     if page is not None and not (page.startswith("page_") and page[5:].isdigit()):
