@@ -108,7 +108,7 @@ class Settings(BaseSettings):
         description="Seconds that a caller may take to send a request or to read an answer without progress",
     )
     shutdown_timeout: float = Field(
-        4,
+        3,
         gt=0,
         validation_alias=_named("SHUTDOWN_TIMEOUT"),
         description="Seconds for requests in flight to finish at a stop; the ledger is brought up to date after that",

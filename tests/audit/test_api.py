@@ -31,7 +31,7 @@ def audit(database: Database, clock: ManualClock, tmp_path: Path) -> AuditServic
 @pytest.fixture
 async def client(audit: AuditService, database: Database, clock: ManualClock) -> AsyncIterator[httpx.AsyncClient]:
     app = FastAPI()
-    app.include_router(routes.router)
+    routes.add_to(app)
 
     async def authorise(_request: Request, permission: str) -> Actor:
         assert permission in {"audit.read", "audit.verify"}

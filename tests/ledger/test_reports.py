@@ -85,7 +85,7 @@ async def world(database, clock, tmp_path) -> AsyncIterator[World]:
 
     app.state.authorise = authorise
     for routes in api.ALL:
-        app.include_router(routes.router, prefix="/api/v1")
+        routes.add_to(app, prefix="/api/v1")
     problems.install(app, audit)
     app.add_middleware(Envelope)
     (tmp_path / "journal").mkdir()

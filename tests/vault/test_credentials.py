@@ -101,7 +101,7 @@ def service(
 @pytest.fixture
 async def client(service: CredentialService) -> AsyncIterator[httpx.AsyncClient]:
     app = FastAPI()
-    app.include_router(routes.router)
+    routes.add_to(app)
 
     async def authorise(request: Request, permission: str) -> Actor:
         assert permission.startswith("credentials.")

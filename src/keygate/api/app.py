@@ -63,9 +63,9 @@ def _routed(routes: Sequence[Routes]) -> FastAPI:
         generate_unique_id_function=_operation_id,
     )
     for each in routes:
-        app.include_router(each.router, prefix=PREFIX)
-    app.include_router(health.routes.router)
-    app.include_router(page.routes.router)
+        each.add_to(app, prefix=PREFIX)
+    health.routes.add_to(app)
+    page.routes.add_to(app)
     openapi.install(app)
     return app
 

@@ -41,7 +41,7 @@ class GatewaySettings:
     idle_timeout: float = 120
     drain_timeout: float = 120
     client_timeout: float = 60
-    shutdown_timeout: float = 4
+    shutdown_timeout: float = 3
     max_keys: int = 200_000  # in memory at once, 5 to 6 KiB each: reading one again costs as much as twenty requests
     per_origin: int = 1000  # connections to one vendor address
 
