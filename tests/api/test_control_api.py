@@ -7,6 +7,9 @@ import json
 
 import httpx
 import pytest
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from tests.conftest import OWNER_PASSWORD
 
 from keygate.api import create_app
@@ -280,3 +283,14 @@ async def test_many_changes_at_once_all_happen(signed_in):
     answers = await asyncio.gather(*(signed_in.post("/api/v1/teams", json={"name": f"team {number}"}) for number in range(30)))
     assert {answer.status_code for answer in answers} == {201}
     assert len({json.loads(answer.text)["id"] for answer in answers}) == 30
+
+
+async def test_the_framework_tells_no_collector_of_calls_bodies_or_exceptions(client, monkeypatch) -> None:
+    """FastAPI traces and logs to whatever provider the process has, for example one that `opentelemetry-instrument` has set."""
+    spans = InMemorySpanExporter()
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(spans))
+    monkeypatch.setattr("opentelemetry.trace.get_tracer_provider", lambda: provider)
+    answer = await client.post("/api/v1/auth/login", json={"email": "owner@example.com", "password": 7})
+    assert answer.status_code == 422
+    assert not spans.get_finished_spans()

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
+from fastapi.telemetry import TelemetryConfig
 
 from keygate import __version__
 from keygate.api import health, openapi, problems
@@ -18,6 +19,10 @@ from keygate.audit import AuditLog
 from keygate.identities import SessionService
 from keygate.issued_keys import page
 from keygate.kit.routes import Routes
+
+
+# FastAPI's own would tell a collector what was wrong with a body and what an exception said. KeyGate's traces are made in the gateway.
+_NOTHING_TOLD = TelemetryConfig(tracing=False, metrics=False, logs=False, operation_spans=False, auto_configure=False)
 
 
 def create_app(
@@ -61,6 +66,7 @@ def _routed(routes: Sequence[Routes]) -> FastAPI:
         openapi_url=f"{PREFIX}/openapi.json",
         redirect_slashes=False,
         generate_unique_id_function=_operation_id,
+        telemetry=_NOTHING_TOLD,
     )
     for each in routes:
         each.add_to(app, prefix=PREFIX)
