@@ -59,8 +59,8 @@ test: $(VENV)/.dev ## every check and test, about 20 minutes on two cores; what 
 sdks: $(VENV)/.dev ## install the official SDKs that the tests drive, each into .sdks/
 	$(BIN)/python tests/sdks/environments.py
 
-drill: $(VENV)/.dev compiled ## the drills at full length
-	KEYGATE_DRILL=full $(BIN)/pytest tests/drills
+drill: $(VENV)/.dev compiled ## the drills, and the search for secrets, at full length
+	KEYGATE_DRILL=full $(BIN)/pytest tests/drills tests/silence
 
 bench: $(VENV)/.dev compiled ## CPU per request against nginx, in one run
 	$(BIN)/python -m bench $(ARGS)

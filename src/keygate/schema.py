@@ -10,7 +10,7 @@ import asyncio
 import importlib
 import os
 import sqlite3
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,15 +46,19 @@ class SchemaReport:
         return not (self.pending or self.drift or self.damage)
 
 
-def whole_schema() -> sa.MetaData:
-    """Imports every `tables.py` of the package, in a stable order, and returns the metadata they registered on."""
+_VERSION = "alembic_version"  # the table in which Alembic notes the revision
+_DIALECTS = ("sqlite", "postgresql")
+
+
+def whole_schema(dialects: Sequence[str] = _DIALECTS) -> sa.MetaData:
+    """Imports every `tables.py` of the package, in a stable order, and returns the metadata they registered on, for these dialects."""
     root = Path(__file__).parent
     for path in sorted(root.rglob("tables.py")):
         importlib.import_module(".".join(("keygate", *path.relative_to(root).with_suffix("").parts)))
     for table in metadata.tables.values():
         for index in table.indexes:
             if "where" in index.info:  # of `partial_index`
-                for kind in ("sqlite", "postgresql"):
+                for kind in dialects:
                     index.dialect_kwargs[f"{kind}_where"] = sa.text(index.info["where"])
     return metadata
 
@@ -73,6 +77,24 @@ async def is_current(database: Database) -> bool:
     return current is not None and current == _newest()
 
 
+async def create(database: Database) -> bool:
+    """Makes all tables of this version in a database that holds none, one process at a time. False where there is something already:
+    then `upgrade` is for it. What migrations would make, column for column (a test compares them), in a fraction of their time."""
+    async with _alone(database) as connection:
+        return await connection.run_sync(_create)
+
+
+def _create(connection: sa.Connection) -> bool:
+    if sa.inspect(connection).get_table_names():
+        return False
+    whole_schema((connection.dialect.name,)).create_all(connection, checkfirst=False)
+    version = sa.Table(_VERSION, sa.MetaData(), sa.Column("version_num", sa.String(32), nullable=False))
+    version.append_constraint(sa.PrimaryKeyConstraint("version_num", name=f"{_VERSION}_pkc"))  # as Alembic makes it
+    version.create(connection)
+    connection.execute(version.insert().values(version_num=_newest()))
+    return True
+
+
 async def upgrade(database: Database) -> str:
     """Brings a database to this version, whole or not at all, one process at a time. Returns the revision it then has. Raises
     `StartRefused` for a database that a newer KeyGate has written."""
@@ -83,9 +105,9 @@ async def upgrade(database: Database) -> str:
 
 
 def _current(connection: sa.Connection) -> str | None:
-    if not sa.inspect(connection).has_table("alembic_version"):
+    if not sa.inspect(connection).has_table(_VERSION):
         return None
-    return connection.execute(sa.text("SELECT version_num FROM alembic_version")).scalar_one_or_none()
+    return connection.execute(sa.select(sa.column("version_num")).select_from(sa.table(_VERSION))).scalar_one_or_none()
 
 
 def _newest() -> str:

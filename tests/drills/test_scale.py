@@ -24,7 +24,7 @@ ENTRIES = figures.length(20_000, 1_000_000)
 FEW, MANY = figures.length(2_000, 20_000), figures.length(20_000, 200_000)
 CONNECTIONS = 32
 READY_SECONDS = 3.0
-IDLE_MB = 126  # 120 MiB: other work on the machine and what is installed for development add some megabytes
+IDLE_MB = 120
 
 
 @contextmanager

@@ -10,8 +10,8 @@ import pytest
 import sqlalchemy as sa
 
 from keygate.errors import Conflict, InvalidInput, StartRefused
-from keygate.kit.database import open_database
-from keygate.schema import backup, check, scripts, upgrade, whole_schema
+from keygate.kit.database import Database, open_database
+from keygate.schema import backup, check, create, scripts, upgrade, whole_schema
 
 
 @pytest.fixture
@@ -48,8 +48,54 @@ async def test_migrations_make_exactly_the_tables_of_the_code(empty):
     await database.close()
 
 
+async def _made(database: Database) -> dict[str, set[str]]:
+    """Everything that the database itself says of each table, in words."""
+    async with database.read() as connection:
+        if database.is_sqlite:
+            rows = (await connection.execute(sa.text("SELECT tbl_name, type, sql FROM sqlite_master WHERE sql IS NOT NULL"))).all()
+        else:
+            rows = (await connection.execute(sa.text(_OF_POSTGRESQL))).all()
+    found: dict[str, set[str]] = {}
+    for table, kind, text in rows:
+        lines = text.splitlines() if kind == "table" else [text]
+        found.setdefault(table, set()).update(f"{kind} {' '.join(line.replace(',', ' ').split())}" for line in lines)
+    return found
+
+
+_OF_POSTGRESQL = """
+SELECT table_name, 'column', concat_ws(' ', column_name, data_type, character_maximum_length, is_nullable, column_default, collation_name)
+  FROM information_schema.columns WHERE table_schema = 'public'
+UNION ALL SELECT conrelid::regclass::text, 'constraint', conname || ' ' || pg_get_constraintdef(oid)
+  FROM pg_constraint WHERE connamespace = 'public'::regnamespace
+UNION ALL SELECT tablename, 'index', indexdef FROM pg_indexes WHERE schemaname = 'public'
+UNION ALL SELECT event_object_table, 'trigger', trigger_name FROM information_schema.triggers
+"""
+
+
+async def _emptied(database: Database) -> None:
+    async with database.unit() as work:
+        for table in await work.connection.run_sync(lambda connection: sa.inspect(connection).get_table_names()):
+            await work.connection.execute(sa.text(f"DROP TABLE {table}" + ("" if database.is_sqlite else " CASCADE")))
+
+
+async def test_a_new_database_is_made_as_migrations_make_it(empty):
+    database = open_database(empty)
+    assert await create(database)
+    at_once, report = await _made(database), await check(database)
+    assert report.ok
+    await _emptied(database)
+    assert await upgrade(database) == report.current
+    assert await _made(database) == at_once
+    assert len(at_once) > 30
+    assert not await create(database), "where something stands, nothing is made"
+    await database.close()
+
+
 async def test_processes_that_upgrade_at_once_wait_for_each_other(empty):
-    databases = [open_database(empty) for _ in range(3)]
+    databases = [open_database(empty) for _ in range(6)]
+    assert sorted(await asyncio.gather(*(create(database) for database in databases))) == [False] * 5 + [True]
+    assert (await check(databases[0])).ok
+    await _emptied(databases[0])
     revisions = await asyncio.gather(*(upgrade(database) for database in databases))
     assert len(set(revisions)) == 1
     assert (await check(databases[0])).ok

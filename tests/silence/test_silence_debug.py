@@ -1,12 +1,13 @@
-"""As `test_silence.py`, every step of it, with Python's debug mode and asyncio's, several times as slow."""
+"""As `test_silence.py`, with Python's debug mode and asyncio's, several times as slow: every step of it at full length (`make drill`)."""
 
 from __future__ import annotations
 
 import pytest
+from tests.drills import figures
 from tests.silence.observed import Mode, Run
 from tests.silence.searching import nothing_comes_out
 
-MODE = Mode("debug as text, on SQLite, with Python's debug mode", "sqlite", "debug", "text", whole=True, debug=True)
+MODE = Mode("debug as text, on SQLite, with Python's debug mode", "sqlite", "debug", "text", whole=figures.FULL, debug=True)
 
 
 @pytest.mark.timeout(1_200)

@@ -20,7 +20,6 @@ from keygate.identities import SessionService
 from keygate.issued_keys import page
 from keygate.kit.routes import Routes
 
-
 # FastAPI's own would tell a collector what was wrong with a body and what an exception said. KeyGate's traces are made in the gateway.
 _NOTHING_TOLD = TelemetryConfig(tracing=False, metrics=False, logs=False, operation_spans=False, auto_configure=False)
 

@@ -11,10 +11,11 @@ from keygate.audit.repository import AuditRepository
 from keygate.config import Settings
 from keygate.issued_keys import SEALED as ISSUED_SEALED
 from keygate.kit.clock import Clock, SystemClock
-from keygate.kit.database import Database, open_database
+from keygate.kit.database import Database
 from keygate.kit.secret import Secret
 from keygate.ledger.content import SEALED
 from keygate.processes.node import DataDirectory
+from keygate.processes.store import open_store
 from keygate.vault import SEALED_COLUMNS, LocalKeySource, Vault
 from keygate.vault.repository import VaultRepository
 
@@ -38,18 +39,6 @@ class Foundation:
 
     async def close(self) -> None:
         await self.database.close()
-
-
-def open_store(settings: Settings, directory: Path) -> Database:
-    url = settings.database_url.get_secret_value() if settings.database_url else ""
-    return open_database(url, data_dir=directory)
-
-
-def unusable(database: Database) -> str:
-    """What to tell where a database can't be opened; the log has the cause."""
-    if database.is_sqlite:
-        return f"the file {database.engine.url.database} can't be used: it is damaged, or no SQLite database; restore it from a backup"
-    return "the database can't be used; is its server up, and is KEYGATE_DATABASE_URL right?"
 
 
 def master_key_source(settings: Settings, directory: Path) -> LocalKeySource:

@@ -1,4 +1,4 @@
-"""Migrations at a start, in a process of their own: what they load (Alembic, ten megabytes) would stay in the server for its whole life.
+"""Tables at a start, in a process of its own: what making or migrating them leaves behind would stay in the server for its whole life.
 
     python -m keygate.processes.migrating DIRECTORY
 
@@ -19,14 +19,14 @@ from keygate.config import Settings
 from keygate.errors import StartRefused, Unavailable
 from keygate.kit.database import Database
 from keygate.processes import logs
-from keygate.processes.foundation import open_store, unusable
+from keygate.processes.store import open_store, unusable
 
 _SECONDS = 3_600.0  # for a whole migration, waiting for another process's included
 _REFUSED = 3
 
 
 async def bring_up_to_date(settings: Settings, directory: Path) -> None:
-    """Migrates the database where it is not of this version. Raises `StartRefused`."""
+    """Migrates the database where it is not of this version; a new one gets its tables at once. Raises `StartRefused`."""
     store = open_store(settings, directory)
     try:
         if await schema.is_current(store):
@@ -50,7 +50,8 @@ async def bring_up_to_date(settings: Settings, directory: Path) -> None:
 
 async def _upgrade(store: Database) -> None:
     try:
-        await schema.upgrade(store)
+        if not await schema.create(store):
+            await schema.upgrade(store)
     except Unavailable:  # the log has the cause
         raise StartRefused(unusable(store)) from None
     except sa.exc.DatabaseError as error:

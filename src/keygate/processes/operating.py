@@ -18,8 +18,9 @@ from keygate.identities.repository import OwnerRepository
 from keygate.issued_keys import MAX_RECEIPT_BYTES
 from keygate.issued_keys import verify as verify_signed
 from keygate.kit.database import Database
-from keygate.processes.foundation import Foundation, lay, open_store, unusable
+from keygate.processes.foundation import Foundation, lay
 from keygate.processes.node import DataDirectory
+from keygate.processes.store import open_store, unusable
 from keygate.vault import read_master_key, rotate_master_key
 
 T = TypeVar("T")
