@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import pytest
 from tests.cli.desk import Desk
 
 from keygate.cli.client import Exit
+from keygate.issued_keys import verify
 from keygate.sandbox import SandboxServer, Vendor
 
 MODEL = "gpt-4.1-mini"
@@ -141,6 +143,36 @@ def test_a_leaver_loses_every_vendor_key_and_the_receipt_verifies_offline(
     assert stranger.ok("receipts", "verify", str(path), "--public-key", key, "--json").json()["complete"] is True
     path.write_text(path.read_text().replace('"revoked"', '"active"', 1))
     assert stranger.run("receipts", "verify", str(path), "--public-key", key).code == Exit.VERIFICATION_FAILED
+
+
+def test_an_archived_team_takes_its_developers_and_apps_along_in_one_receipt(bureau: Desk, sandbox: SandboxServer) -> None:
+    call = bureau.keygate.call
+    team = call("POST", "/teams", {"name": "search"})["id"]
+    people = [
+        call("POST", "/developers", {"name": name, "email": f"{name}@search.example.com", "team_id": team})["id"] for name in ("ana", "bob")
+    ]
+    app = call("POST", "/apps", {"name": "crawler", "team_id": team})["id"]
+    owners = [{"team_id": team}, *({"developer_id": each} for each in people), {"app_id": app}]
+    keys = [call("POST", "/keys/provision", {"vendor": "openai", **owner})["key"] for owner in owners]
+    for owner in owners:
+        call("POST", "/virtual-keys", {"name": "of search", "owner": owner})
+    refused = bureau.run("teams", "archive", team, "--yes")
+    assert refused.code == Exit.NOT_VALID
+    assert "developers=deactivate" in refused.err
+    assert "developers=detach" in refused.err
+    assert all(works(sandbox, key) for key in keys)
+    told = bureau.ok("teams", "archive", team, "--developers", "deactivate", "--yes").err
+    [row, *_] = call("GET", "/receipts")["items"]
+    assert f"keygate receipts show {row['id']}" in told
+    assert (row["cause"], row["subject"], row["issued_keys"], row["virtual_keys"]) == ("team.archive", team, 4, 4)
+    ends = time.monotonic() + 60
+    while not (receipt := call("GET", f"/receipts/{row['id']}"))["complete"]:
+        assert time.monotonic() < ends, receipt
+        time.sleep(0.1)
+    for entries in (receipt["issued_keys"], receipt["virtual_keys"]):
+        assert {each["owner_id"] for each in entries} == {team, *people, app}
+    assert verify(json.dumps(receipt).encode()).ok
+    assert not any(works(sandbox, key) for key in keys)
 
 
 def bulk(bureau: Desk, tmp_path: Path, count: int, *extra: str, start: int = 0):

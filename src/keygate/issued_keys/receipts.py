@@ -80,6 +80,7 @@ def _entry(key: IssuedKey) -> dict[str, Any]:
         "id": key.id,
         "vendor": key.vendor,
         "name": key.name,
+        "owner_id": None if key.owner is None else key.owner.scope_id,
         "hint": key.hint,
         "state": str(key.state),
         "ended": ended,

@@ -189,15 +189,10 @@ class AdoptionService(Hands):
     async def _renamed(
         self, actor: Actor, item: Item, key: IssuedKey, provisioner: Provisioner, desk: AdminDesk
     ) -> tuple[bool, str | None]:
-        """Gives it a name at the vendor that carries our mark, where that renames nothing else."""
+        """Gives the key itself a name at the vendor that carries our mark, where the vendor can. What holds it keeps its own: it is not
+        ours, and other keys may come into it."""
         if not isinstance(provisioner, Renames):
-            return False, f"{provisioner.facts.title} has no names that could be changed"
-        async with self.eyes.database.read() as connection:
-            items = await self.eyes.repository.of_account(connection, item.organization_id, item.account_id)
-        keys = [each for each in items if each.kind is Kind.KEY and each.alive and each.id != item.id]
-        beside = [each for each in keys if _same_container(each, item, items)] if provisioner.facts.names_container else []
-        if beside:
-            return False, f"not renamed: {len(beside)} other keys stand in the same {provisioner.facts.container or 'place'}"
+            return False, f"not renamed: {provisioner.facts.title} can't rename a key; KeyGate knows it by its id there"
         name = f"{key.mark.tag} {title(key.name)}"
         await self.recorded(actor, "inventory.rename", item, {"name": name})
         try:
@@ -295,10 +290,3 @@ def _adopted_key(
         claim=claim,
     )
     return replace(key, due_at_ns=next_due(key))
-
-
-def _same_container(one: Item, other: Item, items: Sequence[Item]) -> bool:
-    """Whether both keys stand in one container that the vendor lists; where it lists none, in no shared one."""
-    containers = [each.footprint.place for each in items if each.kind is Kind.CONTAINER]
-    mine = [place for place in containers if place.items() <= other.footprint.place.items()]
-    return any(place.items() <= one.footprint.place.items() for place in mine)
