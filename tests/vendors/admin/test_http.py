@@ -278,6 +278,20 @@ async def test_a_key_of_anybodys_in_a_vendors_words_is_blacked_out_of_its_own_re
     assert refused.value.reason == "[redacted]"
 
 
+@pytest.mark.parametrize("cut", [slice(0, 40), slice(20, None), slice(3, 45)])
+async def test_a_long_piece_of_an_admin_credential_is_blacked_out_and_nothing_around_it(clock: ManualClock, cut: slice) -> None:
+    """As vendors repeat a key with its middle or its end left out."""
+    line = "MIIEvAIBADANBgkqhkiG9w0BAQrOiKTbC6qwBma1k0BzQTgM8"
+    key = f"-----BEGIN PRIVATE KEY-----\n{line}\n-----END PRIVATE KEY-----\n"
+    file = json.dumps({"type": "service_account", "client_email": "keygate-admin@project.example.com", "private_key": key})
+    plain = "plain-admin-secret-of-fifty-characters-0123456789ab"
+    said = f"key {line[cut]}**** or {plain[cut]} of keygate-admin@project.example.com"
+    vendor = Script([answer(401, {"error": {"message": said}})])
+    with pytest.raises(AdminKeyRefused) as refused:
+        await admin_http(vendor, clock=clock, conceal=[Secret(file), Secret(plain)]).json("POST", URL, json={}, **CREATE)
+    assert "key [redacted]**** or [redacted] of keygate-admin@project.example.com" in refused.value.detail
+
+
 def test_words_are_cut_after_secrets_were_looked_for_in_them() -> None:
     """Half a key does not look like one."""
     said = quoted(f"{'x' * 290} ABSKQmVkcm9ja0FQSUtleS1hYmNkLWF0LTEyMzQ1Njc4OTAxMjpsb25n", most=300)

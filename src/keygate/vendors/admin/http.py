@@ -43,6 +43,8 @@ _SAFE = frozenset({"GET", "HEAD", "PUT", "DELETE"})
 _MAX_ASKED = 20_000
 ASK_SECONDS = 10.0  # for an answer of the vendor's inference side
 _LEAST = 16  # characters of a line that could be a secret's
+_PIECE = 20  # characters of a secret's that are too many to be repeated
+_MAX_ERROR = 256 * 1024  # bytes of an error that are read
 _COUNTER = "x-ms-ratelimit-"
 _SECRET_HEADERS = frozenset({"authorization", "x-api-key", "api-key", "x-goog-api-key", "x-amz-security-token"})
 
@@ -110,6 +112,7 @@ class AdminHttp:
         self._clock = clock
         self._watcher = watcher
         self._conceal = tuple(part for secret in conceal for part in _parts(secret))
+        self._pieces = tuple(part for secret in conceal for part in _secret_lines(secret) or [secret])
         self._sleep = sleep
         self._silent = 0.0  # seconds that the vendor has been asked without an answer
         self._waited = 0.0  # seconds that it has been waited for between two tries
@@ -276,15 +279,17 @@ class AdminHttp:
         return kind(f"{what}: the vendor refused ({status}){said}", status=status, reason=_reason(answer))
 
     def _concealed(self, answer: Answer, sent: Mapping[str, str]) -> Answer:
-        """An error without the secrets that were sent, as they are or in JSON's spelling or a form's: whoever quotes it, a vendor's own
-        `fault` among them, has nothing to give away."""
+        """An error without the secrets that were sent, as they are or in JSON's spelling or a form's, and without long pieces of them, as
+        vendors repeat a key with its middle or its end left out: whoever quotes it, a vendor's own `fault` among them, has nothing to give
+        away."""
         secrets = [secret.open() for secret in self._conceal]
-        secrets += [value.rpartition(" ")[2] for name, value in sent.items() if name in _SECRET_HEADERS]
-        body = answer.body
+        shown = [value.rpartition(" ")[2] for name, value in sent.items() if name in _SECRET_HEADERS]
+        secrets += shown
+        body = answer.body[:_MAX_ERROR]
         for secret in sorted(filter(None, secrets), key=len, reverse=True):
             for form in (secret, jsonlib.dumps(secret)[1:-1], quote_plus(secret)):
                 body = body.replace(form.encode(), b"[redacted]")
-        return replace(answer, body=body)
+        return replace(answer, body=_without_pieces(body, [*(piece.open() for piece in self._pieces), *shown]))
 
     def quote(self, answer: Answer) -> str:
         """What the vendor said, short and without secrets: the message of the error shapes in use, else nothing."""
@@ -297,14 +302,38 @@ class AdminHttp:
 
 def _parts(secret: Secret) -> list[Secret]:
     """The secret, and where it is a JSON document with a private key in it (Google's) that key, and each line of it."""
+    return [secret, *map(Secret, _private_keys(secret)), *_secret_lines(secret)]
+
+
+def _private_keys(secret: Secret) -> list[str]:
     try:
         document = jsonlib.loads(secret.open())
     except (ValueError, RecursionError):
-        return [secret]
+        return []
     values = document.values() if isinstance(document, dict) else ()
-    keys = [value for value in values if isinstance(value, str) and "\n" in value]
-    lines = [line for key in keys for line in key.splitlines() if len(line) >= _LEAST and not line.startswith("-")]
-    return [secret, *map(Secret, keys), *map(Secret, lines)]
+    return [value for value in values if isinstance(value, str) and "\n" in value]
+
+
+def _secret_lines(secret: Secret) -> list[Secret]:
+    """Of a JSON document with a private key: what else it holds may be repeated in part."""
+    lines = [line for key in _private_keys(secret) for line in key.splitlines()]
+    return [Secret(line) for line in lines if len(line) >= _LEAST and not line.startswith("-")]
+
+
+def _without_pieces(body: bytes, secrets: Sequence[str]) -> bytes:
+    texts = [secret.encode() for secret in secrets]
+    pieces = {text[at : at + _PIECE] for text in texts for at in range(len(text) - _PIECE + 1)}
+    if not pieces:
+        return body
+    kept, seen = bytearray(), 0  # `seen`: up to where a piece reaches
+    for at in range(len(body)):
+        if body[at : at + _PIECE] in pieces:
+            if at >= seen:
+                kept += b"[redacted]"
+            seen = at + _PIECE
+        if at >= seen:
+            kept.append(body[at])
+    return bytes(kept)
 
 
 def _pairs(params: Mapping[str, Any] | Sequence[tuple[str, Any]] | None) -> list[tuple[str, Any]]:
