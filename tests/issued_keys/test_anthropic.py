@@ -207,6 +207,7 @@ def test_a_limit_changed_in_the_console_is_found_repaired_and_accepted(house: Ho
         shown=lambda: sorted(limit["value"] for row in house.vendor(f"{rates}.list", workspace, all=True) for limit in row["limits"]),
         takes=lambda key: key["rate_limit_rpm"] == 5_000,
     )
+    house.grows_old(made)
     house.call("POST", f"/keys/{made['id']}/revoke")
 
 

@@ -102,12 +102,17 @@ class IssuedKeyRepository:
         query = sa.select(t).where(t.c.organization_id == organization_id, t.c.vendor == vendor)
         return [key_of_row(row) for row in await connection.execute(query.order_by(t.c.id))]
 
-    async def held_by(self, connection: AsyncConnection, organization_id: str, owner_id: str) -> list[IssuedKey]:
-        """Every key of this owner that is not ended, or of which something may be left at the vendor; locked."""
-        query = sa.select(t).where(
-            t.c.organization_id == organization_id, t.c.owner_id == owner_id, sa.or_(t.c.state.in_(_ALIVE), t.c.owed.is_(True))
-        )
-        return [key_of_row(row) for row in await connection.execute(query.order_by(t.c.id).with_for_update())]
+    async def held_by(self, connection: AsyncConnection, organization_id: str, owner_ids: Sequence[str]) -> list[IssuedKey]:
+        """Every key of these owners that is not ended, or of which something may be left at the vendor; locked."""
+        found: list[IssuedKey] = []
+        for start in range(0, len(owner_ids), 500):
+            query = sa.select(t).where(
+                t.c.organization_id == organization_id,
+                t.c.owner_id.in_(owner_ids[start : start + 500]),
+                sa.or_(t.c.state.in_(_ALIVE), t.c.owed.is_(True)),
+            )
+            found += [key_of_row(row) for row in await connection.execute(query.order_by(t.c.id).with_for_update())]
+        return found
 
     async def alive(self, connection: AsyncConnection, organization_id: str, account_id: str) -> list[IssuedKey]:
         """Keys of an account that may have something at the vendor, those first that it showed last."""

@@ -282,11 +282,12 @@ class IssuedKeyService:
         name: str,
         reason: str,
         virtual_keys: Sequence[Mapping[str, str]],
+        also: Sequence[str] = (),
     ) -> str | None:
         """In the transaction that ends a holder: all that it has at vendors is told to end, with a receipt, whose id is returned; None
-        where it has nothing. The vendors are called after the commit."""
+        where it has nothing. `also`: other holders that end with it, in the same receipt. The vendors are called after the commit."""
         now = self._clock.now_ns()
-        held = await self._repository.held_by(work.connection, actor.organization_id, subject)
+        held = await self._repository.held_by(work.connection, actor.organization_id, [subject, *also])
         for key in held:
             await self.tell_to_end(work, actor, key, reason, now)
         if not held and not virtual_keys:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from keygate.events import EventOutbox
 from keygate.issued_keys.desks import Desks
 from keygate.issued_keys.inventory.judging import Known, judge
-from keygate.issued_keys.inventory.model import Item
+from keygate.issued_keys.inventory.model import DAY_NS, Item
 from keygate.issued_keys.inventory.ports import Ages, Leavers, Restraints
 from keygate.issued_keys.life import LIVE
 from keygate.issued_keys.model import facts_of
@@ -41,6 +41,7 @@ class Eyes:
     outbox: EventOutbox
     clock: Clock
     node_id: str
+    stale_days: int
 
     async def known(
         self, connection: AsyncConnection, organization_id: str, account_id: str, vendor: str, items: Sequence[Item] = ()
@@ -75,7 +76,7 @@ class Eyes:
         facts = await self.facts(connection, organization_id, account_id, vendor)
         now, fresh = self.clock.now_ns(), []
         for item in items:
-            after = judge(item, known, facts, now_ns=now)
+            after = judge(item, known, facts, now_ns=now, stale_ns=self.stale_days * DAY_NS)
             if after != item:
                 await self.repository.save(connection, after)
             if after.matters - item.matters and not after.accepted:

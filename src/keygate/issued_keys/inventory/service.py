@@ -18,7 +18,6 @@ from keygate.issued_keys.inventory.hands import Hands, drift_record, require_key
 from keygate.issued_keys.inventory.judging import differences, with_terms_of
 from keygate.issued_keys.inventory.looking import can_look
 from keygate.issued_keys.inventory.model import (
-    REMEDY,
     Acceptance,
     Finding,
     Item,
@@ -27,6 +26,7 @@ from keygate.issued_keys.inventory.model import (
     Standing,
     Summary,
     Wanted,
+    remedy,
 )
 from keygate.issued_keys.inventory.scanning import Scanner
 from keygate.issued_keys.life import ENDED, LIVE, State
@@ -162,7 +162,7 @@ class InventoryService(Hands):
             if not item.matters:
                 raise Conflict("Nothing is the matter with it")
             if Finding.MISSING in item.findings:
-                raise Conflict(f"A key that is gone can't be accepted: {REMEDY[Finding.MISSING]}")
+                raise Conflict(f"A key that is gone can't be accepted: {remedy(Finding.MISSING, stale_days=eyes.stale_days)}")
             taken = await self._terms_taken(work, item) if item.drift else {}
             covered = item.matters - {Finding.DRIFT}  # of which nothing is left: another change at the vendor is another drift
             acceptance = Acceptance(reason, actor.id, eyes.clock.now_ns(), tuple(sorted(covered)))
@@ -182,7 +182,7 @@ class InventoryService(Hands):
             await self._swept(item)
             return await self.looked_again(item)
         if item.issued_key_id is None or not ({Finding.DRIFT, Finding.DISABLED} & set(item.findings)):
-            hints = "; ".join(REMEDY[finding] for finding in item.findings)
+            hints = "; ".join(self.remedies(item))
             raise Conflict(f"There is nothing that could be repaired{': ' + hints if hints else ''}")
         key = await self._keys.get(actor, item.issued_key_id)
         if key.state not in LIVE:
