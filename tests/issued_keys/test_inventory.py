@@ -180,6 +180,9 @@ async def test_a_limit_that_was_changed_in_the_console_is_found_and_set_again(wo
     assert item.findings == (Finding.DRIFT,)
     [difference] = item.drift
     assert (difference.term, difference.agreed, difference.found) == ("budget", "$50.00 a month", "$9000.00 a month")
+    await workshop.orders.inspection.tick()
+    seen = await workshop.orders.keys.get(workshop.owner, key.id)
+    assert seen.enforcement["budget"] is Enforcement.DIFFERS, "what a scan finds is looked at at once"
     repaired = await workshop.stock.inventory.repair(workshop.owner, item.id)
     assert (repaired.findings, repaired.drift) == ((), ())
     assert (await workshop.console("GET", f"/projects/{project}/spend_limit"))["threshold_amount"] == 5_000

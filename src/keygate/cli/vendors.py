@@ -20,6 +20,7 @@ _ACCOUNTS = {
     "hint": "KEY",
     "status": "STATUS",
     "missing_rights": "MISSING RIGHTS",
+    "also_confirms": "ALSO ENFORCES",
     "verified_at": "VERIFIED",
 }
 _SHARED = {
@@ -46,7 +47,7 @@ def _summary(row: dict[str, Any]) -> dict[str, Any]:
         "gateway": row["mount"] is not None,
         "makes_keys": makes,
         "container": issuing.get("container"),
-        "enforces": issuing.get("confirms"),
+        "enforces": [*issuing.get("confirms", []), *(f"{term} (some accounts)" for term in issuing.get("confirms_for_some", {}))],
     }
 
 
@@ -65,7 +66,7 @@ def show(vendor: str, *, as_json: output.JsonOption = False) -> None:
     output.card({name: row[name] for name in ("name", "title", "mount")})
     if issuing:
         issuing["settings"] = {**issuing["settings"], **_SHARED}
-    for member in ("rights", "settings", "options", "needs", "cannot", "spend", "sources"):
+    for member in ("rights", "settings", "options", "needs", "confirms_for_some", "cannot", "spend", "sources"):
         told = issuing.pop(member, {})
         if told:
             output.out.print(f"\n[bold]{member}[/bold]")

@@ -38,6 +38,10 @@ class IssuingView(Schema):
     container: str = Field(description="What holds a key there: project, workspace …; empty: nothing")
     ceiling: int | None
     confirms: list[str] = Field(description="Terms that the vendor enforces and its API shows")
+    confirms_for_some: dict[str, str] = Field(
+        description="Terms of which the same is true for some accounts only, and for which; `also_confirms` of "
+        "`GET /vendors/accounts` tells whether it is for yours"
+    )
     takes: list[str] = Field(description="Terms that the vendor enforces and its API does not show again")
     needs: dict[str, str] = Field(description="Terms that every order must name, and what to name")
     cannot: dict[str, str] = Field(description="What the vendor can't do, and what KeyGate does instead")
@@ -88,6 +92,7 @@ def _issuing(vendor: str) -> IssuingView | None:
         container=facts.container,
         ceiling=facts.ceiling,
         confirms=sorted(facts.confirms),
+        confirms_for_some={str(term): which for term, which in facts.confirms_for_some.items()},
         takes=sorted(facts.takes),
         needs={str(term): what for term, what in facts.needs.items()},
         cannot=dict(facts.cannot),

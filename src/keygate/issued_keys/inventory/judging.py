@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 
 from keygate.issued_keys.inventory.model import Acceptance, Difference, Finding, Item, Kind, Standing
 from keygate.issued_keys.life import ENDED, LIVE
-from keygate.issued_keys.model import Enforcement, IssuedKey, compare
+from keygate.issued_keys.model import Enforcement, IssuedKey, compare_with
 from keygate.kit.clock import rfc3339
 from keygate.kit.ids import base62
 from keygate.kit.money import format_usd
@@ -166,7 +166,7 @@ def differences(key: IssuedKey, item: Item, facts: ProvisionerFacts) -> tuple[Di
     """Terms that the vendor shows otherwise than agreed. What the vendor never confirms can't drift."""
     if item.terms is None or not item.alive:
         return ()
-    told = compare(key.terms, item.terms, facts, own_end=key.own_end)
+    told = compare_with(key, item.terms, facts)
     return tuple(
         Difference(term, shown(key.terms, Term(term)), shown(item.terms, Term(term)))
         for term, standing in told.items()
@@ -176,7 +176,7 @@ def differences(key: IssuedKey, item: Item, facts: ProvisionerFacts) -> tuple[Di
 
 def unlimited(terms: Terms, facts: ProvisionerFacts) -> bool:
     """Whether it could spend without end: no budget where the vendor has budgets, else none of the limits that it has."""
-    if Term.BUDGET in facts.confirms:
+    if Term.BUDGET in facts.confirms and Term.BUDGET not in terms.untold:
         return terms.budget_nano is None
     limits = {Term.REQUESTS_PER_MINUTE: terms.requests_per_minute, Term.TOKENS_PER_MINUTE: terms.tokens_per_minute}
     telling = [value for term, value in limits.items() if term in facts.confirms]
