@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -17,6 +18,7 @@ from tests.cli.desk import Desk
 from keygate.cli.client import Exit
 from keygate.issued_keys import verify
 from keygate.sandbox import SandboxServer, Vendor
+from keygate.sandbox.admin import AdminFault
 
 MODEL = "gpt-4.1-mini"
 
@@ -48,6 +50,26 @@ def test_vendors_tell_what_they_can_do_and_which_rights_they_need(bureau: Desk) 
     assert "api.limits.write" in bureau.ok("vendors", "show", "openai").out
     assert "project" in bureau.ok("vendors", "list").out
     assert bureau.run("vendors", "show", "nobody").code == Exit.NOT_FOUND
+
+
+@pytest.mark.parametrize("vendor", ["fireworks", "elevenlabs", "litellm"])
+def test_a_vendor_that_keygate_makes_no_keys_at_is_told_with_the_reason(bureau: Desk, vendor: str) -> None:
+    shown = bureau.ok("vendors", "show", vendor).out
+    assert re.search(r"^vendor_api +yes$", shown, re.MULTILINE)
+    assert "KeyGate does not use it yet" in shown
+    refused = bureau.run("provision", "--vendor", vendor, "--dev", "priya")
+    assert refused.code == Exit.NOT_VALID
+    assert "KeyGate does not use it yet" in refused.err
+    listed = {row["name"]: row["keys"]["way"] for row in bureau.made("vendors", "list")}
+    assert listed[vendor] == ("by_hand" if vendor == "fireworks" else "none")
+    assert {name for name, way in listed.items() if way == "made"} >= {"openai", "anthropic", "xai"}
+    assert vendor in bureau.ok("vendors", "list").out
+
+
+def test_a_key_of_a_vendor_that_keygate_can_ask_nothing_is_not_entered_by_hand(bureau: Desk) -> None:
+    entered = bureau.run("inventory", "enter", "elevenlabs", "--dev", "priya", "--expires", "90d", text="a-key-made-by-hand\n")
+    assert entered.code == Exit.NOT_VALID
+    assert "keeps no keys of ElevenLabs that were made by hand" in entered.err
 
 
 def test_an_admin_credential_without_rights_ends_with_the_rights_named(bureau: Desk, sandbox: SandboxServer) -> None:
@@ -141,6 +163,9 @@ def test_a_leaver_loses_every_vendor_key_and_the_receipt_verifies_offline(
     assert bureau.made("receipts", "verify", str(path))["trusted"] is True
     key = bureau.ok("receipts", "key").out.strip()
     assert stranger.ok("receipts", "verify", str(path), "--public-key", key, "--json").json()["complete"] is True
+    unknown = stranger.run("receipts", "verify", str(path), "--json")
+    assert (unknown.code, unknown.json()["consistent"], unknown.json()["ok"]) == (Exit.VERIFICATION_FAILED, True, False)
+    assert stranger.run("receipts", "verify", str(path), "--public-key", "no key").code == Exit.USAGE
     path.write_text(path.read_text().replace('"revoked"', '"active"', 1))
     assert stranger.run("receipts", "verify", str(path), "--public-key", key).code == Exit.VERIFICATION_FAILED
 
@@ -173,6 +198,18 @@ def test_an_archived_team_takes_its_developers_and_apps_along_in_one_receipt(bur
         assert {each["owner_id"] for each in entries} == {team, *people, app}
     assert verify(json.dumps(receipt).encode()).ok
     assert not any(works(sandbox, key) for key in keys)
+
+
+def test_revoke_does_not_end_with_0_while_something_is_left_at_the_vendor(bureau: Desk, sandbox: SandboxServer) -> None:
+    account = sandbox.state.admin[Vendor.OPENAI]
+    account.faults += [AdminFault(operation, status=403, calls=None) for operation in ("service_accounts.create", "projects.archive")]
+    said = bureau.run("provision", "--vendor", "openai", "--dev", "priya", "--rpm", "3")
+    assert said.code == Exit.NOT_VALID
+    failed = next(key for key in bureau.made("issued-keys", "list") if key["state"] == "failed")
+    assert failed["owed"]
+    assert bureau.run("revoke", failed["id"], "--yes").code == Exit.FAILED
+    account.faults.clear()
+    bureau.ok("revoke", failed["id"], "--yes")
 
 
 def bulk(bureau: Desk, tmp_path: Path, count: int, *extra: str, start: int = 0):

@@ -163,7 +163,7 @@ def adopt(
 
 @commands.command("enter")
 def enter(
-    vendor: Annotated[str, typer.Argument(help="A vendor without an API for keys: groq, cohere …")],
+    vendor: Annotated[str, typer.Argument(help="A vendor at which KeyGate makes no keys: groq, fireworks …")],
     dev: Annotated[str | None, typer.Option(help="Owner: a developer's id, e-mail address or name.")] = None,
     team: Annotated[str | None, typer.Option(help="Owner: a team's id.")] = None,
     app: Annotated[str | None, typer.Option(help="Owner: an app's id.")] = None,

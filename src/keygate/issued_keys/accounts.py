@@ -31,7 +31,7 @@ from keygate.kit.redaction import of_ours
 from keygate.kit.secret import Secret
 from keygate.policies import change
 from keygate.vault import EnvelopeBroken, Vault, checked_base_url
-from keygate.vendors.admin import AdminDesk, AdminKeyRefused, MissingRight, Provisioner, ProvisionerError, Right, Verification
+from keygate.vendors.admin import AdminDesk, AdminKeyRefused, MissingRight, Provisioner, ProvisionerError, Right, Verification, why_none
 from keygate.vendors.admin import NotFound as VendorNotFound
 from keygate.vendors.admin import Unavailable as VendorUnavailable
 
@@ -268,8 +268,11 @@ class VendorAccountService:
     def _provisioner(self, vendor: str, *, by_hand: bool = False) -> Provisioner:
         found = self._provisioners.get(vendor)
         if found is None:
+            if (why := why_none(vendor)) is not None:
+                raise Conflict(why, field="vendor")
             names = ", ".join(sorted(name for name, each in self._provisioners.items() if not each.facts.adopt_only)) or "none"
-            raise InvalidInput(f"vendor: KeyGate makes no keys there; it does at: {names}", field="vendor")
+            all_of_them = "`keygate vendors list` (GET /vendors) shows every vendor that it knows, and why it makes none at the others"
+            raise InvalidInput(f"vendor: KeyGate makes no keys there; it does at: {names}. {all_of_them}", field="vendor")
         if found.facts.adopt_only and not by_hand:
             raise Conflict(f"{found.facts.title}: {found.facts.cannot['create']}", field="vendor")
         return found

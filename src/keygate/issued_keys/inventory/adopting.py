@@ -27,7 +27,18 @@ from keygate.issued_keys.records import key_record
 from keygate.kit.ids import new_id
 from keygate.kit.secret import Secret
 from keygate.policies import Place, change
-from keygate.vendors.admin import ADOPTIONS, AdminDesk, Footprint, Presence, Provisioner, ProvisionerError, Reading, Renames, Terms
+from keygate.vendors.admin import (
+    ADOPTIONS,
+    AdminDesk,
+    Footprint,
+    Presence,
+    Provisioner,
+    ProvisionerError,
+    Reading,
+    Renames,
+    Terms,
+    why_none,
+)
 
 _SHOWN = 4  # letters of a secret that vendors show at the end of their hint
 _END = re.compile(r"[A-Za-z0-9_-]{4}")
@@ -118,6 +129,8 @@ class AdoptionService(Hands):
         eyes = self.eyes
         provisioner = eyes.provisioners.get(vendor)
         if provisioner is None:
+            if (why := why_none(vendor)) is not None:
+                raise Conflict(why, field="vendor")
             raise InvalidInput("vendor: not one whose keys KeyGate knows", field="vendor")
         if not provisioner.facts.adopt_only:
             raise Conflict(f"{provisioner.facts.title}'s keys are found in the inventory: adopt it there", field="vendor")

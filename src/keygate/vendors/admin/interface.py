@@ -203,7 +203,7 @@ class ProvisionerFacts:
     budget_per_key: bool = False  # a budget counts what the key itself has spent: the next generation begins with a whole one
     adopts: bool = False  # keys made by hand can be entered: `revoke` ends such a key, given its container alone, and nothing else
     lists_keys: bool = True  # False: an inventory tells containers, each with the keys in it as one
-    adopt_only: bool = False  # the vendor's API makes no keys: keys made by hand are entered
+    adopt_only: bool = False  # KeyGate makes no keys there, whether its API would or not: keys made by hand are entered
     max_keys_per_container: int | None = None
     last_use_delay_seconds: int | None = None  # how late `last_used_at_ns` is told; None: the vendor does not say
     needs: Mapping[Term, str] = field(default_factory=dict)  # terms that every order must name → what to name
