@@ -15,6 +15,7 @@ from tests.cli.desk import Desk
 
 from keygate.cli.client import Exit
 from keygate.sandbox import SandboxServer, Vendor
+from keygate.sandbox.admin import AdminFault
 
 MODEL = "gpt-4.1-mini"
 
@@ -106,6 +107,18 @@ def test_an_order_is_taken_up_again_under_its_request_id(bureau: Desk, tmp_path:
     assert (made["id"], made["key"]) == (again["id"], again["key"])
     words = ("rotate", made["id"], "--request-id", second)
     assert bureau.made(*words)["key"] == bureau.made(*words)["key"] != made["key"]
+
+
+def test_an_order_that_came_to_nothing_is_not_said_to_go_on(bureau: Desk, sandbox: SandboxServer) -> None:
+    made = bureau.made("provision", "--vendor", "openai", "--dev", "priya")
+    account = sandbox.state.admin[Vendor.OPENAI]
+    account.faults.append(AdminFault("keys.create", status=409, message="no", calls=None))
+    try:
+        for words in (("provision", "--vendor", "openai"), ("rotate", made["id"])):
+            said = bureau.run(*words)
+            assert (said.code, "--request-id" in said.err, "go on" in said.err) == (Exit.FAILED, False, False), said.err
+    finally:
+        account.faults.clear()
 
 
 def test_a_link_is_received_by_somebody_who_is_not_signed_in(bureau: Desk, stranger: Desk, sandbox: SandboxServer) -> None:
