@@ -111,7 +111,7 @@ async def confirm(bench: Bench, restraint: Restraint | None = None) -> dict[str,
         raise Unavailable("The vendor has made the key, and does not show it yet; it is asked again")
     if drift and key.former is not None:
         raise Drifted(
-            f"The vendor shows other terms than were agreed ({', '.join(drift)}), also after they were set again: see to that first, with "
+            f"The vendor goes on showing other terms than were agreed ({', '.join(drift)}): see to that first, with "
             f"`keygate inventory check {key.id} --repair`, then rotate it"
         )
     what = f"other terms than asked for ({', '.join(drift)})" if drift else f"the key as {reading.presence} right after making it"
