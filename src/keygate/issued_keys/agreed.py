@@ -10,7 +10,7 @@ from keygate.vendors.admin import (
     AdminDesk,
     Footprint,
     Provisioner,
-    Reading,
+    ProvisionerFacts,
     Rejected,
     SetsBudget,
     SetsExpiry,
@@ -48,20 +48,20 @@ def differing(told: Mapping[str, Enforcement]) -> list[str]:
 
 
 def standing_of(
-    key: IssuedKey, reading: Reading, provisioner: Provisioner, restraint: Restraint | None = None, *, own_end: bool = False
+    key: IssuedKey, shown: Terms, facts: ProvisionerFacts, restraint: Restraint | None = None, *, own_end: bool = False
 ) -> dict[str, Enforcement]:
     """As `compare`, of a key that KeyGate itself may have lowered for its budget: then its own limits are not as agreed, lower ones are."""
-    told = compare(key.terms, reading.terms, provisioner.facts, own_end=own_end, rotated=key.generation > 1)
-    if restraint is None or not isinstance(provisioner, SetsLimits):
+    told = compare(key.terms, shown, facts, own_end=own_end, rotated=key.generation > 1, before=key.enforcement)
+    if restraint is None:
         return told
     goal = restraint.lowered(key.terms)
     limits = (
-        (Term.REQUESTS_PER_MINUTE, key.terms.requests_per_minute, goal.requests_per_minute, reading.terms.requests_per_minute),
-        (Term.TOKENS_PER_MINUTE, key.terms.tokens_per_minute, goal.tokens_per_minute, reading.terms.tokens_per_minute),
+        (Term.REQUESTS_PER_MINUTE, key.terms.requests_per_minute, goal.requests_per_minute, shown.requests_per_minute),
+        (Term.TOKENS_PER_MINUTE, key.terms.tokens_per_minute, goal.tokens_per_minute, shown.tokens_per_minute),
     )
-    for term, own, least, shown in limits:
-        if own is not None and least is not None and term in provisioner.facts.confirms:
-            fewer = shown is not None and (shown < own or shown <= least)  # vendors count in units of their own
+    for term, own, least, limit in limits:
+        if own is not None and least is not None and term in facts.confirms:
+            fewer = limit is not None and (limit < own or limit <= least)  # vendors count in units of their own
             told[str(term)] = Enforcement.CONFIRMED if fewer else Enforcement.DIFFERS
     return told
 

@@ -97,7 +97,7 @@ async def confirm(bench: Bench, restraint: Restraint | None = None) -> dict[str,
     untouched = key.former is not None
     for turn, pause in enumerate((*_POLL_SECONDS, None)):
         reading = await provisioner.read(desk, footprint)
-        told = standing_of(key, reading, provisioner, restraint)
+        told = standing_of(key, reading.terms, bench.facts, restraint)
         drift = differing(told)
         shown = reading.presence is not Presence.GONE
         if shown and not drift and not is_gone(reading):

@@ -144,7 +144,7 @@ async def _look_at_former(bench: Bench, former: Former, restraint: Restraint | N
         return
     if reading.presence is Presence.DISABLED:
         raise HeldBack(_SWITCHED_OFF)
-    drift = differing(standing_of(key, reading, provisioner, restraint, own_end=key.own_end))
+    drift = differing(standing_of(key, reading.terms, bench.facts, restraint, own_end=key.own_end))
     if is_gone(reading) or not drift:
         return
     await set_again(provisioner, desk, former.footprint, key.terms if restraint is None else restraint.lowered(key.terms), drift)
