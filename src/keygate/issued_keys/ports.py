@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from keygate.identities import Actor
 from keygate.policies import OwnerDirectory
 
-__all__ = ["Budgets", "KeptBudget", "OwnerDirectory"]
+if TYPE_CHECKING:
+    from keygate.vendors.admin import SpendRow
+
+__all__ = ["AtVendor", "Budgets", "KeptBudget", "LastSpend", "OwnerDirectory"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,3 +32,24 @@ class Budgets(Protocol):
     async def held_back(self, organization_id: str, key_ids: Sequence[str]) -> Mapping[str, str]:
         """What KeyGate does to keys at vendors for their budgets: `lowered` or `disabled`, as the vendor has confirmed it, by key; keys
         that work as agreed are left out."""
+
+
+class AtVendor(Protocol):
+    """Something that stands in a vendor account: an issued key, a thing of the inventory."""
+
+    @property
+    def organization_id(self) -> str: ...
+
+    @property
+    def account_id(self) -> str: ...
+
+    @property
+    def vendor(self) -> str: ...
+
+
+class LastSpend(Protocol):
+    """What keys cost, as it was read just before their end. Implemented by vendor_spend."""
+
+    async def keep(self, thing: AtVendor, rows: Sequence[SpendRow], *, read_at_ns: int) -> None:
+        """Committed when it returns; in every report and watched budget from then on. The same rows again are the same. `read_at_ns`: when
+        the vendor was asked for them."""

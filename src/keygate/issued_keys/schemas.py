@@ -251,7 +251,7 @@ class FormerOut(Schema):
     waits_for: Waits | None = Field(
         description="What its end waits for besides: `handover`, nobody has fetched the new secret; `quiet`, the vendor has not shown it "
         "unused for long enough; `insist`, your `cut`, since the vendor never tells; `vendor`, which does not end it; `refusal`, the "
-        "vendor says that it is gone, and still takes it"
+        "vendor says that it is gone, or disabled, and still takes it"
     )
     quiet_seconds: int | None
     insist: bool

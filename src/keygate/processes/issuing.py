@@ -26,6 +26,7 @@ from keygate.issued_keys.inspection import InspectionService
 from keygate.issued_keys.inspection_repository import InspectionRepository
 from keygate.issued_keys.issuer import TokenIssuer
 from keygate.issued_keys.jobs import jobs
+from keygate.issued_keys.last_bill import LastBill
 from keygate.issued_keys.moving import move_accounts
 from keygate.issued_keys.refusals import Refusals
 from keygate.issued_keys.repository import IssuedKeyRepository
@@ -38,6 +39,9 @@ from keygate.kit.database import UnitOfWork
 from keygate.kit.outbound import Outbound
 from keygate.processes.foundation import Foundation, raw_secret
 from keygate.processes.worker import Worker
+from keygate.vendor_spend.attributing import Attributor
+from keygate.vendor_spend.last_readings import LastReadings
+from keygate.vendor_spend.repository import SpendRepository
 from keygate.vendor_spend.watch_repository import WatchRepository
 from keygate.vendors.admin import PROVISIONERS, Provisioner
 from keygate.virtual_keys import VirtualKeyService
@@ -61,6 +65,7 @@ class Issuing:
     rows: IssuedKeyRepository
     account_rows: VendorAccountRepository
     desks: Desks
+    last_bill: LastBill
     provisioners: Mapping[str, Provisioner]
     outlooks: Outlooks
     rotation: RotationService
@@ -108,6 +113,9 @@ async def issuing(
     rows, account_rows, outbound = IssuedKeyRepository(), VendorAccountRepository(), Outbound()
     issuer = TokenIssuer(await raw_secret(base.vault, ISSUER), url=base.settings.address, clock=base.clock)
     desks = Desks(sender=outbound, vault=base.vault, issuer=issuer, clock=base.clock, provisioners=provisioners, sleep=sleep)
+    access = IssuedKeyAccess(accounts=account_rows, keys=rows, desks=desks, provisioners=provisioners)
+    readings = LastReadings(database=base.database, repository=SpendRepository(), attributor=Attributor(access, owners))
+    last_bill = LastBill(readings, clock=base.clock, sleep=sleep, at_step=at_step)
     tools = Tools(
         database=base.database,
         repository=rows,
@@ -116,6 +124,7 @@ async def issuing(
         outbox=outbox,
         clock=base.clock,
         digest_key=base.digest_key,
+        last_bill=last_bill,
         at_step=at_step,
         sleep=sleep,
     )
@@ -164,7 +173,6 @@ async def issuing(
         provisioners=provisioners,
         clock=base.clock,
     )
-    access = IssuedKeyAccess(accounts=account_rows, keys=rows, desks=desks, provisioners=provisioners)
     minting = MintingService(
         database=base.database,
         rows=rows,
@@ -231,6 +239,7 @@ async def issuing(
         rows=rows,
         account_rows=account_rows,
         desks=desks,
+        last_bill=last_bill,
         provisioners=provisioners,
         outlooks=outlooks,
         rotation=rotation,
