@@ -172,6 +172,7 @@ def upgrade() -> None:
         sa.Column("identity", sa.String(length=200), nullable=True),
         sa.Column("same_since_ns", sa.BigInteger(), nullable=False),
         sa.Column("notes", sa.JSON(), nullable=False),
+        sa.Column("also_confirms", sa.JSON(), nullable=False),
         sa.Column("verified_at_ns", sa.BigInteger(), nullable=False),
         sa.Column("created_at_ns", sa.BigInteger(), nullable=False),
         sa.Column("updated_at_ns", sa.BigInteger(), nullable=False),

@@ -124,6 +124,13 @@ class Settings(BaseSettings):
         validation_alias=_named("CONTENT_DAYS"),
         description="Days that prompts and answers are kept where a policy records them",
     )
+    stale_days: int = Field(
+        90,
+        ge=1,
+        le=3650,
+        validation_alias=_named("STALE_DAYS"),
+        description="Days without use after which the inventory calls a key at a vendor `stale`",
+    )
     otlp_endpoint: str = Field(
         "",
         validation_alias=AliasChoices("OTEL_EXPORTER_OTLP_ENDPOINT"),

@@ -156,6 +156,24 @@ def test_apps_and_teams_are_ended_too(desk: Desk) -> None:
     assert team["id"] not in desk.ok("teams", "list").out
 
 
+def test_developers_whose_team_is_archived_without_them_keep_their_keys_and_lose_what_came_from_it(desk: Desk) -> None:
+    call = desk.keygate.call
+    policy = call("POST", "/policies", {"name": "narrow", "models": ["openai/gpt-4.1-nano"]})["id"]
+    team = call("POST", "/teams", {"name": "narrow", "policy_id": policy})["id"]
+    developer = call("POST", "/developers", {"name": "Mo", "email": "mo@example.com", "team_id": team})["id"]
+    theirs, own = (
+        call("POST", "/virtual-keys", {"name": "k", "owner": owner}) for owner in ({"developer_id": developer}, {"team_id": team})
+    )
+    assert chat(desk, theirs["key"]).status_code == 403
+    assert desk.run("teams", "archive", team, "--developers", "sell", "--yes").code == Exit.USAGE
+    said = desk.ok("teams", "archive", team, "--developers", "detach", "--yes")
+    assert "in no team" in said.err
+    assert [chat(desk, each["key"]).status_code for each in (theirs, own)] == [200, 401]
+    kept = call("GET", f"/developers/{developer}")
+    assert (kept["status"], kept["team_id"]) == ("active", None)
+    call("DELETE", f"/policies/{policy}")
+
+
 def test_an_id_reaches_no_other_address(desk: Desk) -> None:
     """What a script takes for an id may be anything: it must not become the path of something else."""
     developer = desk.made("developers", "create", "Kay", "--email", "lou@example.com")

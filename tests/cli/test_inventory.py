@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from tests.cli.desk import Desk
 
@@ -61,6 +62,16 @@ def test_keys_made_by_hand_are_found_adopted_accepted_and_ended(bureau: Desk, sa
     assert summary["standings"]["adopted"] == 1
     assert "openai" in bureau.ok("inventory", "summary").out
     assert "notebook" in bureau.ok("inventory", "show", adopted["id"]).out
+
+
+def test_a_key_that_nobody_has_used_for_long_is_shown_as_stale_with_the_days(bureau: Desk, sandbox: SandboxServer) -> None:
+    """As the guide has it: nobody's clock moves."""
+    aged = {"key": by_hand(sandbox, "long forgotten"), "days": 100}
+    assert httpx.post(f"{sandbox.address}/_sandbox/admin/openai/console/age", json=aged, timeout=10).status_code == 201
+    bureau.ok("inventory", "scan")
+    [row] = bureau.made("inventory", "--finding", "stale")
+    assert row["at_vendor"]["key"] == aged["key"]
+    assert "not used for 90 days or longer" in bureau.ok("inventory", "show", row["id"]).err
 
 
 def test_a_limit_that_was_changed_in_the_console_is_shown_and_set_again(bureau: Desk, sandbox: SandboxServer) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,9 @@ import pytest
 from tests.cli.desk import Desk
 
 from keygate.cli.client import Exit
+from keygate.issued_keys import verify
 from keygate.sandbox import SandboxServer, Vendor
+from keygate.sandbox.admin import AdminFault
 
 MODEL = "gpt-4.1-mini"
 
@@ -46,6 +50,26 @@ def test_vendors_tell_what_they_can_do_and_which_rights_they_need(bureau: Desk) 
     assert "api.limits.write" in bureau.ok("vendors", "show", "openai").out
     assert "project" in bureau.ok("vendors", "list").out
     assert bureau.run("vendors", "show", "nobody").code == Exit.NOT_FOUND
+
+
+@pytest.mark.parametrize("vendor", ["fireworks", "elevenlabs", "litellm"])
+def test_a_vendor_that_keygate_makes_no_keys_at_is_told_with_the_reason(bureau: Desk, vendor: str) -> None:
+    shown = bureau.ok("vendors", "show", vendor).out
+    assert re.search(r"^vendor_api +yes$", shown, re.MULTILINE)
+    assert "KeyGate does not use it yet" in shown
+    refused = bureau.run("provision", "--vendor", vendor, "--dev", "priya")
+    assert refused.code == Exit.NOT_VALID
+    assert "KeyGate does not use it yet" in refused.err
+    listed = {row["name"]: row["keys"]["way"] for row in bureau.made("vendors", "list")}
+    assert listed[vendor] == ("by_hand" if vendor == "fireworks" else "none")
+    assert {name for name, way in listed.items() if way == "made"} >= {"openai", "anthropic", "xai"}
+    assert vendor in bureau.ok("vendors", "list").out
+
+
+def test_a_key_of_a_vendor_that_keygate_can_ask_nothing_is_not_entered_by_hand(bureau: Desk) -> None:
+    entered = bureau.run("inventory", "enter", "elevenlabs", "--dev", "priya", "--expires", "90d", text="a-key-made-by-hand\n")
+    assert entered.code == Exit.NOT_VALID
+    assert "keeps no keys of ElevenLabs that were made by hand" in entered.err
 
 
 def test_an_admin_credential_without_rights_ends_with_the_rights_named(bureau: Desk, sandbox: SandboxServer) -> None:
@@ -139,8 +163,53 @@ def test_a_leaver_loses_every_vendor_key_and_the_receipt_verifies_offline(
     assert bureau.made("receipts", "verify", str(path))["trusted"] is True
     key = bureau.ok("receipts", "key").out.strip()
     assert stranger.ok("receipts", "verify", str(path), "--public-key", key, "--json").json()["complete"] is True
+    unknown = stranger.run("receipts", "verify", str(path), "--json")
+    assert (unknown.code, unknown.json()["consistent"], unknown.json()["ok"]) == (Exit.VERIFICATION_FAILED, True, False)
+    assert stranger.run("receipts", "verify", str(path), "--public-key", "no key").code == Exit.USAGE
     path.write_text(path.read_text().replace('"revoked"', '"active"', 1))
     assert stranger.run("receipts", "verify", str(path), "--public-key", key).code == Exit.VERIFICATION_FAILED
+
+
+def test_an_archived_team_takes_its_developers_and_apps_along_in_one_receipt(bureau: Desk, sandbox: SandboxServer) -> None:
+    call = bureau.keygate.call
+    team = call("POST", "/teams", {"name": "search"})["id"]
+    people = [
+        call("POST", "/developers", {"name": name, "email": f"{name}@search.example.com", "team_id": team})["id"] for name in ("ana", "bob")
+    ]
+    app = call("POST", "/apps", {"name": "crawler", "team_id": team})["id"]
+    owners = [{"team_id": team}, *({"developer_id": each} for each in people), {"app_id": app}]
+    keys = [call("POST", "/keys/provision", {"vendor": "openai", **owner})["key"] for owner in owners]
+    for owner in owners:
+        call("POST", "/virtual-keys", {"name": "of search", "owner": owner})
+    refused = bureau.run("teams", "archive", team, "--yes")
+    assert refused.code == Exit.NOT_VALID
+    assert "developers=deactivate" in refused.err
+    assert "developers=detach" in refused.err
+    assert all(works(sandbox, key) for key in keys)
+    told = bureau.ok("teams", "archive", team, "--developers", "deactivate", "--yes").err
+    [row, *_] = call("GET", "/receipts")["items"]
+    assert f"keygate receipts show {row['id']}" in told
+    assert (row["cause"], row["subject"], row["issued_keys"], row["virtual_keys"]) == ("team.archive", team, 4, 4)
+    ends = time.monotonic() + 60
+    while not (receipt := call("GET", f"/receipts/{row['id']}"))["complete"]:
+        assert time.monotonic() < ends, receipt
+        time.sleep(0.1)
+    for entries in (receipt["issued_keys"], receipt["virtual_keys"]):
+        assert {each["owner_id"] for each in entries} == {team, *people, app}
+    assert verify(json.dumps(receipt).encode()).ok
+    assert not any(works(sandbox, key) for key in keys)
+
+
+def test_revoke_does_not_end_with_0_while_something_is_left_at_the_vendor(bureau: Desk, sandbox: SandboxServer) -> None:
+    account = sandbox.state.admin[Vendor.OPENAI]
+    account.faults += [AdminFault(operation, status=403, calls=None) for operation in ("service_accounts.create", "projects.archive")]
+    said = bureau.run("provision", "--vendor", "openai", "--dev", "priya", "--rpm", "3")
+    assert said.code == Exit.NOT_VALID
+    failed = next(key for key in bureau.made("issued-keys", "list") if key["state"] == "failed")
+    assert failed["owed"]
+    assert bureau.run("revoke", failed["id"], "--yes").code == Exit.FAILED
+    account.faults.clear()
+    bureau.ok("revoke", failed["id"], "--yes")
 
 
 def bulk(bureau: Desk, tmp_path: Path, count: int, *extra: str, start: int = 0):

@@ -40,9 +40,14 @@ def test_audit_log_is_listed_exported_and_verified(desk: Desk) -> None:
     desk.ok("audit", "verify", str(file))
     (report,) = desk.ok("audit", "verify", "--json").json()
     assert report["ok"] is True
-    assert (
-        desk.ok("audit", "verify", str(file), KEYGATE_DATA_DIR=str(desk.home / "nothing")).code == Exit.OK
-    )  # without a data directory too
+    elsewhere = {"KEYGATE_DATA_DIR": str(desk.home / "nothing")}
+    key = desk.ok("receipts", "key").out.strip()
+    assert desk.ok("audit", "verify", str(file), "--public-key", key, **elsewhere).out  # without a data directory too
+    said = desk.run("audit", "verify", str(file), "--json", **elsewhere)  # who could rewrite the file could have signed it again
+    assert said.code == Exit.VERIFICATION_FAILED
+    assert [(each["ok"], each["trusted"], each["fault"]) for each in said.json()] == [(False, False, None)]
+    assert "--public-key" in said.json()[0]["signed_by"]
+    assert desk.run("audit", "verify", "--public-key", key).code == Exit.USAGE
 
 
 def test_looking_at_a_database_makes_none(desk: Desk) -> None:

@@ -178,6 +178,13 @@ def test_vendors_are_listed_with_what_they_serve(house: House) -> None:
     assert {"openai", "anthropic", "azure", "google", "openrouter", "bedrock"} <= {vendor["name"] for vendor in found if vendor["issuing"]}
 
 
+def test_one_vendor_is_shown_with_the_way_to_a_key_that_is_open_there(house: House) -> None:
+    ways = {name: house.call("GET", f"/vendors/{name}")["keys"]["way"] for name in ("openai", "groq", "elevenlabs")}
+    assert ways == {"openai": "made", "groq": "by_hand", "elevenlabs": "none"}
+    assert house.call("GET", "/vendors/accounts")["items"] == []  # no vendor's name
+    assert house.raw("GET", "/vendors/nobody", token=house.keygate.sign_in()).status_code == 404
+
+
 def test_health_readiness_and_metrics_are_open(house: House) -> None:
     house.send(house.key("metrics")["key"])
     assert house.client.get("/health").status_code == 200

@@ -14,6 +14,7 @@ from keygate.events import EventOutbox
 from keygate.events.repository import EventRepository
 from keygate.identities import Passwords, Role, Status
 from keygate.identities.directory import OwnerDirectory
+from keygate.identities.model import Members
 from keygate.identities.repository import OwnerRepository
 from keygate.identities.wiring import identities
 from keygate.kit.secret import Secret
@@ -34,8 +35,9 @@ class Recorder:
     async def app_deactivated(self, work, actor, app_id):
         self.told.append(("app", app_id))
 
-    async def team_archived(self, work, actor, team_id):
-        self.told.append(("team", team_id))
+    async def team_archived(self, work, actor, team_id, *, ended):
+        self.told.append(("team", team_id, *ended))
+        return "rcp_all"
 
     async def keys_changed(self, key_ids):
         self.told.append(("keys", tuple(key_ids)))
@@ -112,6 +114,108 @@ async def test_a_team_with_active_members_is_not_archived(people, owner):
         await people.developers.create(owner, name="Eve", email="eve@example.com", team_id=team.id)
     with pytest.raises(InvalidInput):
         await people.developers.activate(owner, developer.id)
+
+
+async def _crowd(wired, owner):
+    """A team with two developers; apps of the team itself, of a developer in it, and of one who is elsewhere; and what only looks alike."""
+    team, other = [await wired.teams.create(owner, name=name) for name in ("research", "ops")]
+    ada, ben = [
+        await wired.developers.create(owner, name=name, email=f"{name}@example.com", team_id=team.id, policy_id="pol_known")
+        for name in ("ada", "ben")
+    ]
+    eve = await wired.developers.create(owner, name="eve", email="eve@example.com", team_id=other.id)
+    apps = {
+        name: await wired.apps.create(owner, name=name, team_id=of, developer_id=whose)
+        for name, of, whose in (
+            ("teams", team.id, None),
+            ("adas", None, ada.id),
+            ("bens", team.id, ben.id),
+            ("eves", team.id, eve.id),
+            ("bens-elsewhere", other.id, ben.id),
+        )
+    }
+    return team, (ada, ben, eve), apps
+
+
+async def _standing(wired, owner, developers, apps):
+    people = [await wired.developers.get(owner, each.id) for each in developers]
+    programs = [await wired.apps.get(owner, each.id) for each in apps.values()]
+    return {each.name: (each.active, each.team_id) for each in (*people, *programs)}
+
+
+async def test_a_team_with_members_is_archived_only_once_it_is_said_what_becomes_of_them(wired, owner, recorder, audit):
+    team, developers, apps = await _crowd(wired, owner)
+    before = await _standing(wired, owner, developers, apps)
+    with pytest.raises(Conflict, match=r"2 active developers and 4 active apps.*developers=deactivate.*developers=detach"):
+        await wired.teams.archive(owner, team.id)
+    for scopes in ({"teams.write", "developers.write"}, {"teams.write", "apps.write"}):
+        token = replace(owner, scopes=frozenset(scopes))
+        for members in Members:
+            with pytest.raises(Forbidden, match="needs the permission"):
+                await wired.teams.archive(token, team.id, developers=members)
+    assert await _standing(wired, owner, developers, apps) == before
+    assert [told for told in recorder.told if told[0] == "team"] == []
+    assert await _actions(audit, owner, "developer.deactivate") == []
+
+
+async def test_a_team_that_is_archived_takes_its_developers_and_apps_along_in_one_receipt(wired, owner, recorder, audit, outbox):
+    team, developers, apps = await _crowd(wired, owner)
+    (ada, ben, _), other = developers, apps["bens-elsewhere"].team_id
+    password = Secret("a long enough password")
+    await wired.users.create(owner, email="ada@example.com", name="Ada", role=Role.DEVELOPER, password=password, developer_id=ada.id)
+    assert await wired.teams.archive(owner, team.id, developers=Members.DEACTIVATE) == "rcp_all"
+    assert await _standing(wired, owner, developers, apps) == {
+        "ada": (False, team.id),
+        "ben": (False, team.id),
+        "eve": (True, other),
+        "teams": (False, team.id),
+        "adas": (False, None),
+        "bens": (False, team.id),
+        "eves": (False, team.id),
+        "bens-elsewhere": (True, other),
+    }
+    ended = [ada.id, ben.id, *(apps[name].id for name in ("teams", "adas", "bens", "eves"))]
+    assert recorder.told[-2:] == [("team", team.id, *ended), ("organization", owner.organization_id)], "nobody is told of apart"
+    assert {target for target, _ in await _actions(audit, owner, "developer.deactivate")} == {ada.id, ben.id}
+    assert len(await _actions(audit, owner, "app.deactivate")) == 4
+    found = await outbox.page(owner.organization_id, before=None, type_="developer.deactivated", limit=9)
+    assert {event.subject: json.loads(event.payload)["receipt_id"] for event in found} == {ada.id: "rcp_all", ben.id: "rcp_all"}
+    with pytest.raises(Unauthenticated):
+        await wired.sessions.login("ada@example.com", password, address=None)
+    assert await wired.teams.archive(owner, team.id, developers=Members.DEACTIVATE) is None
+
+
+async def test_developers_of_an_archived_team_stay_without_one_and_apps_that_nobody_answers_for_end(wired, owner, recorder, audit):
+    team, developers, apps = await _crowd(wired, owner)
+    other = apps["bens-elsewhere"].team_id
+    await wired.teams.archive(owner, team.id, developers=Members.DETACH)
+    assert await _standing(wired, owner, developers, apps) == {
+        "ada": (True, None),
+        "ben": (True, None),
+        "eve": (True, other),
+        "teams": (False, team.id),
+        "adas": (True, None),
+        "bens": (True, None),
+        "eves": (True, None),
+        "bens-elsewhere": (True, other),
+    }
+    assert recorder.told[-2:] == [("team", team.id, apps["teams"].id), ("organization", owner.organization_id)]
+    changed = await audit.find(owner.organization_id, EntryFilter(action="developer.update"), before=None, limit=10)
+    assert {entry.target for entry in changed} == {developers[0].id, developers[1].id}
+    assert (await wired.developers.get(owner, developers[0].id)).policy_id == "pol_known", "their own policy stays"
+
+
+async def test_a_team_with_the_last_owner_or_a_greater_user_in_it_is_not_archived_with_them(wired, owner, started):
+    team = await wired.teams.create(owner, name="research")
+    ada = await wired.developers.create(owner, name="Ada", email="ada@example.com", team_id=team.id)
+    boss = await wired.developers.create(owner, name="Boss", email="owner@example.com", team_id=team.id)
+    await wired.users.update(owner, started.owner.id, {"developer_id": boss.id})
+    with pytest.raises(Forbidden, match="Boss"):
+        await wired.teams.archive(replace(owner, role=Role.ADMIN), team.id, developers=Members.DEACTIVATE)
+    with pytest.raises(Conflict, match="Boss is the last owner"):
+        await wired.teams.archive(owner, team.id, developers=Members.DEACTIVATE)
+    assert (await wired.developers.get(owner, ada.id)).active, "all of it or nothing"
+    assert (await wired.teams.get(owner, team.id)).active
 
 
 async def test_an_email_address_belongs_to_one_developer(people, owner):

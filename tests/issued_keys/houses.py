@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
+import httpx
 import pytest
 from tests.running import ApiError, RunningKeyGate
 
@@ -66,6 +68,16 @@ class KeyHouse:
         items = self.call("GET", "/inventory", account_id=made["account_id"], limit=500)["items"]
         mine = {each["kind"]: each for each in items if each["issued_key_id"] == made["id"]}
         return mine.get("key") or mine["container"]  # type: ignore[no-any-return]  # JSON
+
+    def grows_old(self, made: dict[str, Any], *, stale: bool = False) -> None:
+        """A key becomes a hundred days old at the sandbox's vendor: the inventory shows what that tells, the last use if it does."""
+        place = made["at_vendor"]
+        path = f"/_sandbox/admin/{made['vendor']}/console/age"
+        answer = httpx.post(self.sandbox.address + path, json={"key": place.get("account") or place["key"], "days": 100}, timeout=10)
+        assert answer.status_code == 201, answer.text
+        item = self.looked_at(made)
+        assert (datetime.now(UTC) - datetime.fromisoformat(item["created_at"])).days == 100
+        assert (item["findings"], len(item["remedies"])) == ((["stale"], 1) if stale else ([], 0))
 
     def drifts(
         self,

@@ -85,6 +85,8 @@ def test_leaver_loses_a_key_that_was_made_by_hand_and_its_workspace_stays(bureau
     adopted = bureau.adopt(made["id"], developer_id=developer, name="priya's", key=made["value"], expires_in_days=30)
     assert (adopted["state"], adopted["name"], adopted["enforcement"]) == ("active", "priya's", {"expiry": "not_enforced"})
     assert adopted["hint"] == f"…{made['value'][-4:]}"
+    assert bureau.vendor("api_keys.retrieve", made["id"])["name"].startswith("kg-"), "the key is renamed, what holds it is not"
+    assert bureau.vendor("workspaces.retrieve", workspace)["name"] == "search team"
     items = scanned(bureau.call, bureau.account_id)
     assert (items[made["id"]]["standing"], items[neighbour["id"]]["standing"]) == ("adopted", "unknown")
 

@@ -6,6 +6,7 @@ import json
 import sqlite3
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -56,9 +57,27 @@ class House(KeyHouse):
 
     def vendor(self, method: str, *arguments: Any, **options: Any) -> Any:
         """Anthropic's own SDK, as an admin of the organization."""
-        everything = options.pop("all", False)
-        request = {"method": f"organization.{method}", "arguments": arguments, "options": options, "all": everything}
+        everything, beta = options.pop("all", False), "beta." if options.pop("beta", False) else ""
+        request = {"method": f"{beta}organization.{method}", "arguments": arguments, "options": options, "all": everything}
         return self._bridge.call(base=self.sandbox.anthropic_base_url, **request, **self._owner)["answer"]
+
+    @contextmanager
+    def early_access(self, name: str) -> Iterator[str]:
+        """An account of an organization that Anthropic lets set spend limits, as long as it lasts."""
+        self.let_in(enabled=True)
+        try:
+            yield str(self.configure(name=name, **self.federation)["id"])
+        finally:
+            self.let_in(enabled=False)
+
+    def let_in(self, *, enabled: bool) -> None:
+        answer = httpx.post(f"{self.sandbox.address}/_sandbox/admin/anthropic/console/spend_limits", json={"enabled": enabled}, timeout=10)
+        answer.raise_for_status()
+
+    def spend_limits(self, workspace: str) -> list[str]:
+        """What Anthropic's SDK reads, in cents."""
+        listed = self.vendor("spend_limits.list", beta=True, all=True)
+        return [each["amount"] for each in listed if each["scope"]["workspace_id"] == workspace]
 
     def answers(self, env: dict[str, str]) -> bool:
         """Whether Anthropic's own SDK gets an answer with nothing but what the holder exports."""
@@ -188,6 +207,7 @@ def test_a_limit_changed_in_the_console_is_found_repaired_and_accepted(house: Ho
         shown=lambda: sorted(limit["value"] for row in house.vendor(f"{rates}.list", workspace, all=True) for limit in row["limits"]),
         takes=lambda key: key["rate_limit_rpm"] == 5_000,
     )
+    house.grows_old(made)
     house.call("POST", f"/keys/{made['id']}/revoke")
 
 
@@ -234,6 +254,82 @@ def test_budget_needs_the_vendors_early_access_and_says_so(house: House) -> None
     made = house.provision(budget_usd="5.00", allow_unenforced=True)
     assert made["enforcement"]["budget"] == "not_enforced"
     assert house.answers(made["env"])
+
+
+def test_a_budget_is_confirmed_in_the_vendors_early_access_and_told_as_lost_after_it(house: House) -> None:
+    def account() -> dict[str, Any]:
+        return next(each for each in house.call("GET", "/vendors/accounts")["items"] if each["name"] == "let-in")
+
+    with house.early_access("let-in"):
+        assert account()["also_confirms"] == ["budget"]
+        made = house.provision(account="let-in", budget_usd="50.00")
+        assert made["enforcement"] == {"budget": "confirmed"}
+        workspace = made["at_vendor"]["workspace"]
+        assert house.spend_limits(workspace) == ["5000"], "the vendor's own client says so"
+        assert house.call("GET", f"/keys/{made['id']}")["budget"] == {"enforced_by": "vendor", "trouble": None}
+        other = {"amount": "900000", "period": "monthly", "scope": {"type": "workspace", "workspace_id": workspace}}
+        house.drifts(
+            made,
+            "budget",
+            change=lambda: house.vendor("spend_limits.set", beta=True, **other),
+            shown=lambda: house.spend_limits(workspace),
+            takes=lambda key: key["budget_usd"] == "9000.00",
+        )
+    found = house.call("POST", f"/keys/{made['id']}/check")
+    assert (found["enforcement"], found["error_code"]) == ({"budget": "lost"}, "lost_at_vendor")
+    assert house.call("GET", "/events", type="issued_key.drifted")["items"][0]["subject"] == made["id"]
+    budget = house.call("GET", f"/keys/{made['id']}")["budget"]
+    assert budget["enforced_by"] == "keygate"
+    assert "vendors verify" in budget["trouble"]
+    assert house.looked_at(made)["drift"] == [], "that it is not told is no change of somebody's"
+    assert account()["also_confirms"] == []
+    with pytest.raises(ApiError, match="early access") as refused:
+        house.provision(account="let-in", budget_usd="5.00")
+    assert refused.value.status == 422
+    with house.early_access("let-in"):
+        again = house.call("POST", f"/keys/{made['id']}/check")
+        assert (again["enforcement"], again["error_code"]) == ({"budget": "confirmed"}, None)
+    house.call("POST", f"/keys/{made['id']}/revoke")
+
+
+def test_a_key_from_before_the_early_access_is_watched_until_its_limit_is_set(house: House) -> None:
+    house.configure(name="early", **house.federation)
+    made = house.provision(account="early", budget_usd="5.00", allow_unenforced=True)
+    check, workspace = f"/keys/{made['id']}/check", made["at_vendor"]["workspace"]
+    house.let_in(enabled=True)
+    try:
+        told = house.call("POST", f"/vendors/accounts/{made['account_id']}/verify")
+        assert told["also_confirms"] == ["budget"]
+        found = house.call("POST", check)
+        assert (found["enforcement"]["budget"], found["error_code"]) == ("not_enforced", None), "nobody has changed anything at the vendor"
+        assert house.spend_limits(workspace) == []
+        assert house.call("POST", check, {"repair": True})["enforcement"]["budget"] == "confirmed"
+        assert house.spend_limits(workspace) == ["500"]
+        assert house.call("GET", f"/keys/{made['id']}")["budget"]["enforced_by"] == "vendor"
+        turned = house.call("POST", f"/keys/{made['id']}/rotate", {"overlap_seconds": 0, "insist": True})
+        assert turned["enforcement"]["budget"] == "confirmed"
+    finally:
+        house.let_in(enabled=False)
+
+
+def test_an_order_whose_account_has_left_the_early_access_is_undone_and_says_so(house: House) -> None:
+    with house.early_access("leaving"):
+        pass
+    before = len(house.vendor("workspaces.list", all=True))
+    with pytest.raises(ApiError, match="vendors verify") as refused:
+        house.provision(account="leaving", budget_usd="5.00")
+    assert refused.value.status == 409
+    assert len(house.vendor("workspaces.list", all=True)) == before
+    [vendor] = [each for each in house.call("GET", "/vendors")["items"] if each["name"] == "anthropic"]
+    assert "budget" in vendor["issuing"]["confirms_for_some"]
+
+
+def test_a_key_that_ends_before_any_token_is_refused_before_the_vendor_is_called(house: House) -> None:
+    calls = len(house.account.calls)
+    with pytest.raises(ApiError, match="expires_at: too soon") as refused:
+        house.provision(expires_at=(datetime.now(UTC) + timedelta(seconds=45)).isoformat())
+    assert refused.value.status == 422
+    assert len(house.account.calls) == calls
 
 
 def test_account_without_federation_names_what_is_missing(house: House) -> None:

@@ -222,6 +222,7 @@ def test_a_capacity_changed_in_azures_portal_is_found_repaired_and_accepted(hous
         shown=lambda: house.terms(made),
         takes=lambda key: sorted(key["models"]) == ["gpt-4.1-mini", "gpt-4o-mini"],
     )
+    house.grows_old(made)
     house.call("POST", f"/keys/{made['id']}/revoke")
 
 
@@ -258,6 +259,7 @@ def test_models_and_an_end_changed_in_awss_console_are_found_repaired_and_accept
 
     house.drifts(made, "models", change=lambda: put(lambda _: widened), shown=resources, takes=None)
     assert shown()[1] == later
+    house.grows_old(made)
     house.call("POST", f"/keys/{made['id']}/revoke")
 
 

@@ -163,6 +163,7 @@ def test_limits_changed_in_googles_console_are_found_repaired_and_accepted(house
         shown=lambda: house.quota(made)["effectiveLimit"],
         takes=lambda key: key["rate_limit_rpm"] == 9_000,
     )
+    house.grows_old(made)
     house.call("POST", f"/keys/{made['id']}/revoke")
 
 
@@ -256,6 +257,7 @@ def test_xai_key_from_provision_over_rotation_and_drift_to_revocation(house: Hou
         shown=lambda: shown(made["at_vendor"]["key"])["qpm"],
         takes=lambda key: key["rate_limit_rpm"] == 5_000,
     )
+    house.grows_old(made)
     assert house.call("POST", f"/keys/{made['id']}/revoke")["state"] == "revoked"
     assert status(turned["key"]) == 401
 

@@ -17,9 +17,13 @@ def test_a_limit_that_somebody_changed_at_the_vendor_is_found_and_repaired(offic
     assert found["enforcement"] == {"budget": "differs", "models": "confirmed"}
     assert found["error_code"] == "drifted"
     assert office.call("GET", "/events", type="issued_key.drifted")["items"][0]["subject"] == made["id"]
+    budget = office.key(made["id"])["budget"]
+    assert budget["enforced_by"] == "keygate", "the vendor does not keep it as agreed"
+    assert f"keygate inventory check {made['id']} --repair" in budget["trouble"]
     mended = office.call("POST", f"/keys/{made['id']}/check", {"repair": True})
     assert mended["enforcement"]["budget"] == "confirmed"
     assert mended["error"] is None
+    assert office.key(made["id"])["budget"] == {"enforced_by": "vendor", "trouble": None}
     assert httpx.get(url, headers=headers, timeout=10).json()["threshold_amount"] == 500
 
 

@@ -91,13 +91,20 @@ async def test_everything_is_found_and_named_for_what_it_is(workshop: Workshop) 
     assert len(await events(workshop, "inventory.found")) == 1  # nothing new
 
 
-async def test_what_was_not_used_for_a_long_time_is_stale(workshop: Workshop) -> None:
+@pytest.mark.parametrize("days", [90, 30])
+async def test_what_was_not_used_for_as_many_days_as_the_setting_says_is_stale(workshop: Workshop, days: int) -> None:
+    await workshop.start(stale_days=days)
     used = await workshop.provision("ann", budget_nano=NANO)
-    workshop.clock.advance(91 * DAY)
+    workshop.clock.advance((days - 1) * DAY)
+    await workshop.scan()
+    assert (await workshop.item_of(used)).findings == ()
+    workshop.clock.advance(2 * DAY)
     idle, secret = workshop.by_hand("fresh")
     assert workshop.works(secret)
     await workshop.scan()
-    assert (await workshop.item_of(used)).findings == (Finding.STALE,)
+    item = await workshop.item_of(used)
+    assert item.findings == (Finding.STALE,)
+    assert f"{days} days" in workshop.stock.inventory.remedies(item)[0]
     assert Finding.STALE not in (await workshop.items())[idle].findings
 
 
@@ -173,6 +180,9 @@ async def test_a_limit_that_was_changed_in_the_console_is_found_and_set_again(wo
     assert item.findings == (Finding.DRIFT,)
     [difference] = item.drift
     assert (difference.term, difference.agreed, difference.found) == ("budget", "$50.00 a month", "$9000.00 a month")
+    await workshop.orders.inspection.tick()
+    seen = await workshop.orders.keys.get(workshop.owner, key.id)
+    assert seen.enforcement["budget"] is Enforcement.DIFFERS, "what a scan finds is looked at at once"
     repaired = await workshop.stock.inventory.repair(workshop.owner, item.id)
     assert (repaired.findings, repaired.drift) == ((), ())
     assert (await workshop.console("GET", f"/projects/{project}/spend_limit"))["threshold_amount"] == 5_000
@@ -267,7 +277,7 @@ async def test_an_adopted_key_ends_with_its_owner_and_nothing_else_does(workshop
     adopted = await workshop.stock.adoptions.adopt(workshop.owner, item.id, Adoption(Place(Scope.DEVELOPER, dev.id)))
     assert (adopted.item.standing, adopted.item.issued_key_id) == (Standing.ADOPTED, adopted.key.id)
     assert adopted.renamed is False
-    assert "1 other keys stand in the same project" in (adopted.note or "")
+    assert "can't rename a key" in (adopted.note or "")
     assert adopted.key.name == "dora"
     with pytest.raises(Conflict, match="adopted already"):
         await workshop.stock.adoptions.adopt(workshop.owner, item.id, Adoption(None))
@@ -320,19 +330,38 @@ async def test_an_end_that_was_moved_is_told_again_by_the_new_end(workshop: Work
     assert await events(workshop, "issued_key.ends_soon") == [adopted.key.id]
 
 
-async def test_a_key_alone_in_its_project_is_renamed_and_known_by_its_mark(workshop: Workshop) -> None:
-    project = (await workshop.console("POST", "/projects", {"name": "skunkworks"}))["id"]
+async def test_a_project_keeps_its_name_when_the_only_key_in_it_is_adopted(workshop: Workshop) -> None:
+    project = (await workshop.console("POST", "/projects", {"name": "Production checkout"}))["id"]
     hand, secret = workshop.by_hand("notebook", project_id=project)
+    default, _ = workshop.by_hand("alone in the default project")
     await workshop.scan()
-    adopted = await workshop.stock.adoptions.adopt(workshop.owner, (await workshop.items())[hand].id, Adoption(None, name="notebook"))
-    assert adopted.renamed
-    assert (await workshop.console("GET", f"/projects/{project}"))["name"] == f"{adopted.key.mark.tag} notebook"
+    found = await workshop.items()
+    adopted = await workshop.stock.adoptions.adopt(workshop.owner, found[hand].id, Adoption(None, name="notebook"))
+    await workshop.stock.adoptions.adopt(workshop.owner, found[default].id, Adoption(None))
+    shown = {each["id"]: each["name"] for each in (await workshop.console("GET", "/projects"))["data"]}
+    assert (shown[project], shown["proj_default"]) == ("Production checkout", "Default project")
+    [remedy] = workshop.stock.adoptions.remedies(adopted.item)
+    assert (adopted.item.findings, "adopt" in remedy) == ((Finding.NO_LIMIT,), False), "what was adopted is not adopted again"
     await workshop.scan()
     items = await workshop.items()
     assert (items[hand].standing, items[project].standing) == (Standing.ADOPTED, Standing.UNKNOWN)
     await workshop.orders.keys.revoke(workshop.owner, adopted.key.id)
     assert not workshop.works(secret)
     assert (await workshop.console("GET", f"/projects/{project}"))["status"] == "active"
+
+
+async def test_our_own_mark_is_not_called_another_keygates_whatever_carries_it_and_after_the_keys_end(workshop: Workshop) -> None:
+    project = (await workshop.console("POST", "/projects", {"name": "skunkworks"}))["id"]
+    hand, _ = workshop.by_hand("notebook", project_id=project)
+    await workshop.scan()
+    adopted = await workshop.stock.adoptions.adopt(workshop.owner, (await workshop.items())[hand].id, Adoption(None))
+    await workshop.console("POST", f"/projects/{project}", {"name": f"{adopted.key.mark.tag} skunkworks"})
+    await workshop.scan()
+    assert (await workshop.items())[project].findings == ()
+    await workshop.orders.keys.revoke(workshop.owner, adopted.key.id)
+    await workshop.scan()
+    after = (await workshop.items())[project]
+    assert (after.standing, after.findings) == (Standing.UNKNOWN, ())
 
 
 async def test_what_cannot_be_adopted_is_refused(workshop: Workshop) -> None:

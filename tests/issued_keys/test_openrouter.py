@@ -140,6 +140,7 @@ def test_a_limit_changed_in_the_console_is_found_repaired_and_accepted(house: Ho
         takes=lambda key: (Decimal(key["budget_usd"]), key["budget_period"]) == (900, "day"),
     )
     assert shown() == (900, "daily")
+    house.grows_old(made, stale=True)
     house.call("POST", f"/keys/{made['id']}/revoke")
 
 

@@ -58,7 +58,7 @@ class Listener:
 
     async def app_deactivated(self, work: Any, actor: Actor, app_id: str) -> None: ...
 
-    async def team_archived(self, work: Any, actor: Actor, team_id: str) -> None: ...
+    async def team_archived(self, work: Any, actor: Actor, team_id: str, *, ended: Sequence[str]) -> None: ...
 
 
 class Life:
@@ -99,7 +99,7 @@ class Workshop:
         self.clock.advance(seconds)
         await asyncio.sleep(0)
 
-    async def start(self, *, end_at: int | None = None, provisioners: Mapping[str, Provisioner] = PROVISIONERS) -> None:
+    async def start(self, *, end_at: int | None = None, provisioners: Mapping[str, Provisioner] = PROVISIONERS, **settings: Any) -> None:
         """A fresh process on the same database."""
         self.life = Life()
         self.life.end_at = end_at
@@ -114,7 +114,7 @@ class Workshop:
         vault = Vault(self.database, VaultRepository(), source=LocalKeySource(self.folder / "data"), clock=self.clock)
         await vault.start()
         base = Foundation(
-            settings=Settings(data_dir=self.folder / "data"),
+            settings=Settings(data_dir=self.folder / "data", **settings),
             directory=self.folder,
             clock=self.clock,
             database=self.database,

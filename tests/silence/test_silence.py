@@ -1,6 +1,7 @@
 """The whole product runs with marked secrets, over every endpoint, every error path, each log level, both log formats and the debug mode;
 afterwards everything that came out of it is searched: answers, logs, metrics, command lines, every file and every row. Here with fewer
-steps; `test_silence_whole.py` does all of them, and at full length `test_silence_debug.py` too, in files of their own so that they run side by side."""
+steps; `test_silence_whole.py` does all of them, and at full length `test_silence_debug.py` too: in files of their own, which run side by
+side."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ from keygate.kit.clock import from_ns, to_ns
 from keygate.sandbox.admin import AdminFault
 from keygate.vendor_spend.watch import AtEnd, Resumption, Stage, WatchRule, announced_at, passed, percent_of, wanted_stage, window_of
 from keygate.vendor_spend.watching import Standing
-from keygate.vendors.admin import Period
+from keygate.vendors.admin import Period, Presence
 
 MODEL = "gpt-4.1-mini"
 PER_DOLLAR = 625_000  # output tokens of the model: 1.60 dollars a million
@@ -293,6 +293,32 @@ async def test_a_budget_that_the_vendor_enforces_is_announced_and_left_to_it(des
     assert await openai.look() is Stage.NONE
     assert await openai.told() == [REACHED, REACHED, SPENT]
     assert openai.desk.books("openai").shelves["keys"].get(key.footprint.key) is not None
+
+
+async def test_a_budget_that_somebody_removed_at_the_vendor_is_watched_until_it_is_set_again(desk: Bureau) -> None:
+    account = await desk.configure("openrouter")
+    key = await desk.issue("openrouter", budget_nano=10 * 10**9)
+    router, inspection, at = Watched(desk, account, key), desk.orders.inspection, await desk.orders.access.desk(account)
+
+    async def presence() -> Presence:
+        return (await desk.provisioners["openrouter"].read(at, key.footprint)).presence
+
+    await desk.provisioners["openrouter"].set_budget(at, key.footprint, None, Period.MONTH)
+    await inspection.check(desk.owner, key.id)
+    desk.spend(key, vendor="openrouter", model="openai/gpt-4.1-mini", tokens=10 * PER_DOLLAR)
+    assert await router.look() is Stage.DISABLED
+    assert await presence() is Presence.DISABLED
+    standing = await router.standing()
+    assert standing.enforced_by == "keygate"
+    assert f"keygate inventory check {key.id} --repair" in standing.unkept
+    kept = await desk.bills.watch.kept(desk.owner, key.id)
+    assert (kept.enforced_by, kept.trouble) == ("keygate", standing.unkept)
+    with pytest.raises(Conflict, match="set that right first"):
+        await router.resume(budget_nano=20 * 10**9)
+    await inspection.check(desk.owner, key.id, repair=True)
+    assert await router.look() is Stage.NONE, "the vendor refuses by itself again"
+    assert await presence() is Presence.LIVE
+    assert ((await router.standing()).enforced_by, (await router.standing()).unkept) == ("vendor", None)
 
 
 async def test_a_budget_counted_for_each_key_of_a_rotation_is_kept_over_all_of_them(desk: Bureau) -> None:

@@ -23,7 +23,7 @@ class Checker:
 
     @classmethod
     def from_text(cls, text: str) -> Checker:
-        """Reads the base64 form, as `keygate audit key` and an export's last line show it. Raises `InvalidInput`."""
+        """Reads the base64 form, as `keygate receipts key` and an export's last line show it. Raises `InvalidInput`."""
         try:
             return cls(base64.b64decode(text.strip(), validate=True))
         except (binascii.Error, ValueError):

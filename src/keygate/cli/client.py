@@ -151,9 +151,9 @@ class Api:
         except ValueError:
             fail(f"{self.url} does not answer as KeyGate does; is the address right?", Exit.UNREACHABLE)
 
-    def end(self, path: str) -> str | None:
+    def end(self, path: str, *, query: Mapping[str, Any] | None = None) -> str | None:
         """Ends a holder of keys. Returns the id of the receipt that the server made of it; None where there was nothing to end."""
-        receipt: str | None = self._send("DELETE", path, body=None, query=None).headers.get("x-keygate-receipt")
+        receipt: str | None = self._send("DELETE", path, body=None, query=query).headers.get("x-keygate-receipt")
         return receipt
 
     def attempt(self, method: str, path: str, *, body: Any = None, patience: float | None = None) -> tuple[Any, str]:

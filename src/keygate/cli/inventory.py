@@ -149,7 +149,7 @@ def adopt(
     expires: Annotated[str | None, typer.Option(help="90d, 12w: KeyGate revokes it then.")] = None,
     remind: Annotated[list[int] | None, typer.Option(help="Days before the end; may be repeated.")] = None,
     *,
-    keep_name: Annotated[bool, typer.Option("--keep-name", help="Leave its name at the vendor as it is.")] = False,
+    keep_name: Annotated[bool, typer.Option("--keep-name", help="Leave the key's name at the vendor as it is.")] = False,
     as_json: output.JsonOption = False,
 ) -> None:
     """Give a key that somebody made by hand an owner, an end and reminders here."""
@@ -163,7 +163,7 @@ def adopt(
 
 @commands.command("enter")
 def enter(
-    vendor: Annotated[str, typer.Argument(help="A vendor without an API for keys: groq, cohere …")],
+    vendor: Annotated[str, typer.Argument(help="A vendor at which KeyGate makes no keys: groq, fireworks …")],
     dev: Annotated[str | None, typer.Option(help="Owner: a developer's id, e-mail address or name.")] = None,
     team: Annotated[str | None, typer.Option(help="Owner: a team's id.")] = None,
     app: Annotated[str | None, typer.Option(help="Owner: an app's id.")] = None,

@@ -260,11 +260,11 @@ def revoke(
         done = client.request("POST", f"{one('keys', key_id)}/revoke", body={"reason": reason, "wait_seconds": _WAIT})
     if as_json:
         output.as_json(done)
-    elif done["state"] in {"revoked", "expired"}:
+    elif done["state"] in {"revoked", "expired"} and not done["owed"]:
         output.note(f"Revoked {key_id}: the vendor shows it gone.")
     else:
         output.note(f"{key_id} is {done['state']}: {done['error'] or 'the vendor has not confirmed yet'}; next try {done['next_try_at']}.")
-    if done["state"] not in {"revoked", "expired", "failed"}:
+    if done["owed"] or done["state"] not in {"revoked", "expired", "failed"}:
         raise typer.Exit(Exit.FAILED)
 
 

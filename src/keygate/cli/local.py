@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from keygate.cli.client import Exit, fail
-from keygate.errors import KeyGateError
+from keygate.errors import InvalidInput, KeyGateError
 
 T = TypeVar("T")
 
@@ -17,7 +17,7 @@ def _guarded(work: Callable[[], T]) -> T:
     try:
         return work()
     except KeyGateError as error:
-        fail(error.detail, Exit.FAILED)
+        fail(error.detail, Exit.USAGE if isinstance(error, InvalidInput) and error.field else Exit.FAILED)
     except ValueError as error:
         from pydantic import ValidationError  # noqa: PLC0415  (loaded by now, if it is one of its)
 
@@ -81,7 +81,7 @@ def receipt_key() -> str:
     return _guarded(operating.receipt_key)
 
 
-def verify_audit(file: Path | None, *, heads_from: int) -> list[dict[str, Any]]:
+def verify_audit(file: Path | None, public_key: str | None, *, heads_from: int) -> list[dict[str, Any]]:
     from keygate.processes import operating  # noqa: PLC0415  (only here)
 
-    return _guarded(lambda: operating.verify_audit(file, heads_from=heads_from))
+    return _guarded(lambda: operating.verify_audit(file, public_key, heads_from=heads_from))

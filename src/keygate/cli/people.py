@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
@@ -23,6 +24,25 @@ Team = Annotated[str | None, typer.Option(help="Team id (team_…); none: in no 
 _TEAM = {"id": "ID", "name": "NAME", "policy_id": "POLICY"}
 _DEVELOPER = {"id": "ID", "name": "NAME", "email": "E-MAIL", "team_id": "TEAM", "policy_id": "POLICY", "status": "STATUS"}
 _APP = {"id": "ID", "name": "NAME", "team_id": "TEAM", "developer_id": "DEVELOPER", "policy_id": "POLICY", "status": "STATUS"}
+
+
+class Members(StrEnum):
+    """What becomes of a team's active developers and apps."""
+
+    DEACTIVATE = "deactivate"
+    DETACH = "detach"
+
+
+_ASKED = {
+    None: "Archive {team} and revoke every key of its own?",
+    Members.DEACTIVATE: "Archive {team}, deactivate its developers and apps, and revoke every key of all of them?",
+    Members.DETACH: "Archive {team}, let its developers stay without a team, and revoke every key of its own and of apps that are its own?",
+}
+_DONE = {
+    None: "its keys are revoked.",
+    Members.DEACTIVATE: "its keys, and those of its developers and apps, are revoked.",
+    Members.DETACH: "its keys are revoked; its developers are in no team.",
+}
 
 
 def _change(noun: str, thing: str, named: Mapping[str, Any], columns: Mapping[str, str], *, as_json: bool) -> None:
@@ -60,13 +80,24 @@ def change_team(team_id: str, name: Name = None, policy: Policy = None, *, as_js
 
 
 @teams.command("archive")
-def archive_team(team_id: str, *, yes: output.YesOption = False) -> None:
-    """Archive a team without developers and apps: every key that it holds itself is revoked at once."""
+def archive_team(
+    team_id: str,
+    developers: Annotated[
+        Members | None,
+        typer.Option(
+            help="What becomes of its active developers and apps. deactivate: they end with it, with every key of theirs. detach: "
+            "developers and their apps stay, without a team; apps that no developer answers for end."
+        ),
+    ] = None,
+    *,
+    yes: output.YesOption = False,
+) -> None:
+    """Archive a team: every key that it holds is revoked at once. One that has active developers or apps only with --developers."""
     if not yes:
-        typer.confirm(f"Archive {team_id} and revoke every key of its own?", abort=True)
+        typer.confirm(_ASKED[developers].format(team=team_id), abort=True)
     with api() as client:
-        receipt = client.end(one("teams", team_id))
-    output.note(f"Archived {team_id}; its keys are revoked.")
+        receipt = client.end(one("teams", team_id), query={"developers": developers})
+    output.note(f"Archived {team_id}; {_DONE[developers]}")
     _tell(receipt)
 
 

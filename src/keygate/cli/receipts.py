@@ -49,11 +49,15 @@ def show(receipt_id: str, file: Annotated[Path | None, typer.Argument(help="Wher
 @commands.command("verify")
 def verify(
     file: Annotated[Path, typer.Argument(help="A receipt.", exists=True, dir_okay=False)],
-    public_key: Annotated[str | None, typer.Option(help="What `keygate receipts key` shows; else this data directory's own.")] = None,
+    public_key: Annotated[
+        str | None, typer.Option(help="What `keygate receipts key` shows at the KeyGate that signed it; else this data directory's own.")
+    ] = None,
     *,
     as_json: output.JsonOption = False,
 ) -> None:
-    """Check a receipt's signature, without a server. Ends with 8 where it was changed, or is not this KeyGate's."""
+    """Check a receipt's signature, without a server. Ends with 0 only where it is unchanged and signed by a key that you know: the one of
+    --public-key, or this data directory's. Ends with 8 where it was changed, is somebody else's, or there is no key to tell that by.
+    """
     report = local.verify_receipt(file, public_key)
     output.as_json(report) if as_json else output.card(report)
     if not report["ok"]:

@@ -117,14 +117,22 @@ def verify(
     file: Annotated[
         Path | None, typer.Argument(help="An export; the data directory's own database when left out.", exists=True, dir_okay=False)
     ] = None,
+    public_key: Annotated[
+        str | None,
+        typer.Option(help="Of an export: what `keygate receipts key` shows at the KeyGate that signed it; else this data directory's own."),
+    ] = None,
     *,
     heads_from: Annotated[
         int, typer.Option(min=1, help="Entry from which on audit-heads.jsonl is known to be whole; what it lost before is no fault.")
     ] = 1,
     as_json: output.JsonOption = False,
 ) -> None:
-    """Find any edit, removal, reordering or truncation. Works on the data directory itself, without a server."""
-    reports = local.verify_audit(file, heads_from=heads_from)
+    """Find any edit, removal, reordering or truncation. Works on the data directory itself, without a server. Ends with 8 where there is
+    one, and for an export that no key here tells the signer of: without a data directory give --public-key.
+    """
+    if public_key is not None and file is None:
+        fail("--public-key: goes with an export's FILE; the data directory's own database is checked by its own key", Exit.USAGE)
+    reports = local.verify_audit(file, public_key, heads_from=heads_from)
     if as_json:
         output.as_json(reports)
     else:

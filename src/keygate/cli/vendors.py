@@ -20,6 +20,7 @@ _ACCOUNTS = {
     "hint": "KEY",
     "status": "STATUS",
     "missing_rights": "MISSING RIGHTS",
+    "also_confirms": "ALSO ENFORCES",
     "verified_at": "VERIFIED",
 }
 _SHARED = {
@@ -40,22 +41,24 @@ def list_vendors(*, as_json: output.JsonOption = False) -> None:
 
 def _summary(row: dict[str, Any]) -> dict[str, Any]:
     issuing = row.get("issuing") or {}
-    makes = "–" if not issuing else ("no: by hand there" if issuing["adopt_only"] else "yes")
+    way = str((row.get("keys") or {}).get("way"))
     return {
         "name": row["name"],
         "gateway": row["mount"] is not None,
-        "makes_keys": makes,
+        "makes_keys": {"made": "yes", "by_hand": "no: by hand there", "none": "no"}.get(way, "–"),
         "container": issuing.get("container"),
-        "enforces": issuing.get("confirms"),
+        "enforces": [*issuing.get("confirms", []), *(f"{term} (some accounts)" for term in issuing.get("confirms_for_some", {}))],
     }
 
 
 @commands.command("show")
 def show(vendor: str, *, as_json: output.JsonOption = False) -> None:
-    """One vendor: what to enter as admin key, the rights it needs, what the vendor can't do and what KeyGate does instead."""
+    """One vendor: which way to a key is open there and why; what to enter as admin key, the rights it needs, what the vendor can't do and
+    what KeyGate does instead.
+    """
     with api() as client:
         rows = client.request("GET", "/api/v1/vendors")["items"]
-    row = next((each for each in rows if each["name"] == vendor), None)
+    row = next((each for each in rows if each["name"] == vendor.lower()), None)
     if row is None:
         fail(f"{vendor}: not a vendor that KeyGate knows; `keygate vendors list`", Exit.NOT_FOUND)
     if as_json:
@@ -63,9 +66,15 @@ def show(vendor: str, *, as_json: output.JsonOption = False) -> None:
         return
     issuing = row.pop("issuing") or {}
     output.card({name: row[name] for name in ("name", "title", "mount")})
+    keys = row["keys"]
+    if keys:
+        output.out.print("\n[bold]keys[/bold]")
+        output.card(keys, {name: name for name in ("way", "vendor_api", "why", "instead")})
+        if not issuing:
+            output.card({f"source: {name}": source for name, source in keys["sources"].items()})
     if issuing:
         issuing["settings"] = {**issuing["settings"], **_SHARED}
-    for member in ("rights", "settings", "options", "needs", "cannot", "spend", "sources"):
+    for member in ("rights", "settings", "options", "needs", "confirms_for_some", "cannot", "spend", "sources"):
         told = issuing.pop(member, {})
         if told:
             output.out.print(f"\n[bold]{member}[/bold]")

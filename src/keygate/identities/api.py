@@ -12,7 +12,7 @@ from keygate.identities import schemas
 from keygate.identities.api_tokens import ApiTokenService
 from keygate.identities.apps import AppService
 from keygate.identities.developers import DeveloperService
-from keygate.identities.model import Actor, ApiToken, App, Developer, Organization, Status, Team, User
+from keygate.identities.model import Actor, ApiToken, App, Developer, Members, Organization, Status, Team, User
 from keygate.identities.owners import OrganizationService, TeamService
 from keygate.identities.permissions import SELF, held_by
 from keygate.identities.schemas import stamp
@@ -48,7 +48,7 @@ OfStatus = Annotated[Status | None, Query()]
 RECEIPT_HEADER = "x-keygate-receipt"
 _TOLD = {"description": "Id of the receipt, where anything was held: `GET /receipts/{id}`", "schema": {"type": "string"}}
 _MEMBERS: dict[int | str, dict[str, Any]] = {
-    409: {"description": "The team still has active developers or apps: move or deactivate them first"}
+    409: {"description": "The team still has active developers or apps: say with `developers` what becomes of them, or move them first"}
 }
 _ENDED: dict[int | str, dict[str, Any]] = {204: {"headers": {RECEIPT_HEADER: _TOLD}}}
 
@@ -222,9 +222,20 @@ async def update_team(team_id: PathId, body: schemas.TeamChange, actor: Caller, 
 
 
 @teams.delete("/{team_id}", permission="teams.write", status_code=204, responses=_ENDED | _MEMBERS)
-async def archive_team(team_id: PathId, actor: Caller, found: Teams) -> Response:
-    """Archive a team without active members; keys that it holds itself are revoked."""
-    return _ended(await found.archive(actor, team_id))
+async def archive_team(
+    team_id: PathId,
+    actor: Caller,
+    found: Teams,
+    developers: Annotated[
+        Members | None,
+        Query(
+            description="What becomes of its active developers and apps. `deactivate`: they end with it, with every key of theirs, in one "
+            "receipt. `detach`: developers and their apps stay, without a team; apps that no developer answers for end"
+        ),
+    ] = None,
+) -> Response:
+    """Archive a team; every key that it holds is revoked. One that has active developers or apps only with `developers`."""
+    return _ended(await found.archive(actor, team_id, developers=developers))
 
 
 @developers.get(permission="developers.read")

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from keygate.errors import Conflict
 from keygate.identities.model import Actor, App, Status
-from keygate.identities.owners import OwnerService, absent, name_taken, present
+from keygate.identities.owners import EndingService, absent, name_taken, present
 from keygate.kit.ids import new_id
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection
 
 
-class AppService(OwnerService):
+class AppService(EndingService):
     async def list(
         self, actor: Actor, *, after: str | None, limit: int, team_id: str | None = None, status: Status | None = None
     ) -> Sequence[App]:
@@ -81,10 +81,7 @@ class AppService(OwnerService):
             app = await self._find(work.connection, actor, app_id)
             if not app.active:
                 return None
-            changes = {"status": Status.DEACTIVATED, "deactivated_at_ns": self._clock.now_ns()}
-            await self._repository.update_app(work.connection, app, changes)
-            before, after = {"status": Status.ACTIVE}, {"status": Status.DEACTIVATED}
-            await self._audit.record(work, actor, "app.deactivate", app_id, before=before, after=after)
+            await self._departures.app(work, actor, app)
             receipt = await self._holders.app_deactivated(work, actor, app_id)
             self._publish(work, actor.organization_id)
         return receipt

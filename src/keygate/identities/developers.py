@@ -5,42 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from keygate.errors import Conflict, Forbidden
-from keygate.events import EventOutbox, EventType
+from keygate.errors import Conflict
 from keygate.identities.model import Actor, Developer, Status
-from keygate.identities.owners import OwnerService, absent, present
-from keygate.identities.permissions import may_grant
-from keygate.identities.ports import ChangePublisher, HolderListener, PolicyDirectory
-from keygate.kit.clock import Clock
+from keygate.identities.owners import EndingService, absent, present
 from keygate.kit.ids import new_id
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection
 
-    from keygate.audit import AuditLog
-    from keygate.identities.access_repository import AccessRepository
-    from keygate.identities.repository import OwnerRepository
-    from keygate.kit.database import Database
 
-
-class DeveloperService(OwnerService):
-    def __init__(
-        self,
-        database: Database,
-        repository: OwnerRepository,
-        *,
-        access: AccessRepository,
-        audit: AuditLog,
-        clock: Clock,
-        publisher: ChangePublisher,
-        holders: HolderListener,
-        outbox: EventOutbox,
-        policies: PolicyDirectory | None = None,
-    ) -> None:
-        super().__init__(database, repository, audit=audit, clock=clock, publisher=publisher, holders=holders, policies=policies)
-        self._access = access
-        self._outbox = outbox
-
+class DeveloperService(EndingService):
     async def list(
         self, actor: Actor, *, after: str | None, limit: int, team_id: str | None = None, status: Status | None = None
     ) -> Sequence[Developer]:
@@ -102,24 +76,9 @@ class DeveloperService(OwnerService):
             developer = await self._find(work.connection, actor, developer_id)
             if not developer.active:
                 return None
-            now = self._clock.now_ns()
-            for user in await self._access.users_of(work.connection, actor.organization_id, developer_id):
-                if not user.active:
-                    continue
-                if not may_grant(actor, user.role):
-                    raise Forbidden(f"This developer signs in as {user.role}; only who holds all that {user.role} does may end that")
-                owners = await self._access.owner_ids(work.connection, actor.organization_id)
-                if owners == [user.id]:
-                    raise Conflict("This developer is the last owner of the organisation; make somebody else an owner first")
-                await self._access.update_user(work.connection, user, {"status": Status.DEACTIVATED})
-                await self._access.end_access(work.connection, user, now_ns=now)
-                await self._audit.record(work, actor, "user.deactivate", user.id, before={"status": Status.ACTIVE})
-            await self._repository.update_developer(work.connection, developer, {"status": Status.DEACTIVATED, "deactivated_at_ns": now})
-            before, after = {"status": Status.ACTIVE}, {"status": Status.DEACTIVATED}
-            await self._audit.record(work, actor, "developer.deactivate", developer_id, before=before, after=after)
+            await self._departures.developer(work, actor, developer)
             receipt = await self._holders.developer_deactivated(work, actor, developer_id)
-            told = {"name": developer.name, "email": developer.email, "team_id": developer.team_id, "by": actor.id, "receipt_id": receipt}
-            await self._outbox.raise_event(work, actor.organization_id, EventType.DEVELOPER_DEACTIVATED, developer_id, told)
+            await self._departures.told(work, actor, developer, receipt)
             self._publish(work, actor.organization_id)
         return receipt
 

@@ -53,6 +53,13 @@ def operator_actor(organization_id: str) -> Actor:
     return Actor(kind=ActorKind.OPERATOR, id="operator", organization_id=organization_id, role=Role.OWNER)
 
 
+class Members(StrEnum):
+    """What becomes of a team's active developers when it is archived."""
+
+    DEACTIVATE = "deactivate"  # they end with it, and its apps and theirs, with every key of all of them
+    DETACH = "detach"  # they stay without a team, with their keys and apps
+
+
 class Status(StrEnum):
     ACTIVE = "active"
     DEACTIVATED = "deactivated"

@@ -6,8 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 from zoneinfo import available_timezones
 
-from keygate.errors import Conflict, InvalidInput, NotFound
-from keygate.identities.model import Actor, App, Developer, Organization, Team
+from keygate.errors import Conflict, Forbidden, InvalidInput, NotFound
+from keygate.events import EventOutbox
+from keygate.identities.departures import Departures
+from keygate.identities.model import Actor, App, Developer, Members, Organization, Team
+from keygate.identities.permissions import allows
 from keygate.identities.ports import ChangePublisher, HolderListener, PolicyDirectory
 from keygate.kit.clock import Clock
 from keygate.kit.ids import new_id
@@ -16,6 +19,7 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection
 
     from keygate.audit import AuditLog
+    from keygate.identities.access_repository import AccessRepository
     from keygate.identities.repository import OwnerRepository
     from keygate.kit.database import Database, UnitOfWork
 
@@ -71,11 +75,37 @@ class OwnerService:
         work.after_commit(lambda: self._publisher.organization_changed(organization_id))
 
 
+class EndingService(OwnerService):
+    """Of those who end, and what they hold with them."""
+
+    def __init__(
+        self,
+        database: Database,
+        repository: OwnerRepository,
+        *,
+        access: AccessRepository,
+        audit: AuditLog,
+        clock: Clock,
+        publisher: ChangePublisher,
+        holders: HolderListener,
+        outbox: EventOutbox,
+        policies: PolicyDirectory | None = None,
+    ) -> None:
+        super().__init__(database, repository, audit=audit, clock=clock, publisher=publisher, holders=holders, policies=policies)
+        self._departures = Departures(repository, access=access, audit=audit, outbox=outbox, clock=clock)
+
+
 def present(found: T | None, what: str) -> T:
     """Raises `NotFound` where nothing was found."""
     if found is None:
         raise absent(what)
     return found
+
+
+def _require(actor: Actor, permission: str, touched: Sequence[Developer | App]) -> None:
+    """Whoever ends a team with what is in it may also end that by itself: a token's scopes may be narrower."""
+    if touched and not allows(actor, permission):
+        raise Forbidden(f"This needs the permission {permission} too")
 
 
 def absent(what: str) -> NotFound:
@@ -108,7 +138,7 @@ class OrganizationService(OwnerService):
         return present(await self._repository.organization(connection, actor.organization_id), "organisation")
 
 
-class TeamService(OwnerService):
+class TeamService(EndingService):
     async def list(self, actor: Actor, *, after: str | None, limit: int, archived: bool = False) -> Sequence[Team]:
         async with self._database.read() as connection:
             only = None
@@ -156,21 +186,57 @@ class TeamService(OwnerService):
                 await self._record_update(work, actor, "team", before, changes)
             return await self._find(work.connection, actor, team_id)
 
-    async def archive(self, actor: Actor, team_id: str) -> str | None:
-        """Ends a team that has no active developers or apps any more, and revokes the keys it holds itself. Returns the receipt's id as
-        a developer's deactivation does. Idempotent."""
+    async def archive(self, actor: Actor, team_id: str, *, developers: Members | None = None) -> str | None:
+        """Ends a team and revokes the keys that it holds. Raises `Conflict` where it has active developers or apps and `developers` does
+        not say what becomes of them: those who are in it at that moment. With `DEACTIVATE` they end as each alone would, all in one
+        transaction; with `DETACH` they stay, without a team, and apps that no developer answers for end with it. Returns the id of one
+        receipt for all of it, as a developer's deactivation does. Idempotent."""
         async with self._database.unit(actor.organization_id) as work:
             team = await self._find(work.connection, actor, team_id)
             if not team.active:
                 return None
             people, programs = await self._repository.members(work.connection, actor.organization_id, team_id)
-            if people or programs:
-                raise Conflict(f"The team still has {people} active developers and {programs} active apps; move or deactivate them first")
+            if developers is None and (people or programs):
+                raise Conflict(
+                    f"The team still has {len(people)} active developers and {len(programs)} active apps. Say what becomes of them: "
+                    "developers=deactivate ends them with it, and every key of theirs; developers=detach lets developers and their apps "
+                    "stay, without a team. Or move or deactivate them first"
+                )
+            _require(actor, "developers.write", people)
+            _require(actor, "apps.write", programs)
+            left = people if developers is Members.DEACTIVATE else []
+            stopped = programs if developers is Members.DEACTIVATE else await self._detach(work, actor, team_id, people, programs)
+            for developer in left:
+                await self._departures.developer(work, actor, developer)
+            for app in stopped:
+                await self._departures.app(work, actor, app)
             await self._repository.update_team(work.connection, team, {"archived_at_ns": self._clock.now_ns()})
-            await self._audit.record(work, actor, "team.archive", team_id, before={"name": team.name})
-            receipt = await self._holders.team_archived(work, actor, team_id)
+            ended = [*(developer.id for developer in left), *(app.id for app in stopped)]
+            how = None if developers is None else {"developers": developers, "developers_ended": len(left), "apps_ended": len(stopped)}
+            await self._audit.record(work, actor, "team.archive", team_id, before={"name": team.name}, after=how)
+            receipt = await self._holders.team_archived(work, actor, team_id, ended=ended)
+            for developer in left:
+                await self._departures.told(work, actor, developer, receipt)
             self._publish(work, actor.organization_id)
         return receipt
+
+    async def _detach(
+        self, work: UnitOfWork, actor: Actor, team_id: str, people: Sequence[Developer], programs: Sequence[App]
+    ) -> Sequence[App]:
+        """Takes the team from its developers, and from those of its apps that an active developer answers for. Returns the apps that are
+        left: the team's own."""
+        answering = {app.developer_id for app in programs if app.developer_id is not None}
+        _, known, _ = await self._repository.by_ids(work.connection, actor.organization_id, answering)
+        active = {developer.id for developer in known if developer.active}
+        before, after = {"team_id": team_id}, {"team_id": None}
+        for developer in people:
+            await self._repository.update_developer(work.connection, developer, after)
+            await self._audit.record(work, actor, "developer.update", developer.id, before=before, after=after)
+        for app in programs:
+            if app.team_id == team_id and app.developer_id in active:
+                await self._repository.update_app(work.connection, app, after)
+                await self._audit.record(work, actor, "app.update", app.id, before=before, after=after)
+        return [app for app in programs if app.developer_id not in active]
 
     async def _own_team(self, connection: AsyncConnection, actor: Actor) -> str | None:
         if actor.developer_id is None:

@@ -22,7 +22,8 @@ class HolderListener(Protocol):
 
     async def app_deactivated(self, work: UnitOfWork, actor: Actor, app_id: str) -> str | None: ...
 
-    async def team_archived(self, work: UnitOfWork, actor: Actor, team_id: str) -> str | None: ...
+    async def team_archived(self, work: UnitOfWork, actor: Actor, team_id: str, *, ended: Sequence[str]) -> str | None:
+        """`ended`: the developers and apps that end with it, of whom nobody is told apart."""
 
 
 class PolicyDirectory(Protocol):

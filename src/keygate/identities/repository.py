@@ -79,19 +79,14 @@ class OwnerRepository:
     async def update_team(self, connection: AsyncConnection, team: Team, changes: Mapping[str, Any]) -> None:
         await _update(connection, teams, team.organization_id, team.id, changes)
 
-    async def members(self, connection: AsyncConnection, organization_id: str, team_id: str) -> tuple[int, int]:
-        """How many active developers and apps a team has."""
-        counts = [
-            (
-                await connection.execute(
-                    sa.select(sa.func.count())
-                    .select_from(table)
-                    .where(table.c.organization_id == organization_id, table.c.team_id == team_id, table.c.status == Status.ACTIVE)
-                )
-            ).scalar_one()
-            for table in (developers, apps)
-        ]
-        return counts[0], counts[1]
+    async def members(self, connection: AsyncConnection, organization_id: str, team_id: str) -> tuple[list[Developer], list[App]]:
+        """The active developers and apps of a team. An app that names no team of its own has its developer's."""
+        people = (developers.c.organization_id == organization_id, developers.c.team_id == team_id, developers.c.status == Status.ACTIVE)
+        theirs = sa.and_(apps.c.team_id.is_(None), apps.c.developer_id.in_(sa.select(developers.c.id).where(*people)))
+        programs = (apps.c.organization_id == organization_id, apps.c.status == Status.ACTIVE, sa.or_(apps.c.team_id == team_id, theirs))
+        found = await connection.execute(sa.select(developers).where(*people).order_by(developers.c.id))
+        also = await connection.execute(sa.select(apps).where(*programs).order_by(apps.c.id))
+        return [_developer(row) for row in found.mappings()], [_app(row) for row in also.mappings()]
 
     async def add_developer(self, connection: AsyncConnection, developer: Developer) -> bool:
         """False where the e-mail address is taken."""

@@ -49,12 +49,21 @@ def identities(
 ) -> Identities:
     owners, access = OwnerRepository(), AccessRepository()
     secrets = passwords or Passwords()
-
     return Identities(
         organizations=OrganizationService(
             database, owners, audit=audit, clock=clock, publisher=publisher, holders=holders, policies=policies
         ),
-        teams=TeamService(database, owners, audit=audit, clock=clock, publisher=publisher, holders=holders, policies=policies),
+        teams=TeamService(
+            database,
+            owners,
+            access=access,
+            audit=audit,
+            clock=clock,
+            publisher=publisher,
+            holders=holders,
+            outbox=outbox,
+            policies=policies,
+        ),
         developers=DeveloperService(
             database,
             owners,
@@ -66,7 +75,17 @@ def identities(
             outbox=outbox,
             policies=policies,
         ),
-        apps=AppService(database, owners, audit=audit, clock=clock, publisher=publisher, holders=holders, policies=policies),
+        apps=AppService(
+            database,
+            owners,
+            access=access,
+            audit=audit,
+            clock=clock,
+            publisher=publisher,
+            holders=holders,
+            outbox=outbox,
+            policies=policies,
+        ),
         users=UserService(database, access, owners=owners, passwords=secrets, audit=audit, clock=clock),
         sessions=SessionService(database, access, passwords=secrets, audit=audit, clock=clock),
         api_tokens=ApiTokenService(database, access, audit=audit, clock=clock),

@@ -12,7 +12,7 @@ from keygate.issued_keys.operations import Operations
 from keygate.issued_keys.ports import KeptBudget
 from keygate.issued_keys.receipt_service import ReceiptService
 from keygate.issued_keys.receipts import MAX_BYTES as MAX_RECEIPT_BYTES
-from keygate.issued_keys.receipts import Verdict, verify
+from keygate.issued_keys.receipts import WHOSE, Verdict, verify
 from keygate.issued_keys.service import IssuedKeyService
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "MAX_RECEIPT_BYTES",
     "SEALED",
     "WATCHED",
+    "WHOSE",
     "Enforcement",
     "Handover",
     "IssueDraft",

@@ -11,8 +11,9 @@ from keygate.issued_keys.model import AccountStatus, VendorAccount
 from keygate.issued_keys.records import rights_from_json, rights_to_json
 from keygate.issued_keys.tables import vendor_accounts as t
 from keygate.kit.database import insert_or_ignore
+from keygate.vendors.admin import Term
 
-_PLAIN = tuple(name for name in VendorAccount.__dataclass_fields__ if name not in {"status", "rights", "notes"})
+_PLAIN = tuple(name for name in VendorAccount.__dataclass_fields__ if name not in {"status", "rights", "notes", "also_confirms"})
 
 
 class VendorAccountRepository:
@@ -49,9 +50,16 @@ def _row(account: VendorAccount) -> dict[str, Any]:
         "status": str(account.status),
         "rights": rights_to_json(account.rights),
         "notes": list(account.notes),
+        "also_confirms": sorted(account.also_confirms),
     }
 
 
 def _account(row: sa.Row[Any]) -> VendorAccount:
     values = {name: getattr(row, name) for name in _PLAIN}
-    return VendorAccount(**values, status=AccountStatus(row.status), rights=rights_from_json(row.rights), notes=tuple(row.notes))
+    return VendorAccount(
+        **values,
+        status=AccountStatus(row.status),
+        rights=rights_from_json(row.rights),
+        notes=tuple(row.notes),
+        also_confirms=frozenset(Term(each) for each in row.also_confirms),
+    )

@@ -47,6 +47,10 @@ class AccountOut(Schema):
     settings: dict[str, str]
     rights: list[RightOut]
     missing_rights: list[str]
+    also_confirms: list[str] = Field(
+        description="Terms that the vendor enforces and shows for this account, beside those that it does for every account (`confirms` of "
+        "`GET /vendors`), as seen at `verified_at`"
+    )
     notes: list[str]
     verified_at: Moment
     created_at: Moment
@@ -64,6 +68,7 @@ class AccountOut(Schema):
             settings=dict(account.settings),
             rights=[RightOut.of(right) for right in account.rights],
             missing_rights=[right.name for right in account.rights if right.held is False],
+            also_confirms=sorted(account.also_confirms),
             notes=list(account.notes),
             verified_at=rfc3339(account.verified_at_ns),
             created_at=rfc3339(account.created_at_ns),

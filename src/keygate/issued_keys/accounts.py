@@ -31,7 +31,7 @@ from keygate.kit.redaction import of_ours
 from keygate.kit.secret import Secret
 from keygate.policies import change
 from keygate.vault import EnvelopeBroken, Vault, checked_base_url
-from keygate.vendors.admin import AdminDesk, AdminKeyRefused, MissingRight, Provisioner, ProvisionerError, Right, Verification
+from keygate.vendors.admin import AdminDesk, AdminKeyRefused, MissingRight, Provisioner, ProvisionerError, Right, Verification, why_none
 from keygate.vendors.admin import NotFound as VendorNotFound
 from keygate.vendors.admin import Unavailable as VendorUnavailable
 
@@ -107,6 +107,7 @@ class VendorAccountService:
                 identity=None if found.identity is None else found.identity[:200],
                 same_since_ns=now if former is None or not same else former.same_since_ns,
                 notes=found.notes,
+                also_confirms=found.also_confirms,
                 verified_at_ns=now,
                 created_at_ns=now if former is None else former.created_at_ns,
                 updated_at_ns=now,
@@ -118,29 +119,37 @@ class VendorAccountService:
             )
             if former is not None:
                 await self._repository.save(work.connection, account)
+                if account.also_confirms != former.also_confirms:
+                    await self._keys.read_again(work.connection, actor.organization_id, now_ns=now, account_id=account.id)
                 await self._woken(work, account)
             elif not await self._repository.add(work.connection, account):
                 raise Conflict("name: another account of this vendor has just been given this name", field="name")
         return account
 
     async def verify(self, actor: Actor, account_id: str) -> VendorAccount:
-        """Asks the vendor again which rights the admin credential has, and keeps the answer."""
+        """Asks the vendor again which rights the admin credential has and what its account can, and keeps the answer. Where the account can
+        something else than before its keys are read again, so that what stands behind their terms is told as it is now."""
         account = await self.get(actor, account_id)
         provisioner = self._provisioner(account.vendor, by_hand=True)
         desk = await self._desks.open(account, trial=True)
         try:
             found, status = await self._try(provisioner, desk)
         except InvalidInput as error:
-            found, status = Verification(rights=account.rights, account=account.account, notes=(error.detail,)), AccountStatus.REFUSED
+            status = AccountStatus.REFUSED
+            found = Verification(account.rights, account.account, (error.detail,), also_confirms=account.also_confirms)
         async with self._database.unit(actor.organization_id) as work:
             current = await self._repository.get(work.connection, actor.organization_id, account_id)
             if current is None:
                 raise _absent()
-            after = replace(current, status=status, rights=found.rights, notes=found.notes, verified_at_ns=self._clock.now_ns())
-            if (after.status, after.rights) != (current.status, current.rights):
+            now = self._clock.now_ns()
+            told = replace(current, status=status, rights=found.rights, notes=found.notes, also_confirms=found.also_confirms)
+            after = replace(told, verified_at_ns=now)
+            if (after.status, after.rights, after.also_confirms) != (current.status, current.rights, current.also_confirms):
                 record = account_record(after)
                 await self._audit.record(work, actor, "vendor.verify", account_id, before=account_record(current), after=record)
             await self._repository.save(work.connection, after)
+            if after.also_confirms != current.also_confirms:
+                await self._keys.read_again(work.connection, actor.organization_id, now_ns=now, account_id=account_id)
             if after.status is not AccountStatus.REFUSED and (after.status, after.rights) != (current.status, current.rights):
                 await self._woken(work, after)
         return after
@@ -259,8 +268,11 @@ class VendorAccountService:
     def _provisioner(self, vendor: str, *, by_hand: bool = False) -> Provisioner:
         found = self._provisioners.get(vendor)
         if found is None:
+            if (why := why_none(vendor)) is not None:
+                raise Conflict(why, field="vendor")
             names = ", ".join(sorted(name for name, each in self._provisioners.items() if not each.facts.adopt_only)) or "none"
-            raise InvalidInput(f"vendor: KeyGate makes no keys there; it does at: {names}", field="vendor")
+            all_of_them = "`keygate vendors list` (GET /vendors) shows every vendor that it knows, and why it makes none at the others"
+            raise InvalidInput(f"vendor: KeyGate makes no keys there; it does at: {names}. {all_of_them}", field="vendor")
         if found.facts.adopt_only and not by_hand:
             raise Conflict(f"{found.facts.title}: {found.facts.cannot['create']}", field="vendor")
         return found

@@ -17,7 +17,7 @@ from keygate.events import EventOutbox
 from keygate.identities import Actor, ActorKind, Role
 from keygate.issued_keys.desks import PROOF_SETTING
 from keygate.issued_keys.last_bill import LastBill
-from keygate.issued_keys.model import IssuedKey, KnownSecret, VendorAccount
+from keygate.issued_keys.model import IssuedKey, KnownSecret, VendorAccount, facts_of
 from keygate.issued_keys.records import key_record
 from keygate.kit.clock import NANOSECONDS, Clock
 from keygate.kit.secret import Secret
@@ -30,6 +30,7 @@ from keygate.vendors.admin import (
     Presence,
     Provisioner,
     ProvisionerError,
+    ProvisionerFacts,
     RateLimited,
     Reading,
 )
@@ -95,6 +96,11 @@ class Bench:
         if self.provisioner is None or self.desk is None:
             raise KeyGateError("the vendor account is not open")
         return self.provisioner, self.desk
+
+    @property
+    def facts(self) -> ProvisionerFacts:
+        """What is true of the vendor for this account."""
+        return facts_of(self.at_vendor[0], self.account)
 
     async def save(
         self,
@@ -187,6 +193,7 @@ class Bench:
             terms=key.terms,
             options=key.options,
             footprint=None if key.footprint is None else replace(key.footprint, key=None),
+            must_set=frozenset() if self.account is None else self.account.also_confirms,
             fresh=fresh,
         )
 

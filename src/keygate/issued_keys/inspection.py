@@ -17,8 +17,9 @@ from keygate.issued_keys.bench import is_gone, worker_actor
 from keygate.issued_keys.desks import Desks
 from keygate.issued_keys.inventory.ports import Restraints
 from keygate.issued_keys.life import State
-from keygate.issued_keys.model import Enforcement, IssuedKey, compare
+from keygate.issued_keys.model import Enforcement, IssuedKey, compare_with, facts_of
 from keygate.issued_keys.ports import OwnerDirectory
+from keygate.issued_keys.records import account_record
 from keygate.kit.clock import NANOSECONDS, Clock
 from keygate.vault import EnvelopeBroken
 from keygate.vendors.admin import (
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     from keygate.issued_keys.account_repository import VendorAccountRepository
     from keygate.issued_keys.inspection_repository import InspectionRepository
     from keygate.issued_keys.repository import IssuedKeyRepository
-    from keygate.kit.database import Database
+    from keygate.kit.database import Database, UnitOfWork
 
 _log = logging.getLogger(__name__)
 
@@ -50,8 +51,14 @@ AT_ONCE = 4  # of one account: whatever else is to be done there has its turn in
 BATCH = 40
 LONGEST_NS = 900 * NANOSECONDS  # of one turn; the next one goes on
 IN_A_ROW = 5  # keys of an account that can't be read: then it is the account that can't
+_UNSET = frozenset({Enforcement.NOT_ENFORCED, Enforcement.LOST})
 GONE = "gone_at_vendor"
 DRIFTED = "drifted"
+LOST = "lost_at_vendor"
+_LOST = (
+    "The vendor does not tell {terms} to this account any more, so that nobody knows whether it still holds. See there what the "
+    "account may, then have it looked at again: `keygate vendors verify`"
+)
 
 
 class InspectionService:
@@ -145,7 +152,8 @@ class InspectionService:
 
     async def check(self, actor: Actor, key_id: str, *, repair: bool = False) -> IssuedKey:
         """Reads an active key at the vendor: whether it is there, when it was used, and whether its terms are those that were asked
-        for. With `repair` terms that differ are set again and read back."""
+        for. With `repair` terms that differ are set again and read back, and those that the vendor keeps for this account by now, but was
+        never told of, are set for the first time."""
         async with self._database.read() as connection:
             key = await self._keys.get(connection, actor.organization_id, key_id)
             account = None if key is None else await self._accounts.get(connection, actor.organization_id, key.account_id)
@@ -157,18 +165,22 @@ class InspectionService:
         provisioner = self._provisioners.get(account.vendor)
         if provisioner is None:
             raise Conflict("This version of KeyGate makes no keys at this vendor")
-        desk = await self._desks.open(account)
+        desk, began = await self._desks.open(account), self._clock.now_ns()
         try:
             reading = await provisioner.read(desk, key.footprint)
-            told = _as_meant(key, _compared(key, reading, provisioner), restrained)
+            facts = facts_of(provisioner, account)
+            told = _as_meant(key, compare_with(key, reading.terms, facts), restrained)
             differing = {term for term, standing in told.items() if standing is Enforcement.DIFFERS}
+            if repair:
+                has = facts.confirms & facts.confirms_for_some.keys()
+                differing |= {term for term, standing in told.items() if standing in _UNSET and term in has}
             if repair and differing and not is_gone(reading):
                 await self._repair(provisioner, desk, key, differing)
                 reading = await provisioner.read(desk, key.footprint)
-                told = _as_meant(key, _compared(key, reading, provisioner), restrained)
+                told = _as_meant(key, compare_with(key, reading.terms, facts), restrained)
         except ProvisionerError as error:
             raise UpstreamFailed(f"The vendor did not do its part: {error.detail}") from None
-        return await self._noted(actor, key, reading, told, repaired=differing if repair else set())
+        return await self._noted(actor, key, reading, told, began_ns=began, repaired=differing if repair else set())
 
     async def _repair(self, provisioner: Provisioner, desk: AdminDesk, key: IssuedKey, differing: set[str]) -> None:
         terms, footprint = key.terms, key.footprint or Footprint()
@@ -186,19 +198,24 @@ class InspectionService:
             await power.set_expiry(desk, footprint, terms.expires_at_ns)
 
     async def _noted(
-        self, actor: Actor, key: IssuedKey, reading: Reading, told: Mapping[str, Enforcement], *, repaired: set[str]
+        self, actor: Actor, key: IssuedKey, reading: Reading, told: Mapping[str, Enforcement], *, began_ns: int, repaired: set[str]
     ) -> IssuedKey:
         now = self._clock.now_ns()
         differing = sorted(term for term, standing in told.items() if standing is Enforcement.DIFFERS)
+        lost = sorted(term for term, standing in told.items() if standing is Enforcement.LOST)
         code, error = None, None
         if is_gone(reading):
             code, error = GONE, "The vendor shows the key as gone: somebody ended it there. Revoke it here, or make a new one"
         elif differing:
             code, error = DRIFTED, f"Somebody changed {', '.join(differing)} at the vendor; repair it, or make it what it should be"
+        elif lost:
+            code, error = LOST, _LOST.format(terms=", ".join(lost))
         async with self._database.unit(key.organization_id) as work:
             current = await self._keys.get(work.connection, key.organization_id, key.id, lock=True)
             if current is None or current.state is not State.ACTIVE:
                 raise Conflict("The key was changed meanwhile; read it again")
+            if (current.read_at_ns or 0) > began_ns and not repaired:
+                return current  # somebody has read it since, and perhaps repaired it
             after = replace(
                 current,
                 enforcement=dict(told) if not is_gone(reading) else current.enforcement,
@@ -209,6 +226,7 @@ class InspectionService:
                 error=error,
                 version=current.version + 1,
             )
+            await self._unlearn(work, actor, key.account_id, reading)
             if repaired:
                 await self._audit.record(
                     work, actor, "issued_key.repair", key.id, after={"terms": sorted(repaired), "differing": differing}
@@ -220,9 +238,15 @@ class InspectionService:
             await self._keys.save(work.connection, after)
         return after
 
-
-def _compared(key: IssuedKey, reading: Reading, provisioner: Provisioner) -> dict[str, Enforcement]:
-    return compare(key.terms, reading.terms, provisioner.facts, own_end=key.own_end, rotated=key.generation > 1)
+    async def _unlearn(self, work: UnitOfWork, actor: Actor, account_id: str, reading: Reading) -> None:
+        """What the vendor refuses to tell, this account has lost: orders that need it are refused from now on."""
+        if not reading.terms.untold:
+            return
+        account = await self._accounts.get(work.connection, actor.organization_id, account_id)
+        if account is not None and account.also_confirms & set(reading.terms.untold):
+            after = replace(account, also_confirms=account.also_confirms - set(reading.terms.untold))
+            await self._audit.record(work, actor, "vendor.verify", account_id, before=account_record(account), after=account_record(after))
+            await self._accounts.save(work.connection, after)
 
 
 def _as_meant(key: IssuedKey, told: Mapping[str, Enforcement], restrained: Collection[str]) -> dict[str, Enforcement]:

@@ -36,6 +36,6 @@ class InspectionRepository:
 
 
 def _due(now_ns: int, before_ns: int) -> sa.ColumnElement[bool]:
-    """Read last before `before_ns` or never, and not put off."""
-    asked = sa.or_(t.c.inspect_at_ns.is_(None), t.c.inspect_at_ns <= now_ns)
-    return sa.and_(t.c.state == State.ACTIVE, asked, sa.or_(t.c.read_at_ns.is_(None), t.c.read_at_ns < before_ns))
+    """Read last before `before_ns` or never; or put off, or asked for, until now."""
+    old = sa.and_(t.c.inspect_at_ns.is_(None), sa.or_(t.c.read_at_ns.is_(None), t.c.read_at_ns < before_ns))
+    return sa.and_(t.c.state == State.ACTIVE, sa.or_(old, t.c.inspect_at_ns <= now_ns))

@@ -90,7 +90,7 @@ async def confirm(bench: Bench) -> dict[str, Enforcement]:
     footprint = bench.key.footprint or Footprint()
     for pause in (*_POLL_SECONDS, None):
         reading = await provisioner.read(desk, footprint)
-        told = compare(bench.key.terms, reading.terms, provisioner.facts, rotated=bench.key.generation > 1)
+        told = compare(bench.key.terms, reading.terms, bench.facts, rotated=bench.key.generation > 1, before=bench.key.enforcement)
         differing = sorted(term for term, standing in told.items() if standing is Enforcement.DIFFERS)
         shown = reading.presence is not Presence.GONE
         if shown and not differing and not is_gone(reading):

@@ -15,7 +15,7 @@ from keygate.issued_keys.life import LIVE
 from keygate.issued_keys.service import IssuedKeyService
 from keygate.kit.clock import Clock
 from keygate.policies import change
-from keygate.vendors.admin import Issuer, Made, Mints, Provisioner, ProvisionerError, Rejected
+from keygate.vendors.admin import Issuer, Made, Mints, Provisioner, ProvisionerError, Term, Unfit
 
 if TYPE_CHECKING:
     from keygate.issued_keys.account_repository import VendorAccountRepository
@@ -76,7 +76,7 @@ class MintingService:
         try:
             made = await provisioner.mint(await self._desks.open(account), key.footprint, expires_at_ns=key.expires_at_ns)
         except ProvisionerError as error:
-            if isinstance(error, Rejected) and error.reason == "expires_at":
+            if isinstance(error, Unfit) and error.field == Term.EXPIRY:
                 raise Conflict(error.detail) from None
             raise UpstreamFailed(f"The vendor gave no word on the key: {error.detail}") from None
         digest = digest_secret(made.secret, self._digest_key)

@@ -10,7 +10,7 @@ from keygate.issued_keys.life import ENDED, State
 from keygate.kit.clock import NANOSECONDS
 from keygate.policies import Place
 from keygate.vault import SealedColumn
-from keygate.vendors.admin import Footprint, Mark, ProvisionerFacts, Right, Term, Terms
+from keygate.vendors.admin import Footprint, Mark, Provisioner, ProvisionerFacts, Right, Term, Terms
 
 SEALED = (  # for the rotation of data keys
     SealedColumn("vendor_accounts", "id", "admin_key"),
@@ -51,9 +51,15 @@ class VendorAccount:
     identity: str | None  # the vendor's id of it, where its API tells
     same_since_ns: int  # since then every credential under this name was shown to be of the same organisation
     notes: tuple[str, ...]
+    also_confirms: frozenset[Term]  # of `facts.confirms_for_some`: what this account has, as it was seen when it was verified last
     verified_at_ns: int
     created_at_ns: int
     updated_at_ns: int
+
+
+def facts_of(provisioner: Provisioner, account: VendorAccount | None) -> ProvisionerFacts:
+    """What is true of the vendor for this account."""
+    return provisioner.facts if account is None else provisioner.facts.of_account(account.also_confirms)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,9 +100,11 @@ class Enforcement(StrEnum):
     PER_KEY = "per_key"  # shown as asked, but counted for each key by itself: every rotation begins it anew
     TAKEN = "taken"  # the vendor took it, and no API of its shows it again
     NOT_ENFORCED = "not_enforced"  # the vendor has no such rule, and whoever made the key accepted that
+    LOST = "lost"  # the vendor showed it as asked, and refuses to tell this account any more
 
 
-WATCHED = frozenset({Enforcement.NOT_ENFORCED, Enforcement.PER_KEY})  # of a budget: the vendor alone does not keep it
+# Of a budget: the vendor alone does not keep it as agreed, or nobody knows whether it does.
+WATCHED = frozenset({Enforcement.NOT_ENFORCED, Enforcement.PER_KEY, Enforcement.DIFFERS, Enforcement.LOST})
 
 
 class Delivery(StrEnum):
@@ -335,10 +343,19 @@ def asked(terms: Terms) -> frozenset[Term]:
 _EXPIRY_SLACK_NS = 60 * NANOSECONDS  # vendors take an end as seconds from now
 
 
-def compare(wanted: Terms, told: Terms, facts: ProvisionerFacts, *, own_end: bool = False, rotated: bool = False) -> dict[str, Enforcement]:
-    """What stands behind each term that was asked for, by what the vendor has just shown. An end counts as the same within a minute;
-    with `own_end` it is KeyGate's own, which the vendor was not told. `rotated`: there was a key before this one, which may have spent of
-    the same budget."""
+def compare(
+    wanted: Terms,
+    told: Terms,
+    facts: ProvisionerFacts,
+    *,
+    own_end: bool = False,
+    rotated: bool = False,
+    before: Mapping[str, Enforcement] | None = None,
+) -> dict[str, Enforcement]:
+    """What stands behind each term that was asked for, by what the vendor has just shown. `facts` are the account's own (`of_account`). An
+    end counts as the same within a minute; with `own_end` it is KeyGate's own, which the vendor was not told. `rotated`: there was a key
+    before this one, which may have spent of the same budget. `before`: what stood behind them until now, which tells a term that somebody
+    changed from one that the vendor was never told, where it depends on the account."""
     same = {
         Term.BUDGET: wanted.budget_nano == told.budget_nano and wanted.budget_period is told.budget_period,
         Term.MODELS: told.models is not None and set(wanted.models or ()) == set(told.models),
@@ -351,9 +368,27 @@ def compare(wanted: Terms, told: Terms, facts: ProvisionerFacts, *, own_end: boo
     for term in sorted(asked(wanted)):
         if own_end and term is Term.EXPIRY and not same[term]:
             standing[str(term)] = Enforcement.NOT_ENFORCED
+        elif term in facts.confirms_for_some:
+            known = None if before is None else before.get(term)
+            standing[str(term)] = _by_account(known, same=same[term], untold=term in told.untold, has=term in facts.confirms)
         elif term in facts.confirms:
             shown = Enforcement.PER_KEY if term is Term.BUDGET and rotated and facts.budget_per_key else Enforcement.CONFIRMED
             standing[str(term)] = shown if same[term] else Enforcement.DIFFERS
         else:
             standing[str(term)] = Enforcement.TAKEN if term in facts.takes else Enforcement.NOT_ENFORCED
     return standing
+
+
+def _by_account(known: Enforcement | None, *, same: bool, untold: bool, has: bool) -> Enforcement:
+    """Of a term that the vendor keeps for some accounts only: what it shows counts, whatever is known of the account. `has`: the account is
+    known to be one of those."""
+    if same:
+        return Enforcement.CONFIRMED
+    if known is Enforcement.NOT_ENFORCED or (known is None and not has):
+        return Enforcement.NOT_ENFORCED  # the vendor was never told
+    return Enforcement.LOST if untold and known is not None else Enforcement.DIFFERS
+
+
+def compare_with(key: IssuedKey, told: Terms, facts: ProvisionerFacts) -> dict[str, Enforcement]:
+    """`compare` for the terms of a key that is made."""
+    return compare(key.terms, told, facts, own_end=key.own_end, rotated=key.generation > 1, before=key.enforcement)

@@ -19,6 +19,9 @@ from keygate.kit.clock import rfc3339
 
 FORMAT = "keygate-receipt-1"
 MAX_BYTES = 16 * 1024 * 1024
+WHOSE = (
+    "whose key that is can't be told here: give --public-key with what `keygate receipts key` shows at the KeyGate that it should be from"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,14 +43,19 @@ class Receipt:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What a verification found. `trusted` False: consistent in itself, but there was no known key to compare with."""
+    """What a verification found. `consistent`: as it was signed; `trusted`: there was a known key to compare with. Only both together prove
+    a receipt: anybody can sign one with a key of their own."""
 
-    ok: bool
+    consistent: bool
     trusted: bool
     detail: str
     receipt: str | None = None
     complete: bool = False
     remaining: int = 0
+
+    @property
+    def ok(self) -> bool:
+        return self.consistent and self.trusted
 
 
 def document(receipt: Receipt, keys: Sequence[IssuedKey], *, at_ns: int, signer: Signer) -> dict[str, Any]:
@@ -80,6 +88,7 @@ def _entry(key: IssuedKey) -> dict[str, Any]:
         "id": key.id,
         "vendor": key.vendor,
         "name": key.name,
+        "owner_id": None if key.owner is None else key.owner.scope_id,
         "hint": key.hint,
         "state": str(key.state),
         "ended": ended,
@@ -104,7 +113,7 @@ def _former_entry(key: IssuedKey, at_vendor: str) -> dict[str, Any]:
 
 
 def verify(text: bytes, *, trusted: Checker | None = None) -> Verdict:
-    """Verifies a receipt as it was given out. `trusted`: the key that this KeyGate is known to sign with."""
+    """Verifies a receipt as it was given out. `trusted`: the key that this KeyGate is known to sign with; without it no receipt is `ok`."""
     if len(text) > MAX_BYTES:
         return Verdict(False, False, f"not a receipt: more than {MAX_BYTES} bytes")
     try:
@@ -126,9 +135,9 @@ def verify(text: bytes, *, trusted: Checker | None = None) -> Verdict:
         return Verdict(False, trusted is not None, "the receipt was changed after it was signed")
     remaining = found.get("remaining")
     return Verdict(
-        ok=True,
+        consistent=True,
         trusted=trusted is not None,
-        detail="signed by this KeyGate" if trusted else f"consistent, signed by {checker.key_id}; compare it with `keygate receipts key`",
+        detail="signed by this KeyGate" if trusted else f"unchanged since {checker.key_id} signed it, but {WHOSE}",
         receipt=str(found.get("id")),
         complete=found.get("complete") is True,
         remaining=remaining if isinstance(remaining, int) else 0,

@@ -12,10 +12,12 @@ from keygate.vendors.admin import Footprint, Period, Right, Terms
 
 
 def terms_to_json(terms: Terms) -> dict[str, Any]:
-    """Only what is asked for."""
+    """Only what is asked for, or told."""
     fields = {name: getattr(terms, name) for name in Terms.__dataclass_fields__}
     if terms.budget_nano is None:
         del fields["budget_period"]
+    if not terms.untold:
+        del fields["untold"]
     return {name: list(value) if isinstance(value, tuple) else value for name, value in fields.items() if value is not None}
 
 
@@ -102,5 +104,6 @@ def account_record(account: VendorAccount) -> dict[str, Any]:
         "settings": dict(account.settings),
         "status": account.status,
         "missing_rights": [right.name for right in account.rights if right.held is False],
+        "also_confirms": sorted(account.also_confirms),
         "hint": account.hint,
     }

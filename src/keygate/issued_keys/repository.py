@@ -32,6 +32,7 @@ from keygate.policies import Place, Scope
 
 _OWN = {"owner", "terms", "footprint", "former", "state", "ending", "enforcement", "evidence", "claim"}  # stored in another form
 _FIELDS = tuple(name for name in IssuedKey.__dataclass_fields__ if name not in _OWN)
+_CHUNK = 500
 _ALIVE = tuple(state for state in State if state not in ENDED)
 _LINK = tuple(links.c[name] for name in KeyLink.__dataclass_fields__)
 _SECRET = tuple(secrets.c[name] for name in KnownSecret.__dataclass_fields__)
@@ -101,12 +102,17 @@ class IssuedKeyRepository:
         query = sa.select(t).where(t.c.organization_id == organization_id, t.c.vendor == vendor)
         return [key_of_row(row) for row in await connection.execute(query.order_by(t.c.id))]
 
-    async def held_by(self, connection: AsyncConnection, organization_id: str, owner_id: str) -> list[IssuedKey]:
-        """Every key of this owner that is not ended, or of which something may be left at the vendor; locked."""
-        query = sa.select(t).where(
-            t.c.organization_id == organization_id, t.c.owner_id == owner_id, sa.or_(t.c.state.in_(_ALIVE), t.c.owed.is_(True))
-        )
-        return [key_of_row(row) for row in await connection.execute(query.order_by(t.c.id).with_for_update())]
+    async def held_by(self, connection: AsyncConnection, organization_id: str, owner_ids: Sequence[str]) -> list[IssuedKey]:
+        """Every key of these owners that is not ended, or of which something may be left at the vendor; locked."""
+        found: list[IssuedKey] = []
+        for start in range(0, len(owner_ids), 500):
+            query = sa.select(t).where(
+                t.c.organization_id == organization_id,
+                t.c.owner_id.in_(owner_ids[start : start + 500]),
+                sa.or_(t.c.state.in_(_ALIVE), t.c.owed.is_(True)),
+            )
+            found += [key_of_row(row) for row in await connection.execute(query.order_by(t.c.id).with_for_update())]
+        return found
 
     async def alive(self, connection: AsyncConnection, organization_id: str, account_id: str) -> list[IssuedKey]:
         """Keys of an account that may have something at the vendor, those first that it showed last."""
@@ -152,6 +158,16 @@ class IssuedKeyRepository:
         await connection.execute(sa.update(t).where(waiting, ending).values(due_at_ns=now_ns, version=t.c.version + 1))
         await connection.execute(sa.update(t).where(waiting).values(due_at_ns=now_ns))
         return [row[0] for row in rows]
+
+    async def read_again(
+        self, connection: AsyncConnection, organization_id: str, *, now_ns: int, account_id: str | None = None, ids: Collection[str] = ()
+    ) -> None:
+        """Active keys of an account, or these, are read at their vendor with the inspection's next turn."""
+        chosen = sorted(ids)
+        parts = [t.c.id.in_(chosen[start : start + _CHUNK]) for start in range(0, len(chosen), _CHUNK)]
+        for part in [t.c.account_id == account_id] if account_id is not None else parts:
+            which = sa.and_(t.c.organization_id == organization_id, t.c.state == State.ACTIVE, part)
+            await connection.execute(sa.update(t).where(which).values(inspect_at_ns=now_ns))
 
     async def count_alive(self, connection: AsyncConnection, organization_id: str, account_id: str) -> int:
         """Keys of an account that may have a container at the vendor."""

@@ -309,7 +309,8 @@ class IssuedOut(Schema):
     options: dict[str, str]
     enforcement: dict[str, Enforcement] = Field(
         description="What the vendor's own API confirmed of each term. `per_key`: confirmed, but the vendor counts for each key of a "
-        "rotation by itself, so the next key began with a whole budget; KeyGate watches the sum"
+        "rotation by itself, so the next key began with a whole budget; KeyGate watches the sum. `lost`: it was confirmed, and the vendor "
+        "does not tell it to this account any more"
     )
     restraint: Literal["lowered", "disabled"] | None = Field(
         description="What KeyGate does to it at the vendor for its watched budget, beside what was agreed: its limits are lowered, or it "

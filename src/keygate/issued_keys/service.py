@@ -119,7 +119,7 @@ class IssuedKeyService:
             )
         provisioner = self._provisioners[account.vendor]
         now = self._clock.now_ns()
-        check_terms(provisioner, draft, settings=account.settings, now=now)
+        check_terms(provisioner, draft, account=account, now=now)
         check_schedule(provisioner, draft.rotate_every_days, draft.rotate_overlap_seconds)
         room = await self._accounts.room(account, draft.options)
         if room.full and await self._known(actor, draft) is None:
@@ -282,11 +282,12 @@ class IssuedKeyService:
         name: str,
         reason: str,
         virtual_keys: Sequence[Mapping[str, str]],
+        also: Sequence[str] = (),
     ) -> str | None:
         """In the transaction that ends a holder: all that it has at vendors is told to end, with a receipt, whose id is returned; None
-        where it has nothing. The vendors are called after the commit."""
+        where it has nothing. `also`: other holders that end with it, in the same receipt. The vendors are called after the commit."""
         now = self._clock.now_ns()
-        held = await self._repository.held_by(work.connection, actor.organization_id, subject)
+        held = await self._repository.held_by(work.connection, actor.organization_id, [subject, *also])
         for key in held:
             await self.tell_to_end(work, actor, key, reason, now)
         if not held and not virtual_keys:
@@ -338,7 +339,11 @@ class IssuedKeyService:
     async def raise_budget(self, work: UnitOfWork, actor: Actor, key_id: str, budget_nano: int) -> IssuedKey:
         """In a transaction of the caller's. Of a key whose budget KeyGate watches: no vendor has to be told."""
         key = await own_key(self._repository, work.connection, actor, key_id, lock=True)
-        if key.enforcement.get(str(Term.BUDGET)) is not Enforcement.NOT_ENFORCED:
+        standing = key.enforcement.get(str(Term.BUDGET))
+        if standing is Enforcement.DIFFERS:
+            how = f"`keygate inventory check {key.id} --repair`"
+            raise Conflict(f"The vendor shows another budget than agreed: set that right first, {how}")
+        if standing not in {Enforcement.NOT_ENFORCED, Enforcement.LOST}:
             raise Conflict("The vendor enforces this key's budget itself")
         if budget_nano <= (key.terms.budget_nano or 0):
             raise InvalidInput("budget_usd: must be more than the present budget", field="budget_usd")
@@ -434,7 +439,7 @@ class IssuedKeyService:
         provisioner = self._provisioners.get(draft.vendor)
         if provisioner is None:
             raise InvalidInput("vendor: KeyGate makes no keys there", field="vendor")
-        check_terms(provisioner, draft, settings=account.settings, now=self._clock.now_ns())
+        check_terms(provisioner, draft, account=account, now=self._clock.now_ns())
         check_schedule(provisioner, draft.rotate_every_days, draft.rotate_overlap_seconds)
 
     async def _owner(self, connection: AsyncConnection, actor: Actor, draft: IssueDraft) -> tuple[Place | None, str]:

@@ -23,6 +23,7 @@ vendor_accounts = sa.Table(
     sa.Column("identity", sa.String(200)),
     sa.Column("same_since_ns", sa.BigInteger, nullable=False),
     sa.Column("notes", sa.JSON, nullable=False),
+    sa.Column("also_confirms", sa.JSON, nullable=False),
     sa.Column("verified_at_ns", sa.BigInteger, nullable=False),
     sa.Column("created_at_ns", sa.BigInteger, nullable=False),
     sa.Column("updated_at_ns", sa.BigInteger, nullable=False),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from keygate.errors import Conflict, InvalidInput
-from keygate.issued_keys.model import MAX_OVERLAP_SECONDS, IssueDraft, asked
+from keygate.issued_keys.model import MAX_OVERLAP_SECONDS, IssueDraft, VendorAccount, asked, facts_of
 from keygate.issued_keys.rotation.model import DAY_SECONDS, MAX_ROTATION_DAYS
 from keygate.vendors.admin import AddsKey, Checks, Provisioner, Term, Unfit, Wanted
 
@@ -20,10 +20,10 @@ FIELDS: Mapping[str, str] = {
 """Terms as callers write them."""
 
 
-def check_terms(provisioner: Provisioner, draft: IssueDraft, *, settings: Mapping[str, str], now: int) -> None:
-    """Raises `InvalidInput` for terms or options that this vendor can't have, with the field and the remedy; `Conflict` where it makes no
-    keys by API. Asks nobody."""
-    facts, terms = provisioner.facts, draft.terms
+def check_terms(provisioner: Provisioner, draft: IssueDraft, *, account: VendorAccount, now: int) -> None:
+    """Raises `InvalidInput` for terms or options that this vendor can't have in this account, with the field and the remedy; `Conflict`
+    where it makes no keys by API. Asks nobody."""
+    facts, terms = facts_of(provisioner, account), draft.terms
     if facts.adopt_only:
         raise Conflict(f"{facts.title} makes no keys by API: {facts.cannot.get('create', 'enter one that was made there')}")
     if terms.expires_at_ns is not None and terms.expires_at_ns <= now:
@@ -50,7 +50,7 @@ def check_terms(provisioner: Provisioner, draft: IssueDraft, *, settings: Mappin
         raise InvalidInput("budget_usd: must be more than nothing; leave it out for a key without a budget", field="budget_usd")
     if isinstance(provisioner, Checks):
         try:
-            provisioner.check(Wanted(terms, draft.options, settings, now))
+            provisioner.check(Wanted(terms, draft.options, account.settings, now))
         except Unfit as error:
             raise unfit(error) from None
 

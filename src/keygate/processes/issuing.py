@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from keygate.events import EventOutbox
@@ -37,6 +37,7 @@ from keygate.issued_keys.rotation.scheduling import RotationScheduler
 from keygate.issued_keys.rotation.service import RotationService
 from keygate.kit.database import UnitOfWork
 from keygate.kit.outbound import Outbound
+from keygate.policies import Place
 from keygate.processes.foundation import Foundation, raw_secret
 from keygate.processes.worker import Worker
 from keygate.vendor_spend.attributing import Attributor
@@ -269,20 +270,32 @@ class Holders:
         await self._virtual.app_deactivated(work, actor, app_id)
         return await self._end(work, actor, "app.deactivate", app_id, "its app was deactivated", held)
 
-    async def team_archived(self, work: UnitOfWork, actor: Actor, team_id: str) -> str | None:
-        held = await self._held(work, actor, team_id)
-        await self._virtual.team_archived(work, actor, team_id)
-        return await self._end(work, actor, "team.archive", team_id, "its team was archived", held)
+    async def team_archived(self, work: UnitOfWork, actor: Actor, team_id: str, *, ended: Sequence[str]) -> str | None:
+        held = await self._held(work, actor, team_id, *ended)
+        await self._virtual.team_archived(work, actor, team_id, ended=ended)
+        return await self._end(work, actor, "team.archive", team_id, "its team was archived", held, also=ended)
 
-    async def _held(self, work: UnitOfWork, actor: Actor, owner_id: str) -> list[dict[str, str]]:
-        held = await self._virtual_rows.held_by(work.connection, actor.organization_id, owner_id)
-        return [{"id": key.id, "name": key.name, "hint": key.hint} for key in held]
+    async def _held(self, work: UnitOfWork, actor: Actor, *owner_ids: str) -> list[dict[str, str]]:
+        held = await self._virtual_rows.held_by(work.connection, actor.organization_id, owner_ids)
+        return [{"id": key.id, "name": key.name, "hint": key.hint, **_whose(key.owner)} for key in held]
 
     async def _end(
-        self, work: UnitOfWork, actor: Actor, cause: str, owner_id: str, reason: str, virtual_keys: list[dict[str, str]]
+        self,
+        work: UnitOfWork,
+        actor: Actor,
+        cause: str,
+        owner_id: str,
+        reason: str,
+        virtual_keys: list[dict[str, str]],
+        *,
+        also: Sequence[str] = (),
     ) -> str | None:
         holder = (await self._owners.holders(work.connection, actor.organization_id, [owner_id])).get(owner_id)
         name = owner_id if holder is None else holder.name
         return await self._issued.holder_ended(
-            work, actor, cause=cause, subject=owner_id, name=name, reason=reason, virtual_keys=virtual_keys
+            work, actor, cause=cause, subject=owner_id, also=also, name=name, reason=reason, virtual_keys=virtual_keys
         )
+
+
+def _whose(owner: Place | None) -> dict[str, str]:
+    return {} if owner is None else {"owner_id": owner.scope_id}

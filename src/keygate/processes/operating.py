@@ -15,7 +15,7 @@ from keygate.config import Settings
 from keygate.errors import StartRefused, Unavailable
 from keygate.identities.model import operator_actor
 from keygate.identities.repository import OwnerRepository
-from keygate.issued_keys import MAX_RECEIPT_BYTES
+from keygate.issued_keys import MAX_RECEIPT_BYTES, WHOSE
 from keygate.issued_keys import verify as verify_signed
 from keygate.kit.database import Database
 from keygate.processes.foundation import Foundation, lay
@@ -156,15 +156,25 @@ def verify_receipt(file: Path, public_key: str | None) -> dict[str, Any]:
     """Checked against the key that is named, or this data directory's, where there is one."""
 
     async def work() -> dict[str, Any]:
-        trusted = None if public_key is None else Checker.from_text(public_key)
-        if trusted is None and Settings().data_dir.expanduser().is_dir():
-            async with _foundation() as base:
-                trusted = base.audit.checker()
+        trusted = await _trusted(public_key)
         with file.open("rb") as opened:
             text = opened.read(MAX_RECEIPT_BYTES + 1)
-        return asdict(verify_signed(text, trusted=trusted))
+        found = verify_signed(text, trusted=trusted)
+        return {"ok": found.ok, **asdict(found)}
 
     return _run(work)
+
+
+async def _trusted(public_key: str | None) -> Checker | None:
+    """The key that is named, or else this data directory's. None: there is neither, so whose a signature is can't be told."""
+    if public_key is not None:
+        return Checker.from_text(public_key)
+    settings = Settings()
+    directory = DataDirectory(settings.data_dir)
+    if not (directory.path.is_dir() and _has_database(settings, directory)):
+        return None
+    async with _foundation() as base:
+        return base.audit.checker()
 
 
 def receipt_key() -> str:
@@ -177,22 +187,19 @@ def receipt_key() -> str:
     return _run(work)
 
 
-def verify_audit(file: Path | None, *, heads_from: int = 1) -> list[dict[str, Any]]:
-    """One report for each organisation, or for the export. An export is checked against this data directory's key, where there is one."""
+def verify_audit(file: Path | None, public_key: str | None = None, *, heads_from: int = 1) -> list[dict[str, Any]]:
+    """One report for each organisation, or for the export. An export is checked against the key that is named, or this data directory's;
+    where there is neither, it is not `ok`: who could rewrite the file could have signed it again."""
 
     async def work() -> list[dict[str, Any]]:
         if file is None:
             async with _foundation() as base:
                 return [_report(found) for found in await base.audit.verify_all(heads_from=heads_from)]
-        trusted = None
-        settings = Settings()
-        if _has_database(settings, DataDirectory(settings.data_dir)):
-            async with _foundation() as base:
-                trusted = base.audit.checker()
+        trusted = await _trusted(public_key)
         found = verify_export_file(file, trusted=trusted)
-        report = _report(found)
+        report = {**_report(found), "trusted": trusted is not None}
         if trusted is None:
-            report["signed_by"] = f"{found.key_id} (not checked: there is no data directory here to compare with)"
+            report |= {"ok": False, "signed_by": f"{found.key_id}; {WHOSE}"}
         return [report]
 
     return _run(work)

@@ -181,6 +181,7 @@ async def stocktaking(
         outbox=outbox,
         clock=base.clock,
         node_id=node_id[:60],
+        stale_days=base.settings.stale_days,
     )
     scanner = Scanner(eyes)
     inventory = InventoryService(

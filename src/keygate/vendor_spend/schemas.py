@@ -231,8 +231,9 @@ class WatchOut(Schema):
     key_id: str
     enforced_by: str = Field(
         description="`vendor`: it refuses; `keygate`: watched, not hard (beside the vendor, where that counts for each key of a "
-        "rotation by itself); `nobody`: the bill is not read, or can't be told by key"
+        "rotation by itself, or shows another budget than agreed); `nobody`: the bill is not read, or can't be told by key"
     )
+    unkept: str | None = Field(description="Why the vendor does not keep a budget that it was told, and what to do for it; null: it does")
     budget_usd: str | None
     budget_period: Period | None
     allowed_usd: str | None = Field(
@@ -267,6 +268,7 @@ class WatchOut(Schema):
         return cls(
             key_id=key.id,
             enforced_by=standing.enforced_by,
+            unkept=standing.unkept,
             budget_usd=None if key.terms.budget_nano is None else format_usd(key.terms.budget_nano),
             budget_period=None if key.terms.budget_nano is None else key.terms.budget_period,
             allowed_usd=None if standing.allowed_nano is None else format_usd(standing.allowed_nano),

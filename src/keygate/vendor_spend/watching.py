@@ -14,7 +14,17 @@ from keygate.audit import AuditLog
 from keygate.errors import Conflict, InvalidInput, KeyGateError
 from keygate.events import EventOutbox, EventType
 from keygate.identities import Actor
-from keygate.issued_keys import LIVE, WATCHED, IssuedKey, IssuedKeyAccess, IssuedKeyService, KeptBudget, VendorAccount, worker_actor
+from keygate.issued_keys import (
+    LIVE,
+    WATCHED,
+    Enforcement,
+    IssuedKey,
+    IssuedKeyAccess,
+    IssuedKeyService,
+    KeptBudget,
+    VendorAccount,
+    worker_actor,
+)
 from keygate.kit.clock import NANOSECONDS, Clock, rfc3339
 from keygate.kit.money import MAX_NANO, format_usd
 from keygate.policies import change
@@ -54,6 +64,12 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 _LONGEST_PAUSE_SECONDS = 900
 AT_ONCE = 8
+_UNKEPT = {
+    Enforcement.DIFFERS: "Somebody changed or removed this budget at the vendor, which does not keep it as agreed until it is set again: "
+    "`keygate inventory check {id} --repair`",
+    Enforcement.LOST: "The vendor does not tell this account any more whether it keeps this budget: see there what the account may, then "
+    "`keygate vendors verify`",
+}
 RECHECK_NS = 3_600 * NANOSECONDS
 
 
@@ -85,6 +101,11 @@ class Standing:
         if not _is_ours(self.key):
             return "vendor"
         return "keygate" if self.told else "nobody"
+
+    @property
+    def unkept(self) -> str | None:
+        """Why the vendor, which should keep the budget, does not, and what to do for it."""
+        return _UNKEPT.get(self.key.enforcement.get(str(Term.BUDGET), Enforcement.CONFIRMED), "").format(id=self.key.id) or None
 
     @property
     def trouble(self) -> str | None:
@@ -147,8 +168,10 @@ class BudgetWatch:
     async def kept(self, actor: Actor, key_id: str) -> KeptBudget:
         """The `Budgets` of issued keys."""
         found = await self.standing(actor, key_id)
-        trouble = None if found.enforced_by == "vendor" else found.trouble or found.why_not
-        return KeptBudget(found.enforced_by, trouble)
+        if found.enforced_by == "vendor":
+            return KeptBudget(found.enforced_by, None)
+        troubles = [each for each in (found.unkept, found.trouble or found.why_not) if each is not None]
+        return KeptBudget(found.enforced_by, ". ".join(troubles) or None)
 
     async def set_rule(self, actor: Actor, key_id: str, rule: WatchRule) -> Standing:
         """How this key's budget is watched from now on; the worker acts on it within a minute. Raises `InvalidInput` for what the vendor
@@ -242,12 +265,12 @@ class BudgetWatch:
         reached = announced_at(watch.rule, percent)
         if reached > watch.warned:
             watch = await self._announce(key, watch, spent_nano, reached)
-        if not _is_ours(key):
-            return  # the vendor refuses by itself
-        can_disable = isinstance(self._issued.provisioner(key.vendor), Disables)
-        wanted = wanted_stage(watch.rule, percent, can_disable=can_disable, waived=limit is None)
-        if lasting:
-            wanted = max(wanted, watch.wanted, key=list(Stage).index)
+        wanted = Stage.NONE  # where the vendor refuses by itself: what was done while it did not is taken back
+        if _is_ours(key):
+            can_disable = isinstance(self._issued.provisioner(key.vendor), Disables)
+            wanted = wanted_stage(watch.rule, percent, can_disable=can_disable, waived=limit is None)
+            if lasting:
+                wanted = max(wanted, watch.wanted, key=list(Stage).index)
         at_vendor = None if key.footprint is None else key.footprint.key
         settled = watch.stage is wanted and (wanted is Stage.NONE or watch.stage_key == at_vendor)
         if settled and watch.wanted is wanted and not self._is_old(watch):
@@ -368,7 +391,8 @@ class BudgetWatch:
 
 
 def _is_ours(key: IssuedKey) -> bool:
-    """Whether KeyGate has to act on the budget: the vendor does not, or counts it for each key of a rotation by itself."""
+    """Whether KeyGate has to act on the budget: the vendor does not, or not as agreed, or counts it for each key of a rotation by
+    itself."""
     return key.enforcement.get(str(Term.BUDGET)) in WATCHED
 
 

@@ -67,10 +67,14 @@ class VirtualKeyRepository:
             )
         return [_key(row) for row in await connection.execute(query)]
 
-    async def held_by(self, connection: AsyncConnection, organization_id: str, owner_id: str) -> list[VirtualKey]:
-        """Every key of this owner that is not revoked."""
-        query = sa.select(t).where(t.c.organization_id == organization_id, t.c.owner_id == owner_id, t.c.revoked_at_ns.is_(None))
-        return [_key(row) for row in await connection.execute(query.order_by(t.c.id))]
+    async def held_by(self, connection: AsyncConnection, organization_id: str, owner_ids: Sequence[str]) -> list[VirtualKey]:
+        """Every key of these owners that is not revoked."""
+        found: list[VirtualKey] = []
+        for start in range(0, len(owner_ids), 500):
+            held = t.c.owner_id.in_(owner_ids[start : start + 500])
+            query = sa.select(t).where(t.c.organization_id == organization_id, held, t.c.revoked_at_ns.is_(None))
+            found += [_key(row) for row in await connection.execute(query.order_by(t.c.id))]
+        return found
 
     async def revoke_all(
         self, connection: AsyncConnection, organization_id: str, key_ids: Sequence[str], *, at_ns: int, by: str, reason: str

@@ -268,13 +268,13 @@ class VirtualKeyService:
     async def app_deactivated(self, work: UnitOfWork, actor: Actor, app_id: str) -> None:
         await self._holder_ended(work, actor, app_id, "its app was deactivated")
 
-    async def team_archived(self, work: UnitOfWork, actor: Actor, team_id: str) -> None:
-        """Revokes the keys of the team itself. Those of its developers and apps stand still while it is archived."""
-        await self._holder_ended(work, actor, team_id, "its team was archived")
+    async def team_archived(self, work: UnitOfWork, actor: Actor, team_id: str, *, ended: Sequence[str]) -> None:
+        """Revokes the keys of the team, and of the developers and apps that end with it."""
+        await self._holder_ended(work, actor, team_id, "its team was archived", also=ended)
         work.after_commit(lambda: self._publisher.organization_changed(actor.organization_id))
 
-    async def _holder_ended(self, work: UnitOfWork, actor: Actor, owner_id: str, reason: str) -> None:
-        keys = await self._repository.held_by(work.connection, actor.organization_id, owner_id)
+    async def _holder_ended(self, work: UnitOfWork, actor: Actor, owner_id: str, reason: str, *, also: Sequence[str] = ()) -> None:
+        keys = await self._repository.held_by(work.connection, actor.organization_id, [owner_id, *also])
         await self._revoke(work, actor, keys, reason, self._clock.now_ns())
 
     async def _revoke(self, work: UnitOfWork, actor: Actor, keys: Sequence[VirtualKey], reason: str, now: int) -> Sequence[VirtualKey]:

@@ -177,6 +177,27 @@ async def test_control_tells_what_stands_and_refuses_what_does_not_fit(openai: h
     assert (await control.post("/openai/console/nothing", json={})).status_code == 404
 
 
+async def test_key_becomes_as_old_as_is_asked_and_its_last_use_lies_as_far_back(
+    sandbox: SandboxServer, openai: httpx.AsyncClient, control: httpx.AsyncClient, account: Account
+) -> None:
+    project, service_account, key = await made(openai)
+    path = f"/projects/{project}/api_keys/{key['id']}"
+    shown = (await control.post("/openai/console/age", json={"key": key["id"], "days": 200})).json()
+    assert shown["last_used_at"] is None
+    assert await call(sandbox, key["value"]) == 200
+    await control.post("/openai/console/age", json={"key": key["id"], "days": 100})
+    then = account.clock.now_s() - 100 * 86_400
+    told = (await openai.get(path)).json()
+    assert [then - told[name] in range(-60, 60) for name in ("created_at", "last_used_at")] == [True, True]
+    holders = [await openai.get(f"/projects/{project}{rest}") for rest in ("", f"/service_accounts/{service_account}")]
+    assert [each.json()["created_at"] <= told["created_at"] for each in holders] == [True, True], "nothing is older than what holds it"
+    assert await call(sandbox, key["value"]) == 200, "it works as before"
+    assert (await openai.get(path)).json()["last_used_at"] > then + 86_400
+    for body in ({}, {"key": key["id"]}, {"key": key["id"], "days": 0}, {"key": key["id"], "days": 1.5}, {"key": 3, "days": 1}):
+        assert (await control.post("/openai/console/age", json=body)).status_code == 400, body
+    assert (await control.post("/openai/console/age", json={"key": "key_none", "days": 1})).status_code == 404
+
+
 def test_later_change_overtakes_an_earlier_one_that_takes_effect_after_it() -> None:
     value = Eventual("a")
     value.set("b", at_ns=100)

@@ -44,6 +44,7 @@ from keygate.vendors.admin import (
     SetsExpiry,
     SetsLimits,
     SetsModels,
+    Term,
     Terms,
     Unavailable,
 )
@@ -286,6 +287,28 @@ async def test_budget_is_set_where_the_organization_may_and_left_to_keygate_wher
     assert (await provisioner.read(at, made.footprint)).terms.budget_nano is None
     with pytest.raises(Rejected, match="monthly"):
         await provisioner.create(at, order(budget_nano=NANO, budget_period=Period.DAY))
+
+
+async def test_what_the_organization_may_is_seen_by_verifying_and_what_it_does_not_tell_is_said(office, account) -> None:
+    async def told(**credential: Any) -> frozenset[Term]:
+        return (await provisioner.verify(office(**credential))).also_confirms
+
+    at = office()
+    made = await provisioner.create(at, order())
+    assert await told() == frozenset()
+    assert (await provisioner.read(at, made.footprint)).terms.untold == (Term.BUDGET,)
+    console(account, "spend_limits", enabled=True)
+    assert await told() == {Term.BUDGET}
+    assert len(list(account.shelves["spend"])) == 0, "verifying makes nothing"
+    assert await told(without=["billing:write"]) == await told(without=["billing:read"]) == frozenset()
+    assert (await provisioner.read(at, made.footprint)).terms.untold == ()
+    console(account, "spend_limits", enabled=False)
+    assert await told() == frozenset()
+
+
+async def test_an_order_that_counts_on_the_early_access_fails_where_it_is_over(office, account) -> None:
+    with pytest.raises(MissingRight, match="vendors verify"):
+        await provisioner.create(office(), replace(order(budget_nano=3 * NANO), must_set=frozenset({Term.BUDGET})))
 
 
 async def test_limits_can_be_changed(office) -> None:

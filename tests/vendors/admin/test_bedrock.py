@@ -31,6 +31,7 @@ from keygate.vendors.admin import (
     MissingRight,
     Order,
     Presence,
+    ProvisionerError,
     RateLimited,
     Rejected,
     ReportsSpend,
@@ -328,6 +329,36 @@ async def test_throttled_calls_are_waited_out_and_made_once(
         f"> create the user {mark.tag}",
         f"< create the user {mark.tag}: 200",
     ]
+
+
+@pytest.mark.parametrize("code", [None, "SomethingNew"])
+async def test_a_429_is_throttling_whatever_its_code(
+    sandbox: SandboxServer, outbound: Outbound, admin: Credential, account: Account, boto: Boto, code: str | None
+) -> None:
+    waits: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        waits.append(seconds)
+
+    account.faults.append(AdminFault("*", status=429, code=code, retry_after="3", calls=3))
+    if code is None:
+        with pytest.raises(SdkError) as told:
+            boto.iam("create_user", UserName="throttled")
+        assert (told.value.status, told.value.code) == (429, "Throttling")
+    mark = fresh()
+    made = await BEDROCK.create(seat(sandbox, outbound, admin, sleep=sleep), order(mark, terms(account)))
+    assert keys_of(boto, mark) == [made.footprint.key]
+    assert waits
+    assert min(waits) >= 3
+
+
+@pytest.mark.parametrize("code", ["ValidationError", "NoSuchEntity", "DeleteConflict", "LimitExceeded"])
+async def test_a_key_in_awss_words_is_blacked_out(at: AdminDesk, account: Account, code: str) -> None:
+    key = "ABSKQmVkcm9ja0FQSUtleS1hYmNkLWF0LTEyMzQ1Njc4OTAxMjpsb25n"
+    account.faults.append(AdminFault("CreateUser", status=400, code=code, message=f"{'x' * 270} key {key} of {key}"))
+    with pytest.raises(ProvisionerError) as refused:
+        await BEDROCK.create(at, order(fresh(), terms(account)))
+    assert key[:12] not in refused.value.detail
 
 
 async def test_throttled_for_longer_than_a_call_waits_it_says_when_to_come_back(

@@ -175,6 +175,21 @@ async def test_refusals_are_told_apart(at: AdminDesk, account: Account, code: st
         await pages(at, account)
 
 
+@pytest.mark.parametrize(("status", "code"), [(429, None), (400, "Throttling"), (400, "SlowDown"), (503, "SlowDown")])
+async def test_throttling_of_every_form_says_when_to_come_back(at: AdminDesk, account: Account, status: int, code: str | None) -> None:
+    account.faults.append(AdminFault(operation="GetCostAndUsage", status=status, code=code, message="Rate exceeded"))
+    with pytest.raises(RateLimited) as limited:
+        await pages(at, account)
+    assert limited.value.retry_after == 300
+
+
+async def test_a_key_in_cost_explorers_words_is_blacked_out(at: AdminDesk, account: Account) -> None:
+    key = "ABSKQmVkcm9ja0FQSUtleS1hYmNkLWF0LTEyMzQ1Njc4OTAxMjpsb25n"
+    account.faults.append(AdminFault(operation="GetCostAndUsage", status=400, code="ValidationException", message=f"no {key}"))
+    with pytest.raises(Rejected, match=r"no \[redacted\]"):
+        await pages(at, account)
+
+
 async def test_missing_rights_to_read_costs_are_named_before(sandbox: SandboxServer, outbound: Outbound, account: Account) -> None:
     poor = seat(sandbox, outbound, account, "ce:GetCostAndUsage", name="AKIASANDBOX00000003")
     assert [right.name for right in (await BEDROCK.verify(poor)).missing] == ["ce:GetCostAndUsage"]

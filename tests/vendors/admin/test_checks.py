@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
 
 from keygate.kit.clock import NANOSECONDS
-from keygate.kit.money import NANO
+from keygate.kit.money import NANO, parse_usd
 from keygate.vendors.admin import PROVISIONERS, Checks, Period, Terms, Unfit, Wanted
 
 NOW = 1_800_000_000 * NANOSECONDS
@@ -24,6 +25,7 @@ REFUSED: list[tuple[str, str, dict[str, Any], dict[str, str], dict[str, str]]] =
     ("openai", "expiry", {"expires_at_ns": NOW + 366 * DAY}, {}, {}),
     ("anthropic", "budget", {"budget_nano": CENT + 1}, {}, {}),
     ("anthropic", "budget_period", {"budget_nano": DOLLAR, "budget_period": Period.WEEK}, {}, {}),
+    ("anthropic", "expiry", {"expires_at_ns": NOW + 74 * NANOSECONDS}, {}, {}),
     ("azure", "models", {"models": None}, {}, {}),
     ("azure", "models", {"models": tuple(f"m{number}" for number in range(33))}, {}, {}),
     ("azure", "models", {"models": ("gpt 4",)}, {}, {}),
@@ -49,6 +51,7 @@ REFUSED: list[tuple[str, str, dict[str, Any], dict[str, str], dict[str, str]]] =
 TAKEN: list[tuple[str, dict[str, Any], dict[str, str], dict[str, str]]] = [
     ("openai", {}, {}, {}),
     ("openai", {"budget_nano": CENT, "expires_at_ns": NOW + 365 * DAY, "requests_per_minute": 1}, {}, {}),
+    ("anthropic", {"expires_at_ns": NOW + 75 * NANOSECONDS}, {}, {}),
     ("anthropic", {"budget_nano": 5 * DOLLAR, "requests_per_minute": 1, "expires_at_ns": NOW + 4_000 * DAY}, {}, {}),
     (
         "azure",
@@ -76,6 +79,18 @@ def test_what_a_vendor_cannot_keep_is_refused_with_its_field(vendor: str, field:
         check(vendor, terms, options, settings)
     assert refused.value.field == field
     assert refused.value.lasting
+
+
+@pytest.mark.parametrize(
+    ("vendor", "asked", "named"),
+    [
+        ("openai", "50.005", "50.00 or 50.01, not 50.005"),
+        ("anthropic", "0.0099", "0.01, not 0.0099"),
+    ],
+)
+def test_an_amount_between_two_that_a_vendor_takes_is_told_with_both(vendor: str, asked: str, named: str) -> None:
+    with pytest.raises(Unfit, match=re.escape(named)):
+        check(vendor, {"budget_nano": parse_usd(asked)}, {}, {})
 
 
 @pytest.mark.parametrize(("vendor", "terms", "options", "settings"), TAKEN)

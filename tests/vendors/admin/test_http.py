@@ -30,6 +30,7 @@ from keygate.vendors.admin import (
     Unavailable,
     generation_of,
 )
+from keygate.vendors.admin.errors import quoted
 from keygate.vendors.admin.interface import bearer
 
 URL = "https://vendor.example/v1/projects"
@@ -83,6 +84,21 @@ async def test_a_storm_of_such_limits_ends_as_rate_limited_with_a_time_to_come_b
         await admin_http(vendor, clock=clock).json("POST", URL, json={}, fault=throttled, **CREATE)
     assert refused.value.retry_after > 8
     assert len(vendor.asked) == 6
+
+
+def refused(told: Answer) -> Rejected:
+    return Rejected(f"the vendor refused: {told.body.decode()}", status=told.status)
+
+
+@pytest.mark.parametrize("waits", [{}, {"retry_after": "2"}])
+async def test_a_429_is_waited_out_whatever_the_vendors_own_reading_makes_of_its_code(clock: ManualClock, waits: dict[str, str]) -> None:
+    vendor = Script([answer(429, {"code": "NeverHeardOf"}, **waits), answer(200, {"id": "p1"})])
+    assert await admin_http(vendor, clock=clock).json("POST", URL, json={}, fault=refused, **CREATE) == {"id": "p1"}
+    storm = Script([answer(429, {"code": "NeverHeardOf"}, **waits)] * 9)
+    with pytest.raises(RateLimited, match="create the project") as limited:
+        await admin_http(storm, clock=clock).json("POST", URL, json={}, fault=refused, **CREATE)
+    assert limited.value.retry_after >= 2
+    assert len(storm.asked) == 6
 
 
 async def test_azures_counters_are_waited_for_the_longest_first(clock: ManualClock) -> None:
@@ -244,6 +260,30 @@ async def test_a_vendors_own_reading_of_an_error_has_no_secret_either(clock: Man
             await http.json("POST", URL, json={}, headers=headers, fault=ceiling, **CREATE)
         assert "no room for [redacted] and [redacted]" in refused.value.detail
         assert "0001" not in refused.value.detail
+
+
+def in_the_vendors_words(told: Answer) -> Rejected:
+    """As a vendor's own reading might, without a thought of secrets."""
+    error = json.loads(told.body)["error"]
+    return Rejected(f"the vendor refused: {error['message']}", reason=error["code"])
+
+
+async def test_a_key_of_anybodys_in_a_vendors_words_is_blacked_out_of_its_own_reading_too(clock: ManualClock) -> None:
+    """An issued key, or one that was made by hand: KeyGate does not hold it, and can't look for it by its text."""
+    key = "ABSKQmVkcm9ja0FQSUtleS1hYmNkLWF0LTEyMzQ1Njc4OTAxMjpsb25n"
+    vendor = Script([answer(400, {"error": {"message": f"key {key} can't do that", "code": key}})])
+    with pytest.raises(Rejected) as refused:
+        await admin_http(vendor, clock=clock).json("POST", URL, json={}, fault=in_the_vendors_words, **CREATE)
+    assert (refused.value.detail, str(refused.value)) == ("the vendor refused: key [redacted] can't do that",) * 2
+    assert refused.value.reason == "[redacted]"
+
+
+def test_words_are_cut_after_secrets_were_looked_for_in_them() -> None:
+    """Half a key does not look like one."""
+    said = quoted(f"{'x' * 290} ABSKQmVkcm9ja0FQSUtleS1hYmNkLWF0LTEyMzQ1Njc4OTAxMjpsb25n", most=300)
+    assert said == f"{'x' * 290} [redacted"
+    assert quoted("one\nline\x00 ") == "one line"
+    assert quoted(None) == quoted({"a": 1}) == ""
 
 
 async def test_what_changes_something_is_told_before_and_after(clock: ManualClock) -> None:

@@ -27,7 +27,18 @@ from keygate.issued_keys.records import key_record
 from keygate.kit.ids import new_id
 from keygate.kit.secret import Secret
 from keygate.policies import Place, change
-from keygate.vendors.admin import ADOPTIONS, AdminDesk, Footprint, Presence, Provisioner, ProvisionerError, Reading, Renames, Terms
+from keygate.vendors.admin import (
+    ADOPTIONS,
+    AdminDesk,
+    Footprint,
+    Presence,
+    Provisioner,
+    ProvisionerError,
+    Reading,
+    Renames,
+    Terms,
+    why_none,
+)
 
 _SHOWN = 4  # letters of a secret that vendors show at the end of their hint
 _END = re.compile(r"[A-Za-z0-9_-]{4}")
@@ -118,6 +129,8 @@ class AdoptionService(Hands):
         eyes = self.eyes
         provisioner = eyes.provisioners.get(vendor)
         if provisioner is None:
+            if (why := why_none(vendor)) is not None:
+                raise Conflict(why, field="vendor")
             raise InvalidInput("vendor: not one whose keys KeyGate knows", field="vendor")
         if not provisioner.facts.adopt_only:
             raise Conflict(f"{provisioner.facts.title}'s keys are found in the inventory: adopt it there", field="vendor")
@@ -189,15 +202,10 @@ class AdoptionService(Hands):
     async def _renamed(
         self, actor: Actor, item: Item, key: IssuedKey, provisioner: Provisioner, desk: AdminDesk
     ) -> tuple[bool, str | None]:
-        """Gives it a name at the vendor that carries our mark, where that renames nothing else."""
+        """Gives the key itself a name at the vendor that carries our mark, where the vendor can. What holds it keeps its own: it is not
+        ours, and other keys may come into it."""
         if not isinstance(provisioner, Renames):
-            return False, f"{provisioner.facts.title} has no names that could be changed"
-        async with self.eyes.database.read() as connection:
-            items = await self.eyes.repository.of_account(connection, item.organization_id, item.account_id)
-        keys = [each for each in items if each.kind is Kind.KEY and each.alive and each.id != item.id]
-        beside = [each for each in keys if _same_container(each, item, items)] if provisioner.facts.names_container else []
-        if beside:
-            return False, f"not renamed: {len(beside)} other keys stand in the same {provisioner.facts.container or 'place'}"
+            return False, f"not renamed: {provisioner.facts.title} can't rename a key; KeyGate knows it by its id there"
         name = f"{key.mark.tag} {title(key.name)}"
         await self.recorded(actor, "inventory.rename", item, {"name": name})
         try:
@@ -295,10 +303,3 @@ def _adopted_key(
         claim=claim,
     )
     return replace(key, due_at_ns=next_due(key))
-
-
-def _same_container(one: Item, other: Item, items: Sequence[Item]) -> bool:
-    """Whether both keys stand in one container that the vendor lists; where it lists none, in no shared one."""
-    containers = [each.footprint.place for each in items if each.kind is Kind.CONTAINER]
-    mine = [place for place in containers if place.items() <= other.footprint.place.items()]
-    return any(place.items() <= one.footprint.place.items() for place in mine)

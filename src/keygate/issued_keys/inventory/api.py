@@ -8,7 +8,7 @@ from fastapi import Depends, Path, Query
 
 from keygate.identities import Actor
 from keygate.issued_keys.inventory.adopting import AdoptionService
-from keygate.issued_keys.inventory.model import Finding, Kind, Standing, Wanted
+from keygate.issued_keys.inventory.model import Finding, Item, Kind, Standing, Wanted
 from keygate.issued_keys.inventory.schemas import (
     AcceptIn,
     AdoptedOut,
@@ -43,6 +43,10 @@ _STATE: Responses = {409: {"description": "What it is, or what the vendor can do
 _VENDOR: Responses = {502: {"description": "The vendor did not do it, or still shows it as before"}}
 
 
+def _told(inventory: InventoryService, item: Item) -> ItemOut:
+    return ItemOut.of(item, remedies=inventory.remedies(item))
+
+
 @routes.get("", permission="inventory.read")
 async def list_inventory(
     actor: _Actor,
@@ -59,7 +63,7 @@ async def list_inventory(
     wanted = Wanted(account_id=account_id, vendor=vendor, kind=kind, standing=standing, finding=finding, attention=attention)
     found = await inventory.page(actor, wanted, after=page.after, limit=page.limit + 1)
     rows, cursor = page.page(found, key=lambda item: item.id)
-    return Page(items=[ItemOut.of(item) for item in rows], next_cursor=cursor)
+    return Page(items=[_told(inventory, item) for item in rows], next_cursor=cursor)
 
 
 @routes.get("/summary", permission="inventory.read")
@@ -88,34 +92,36 @@ async def enter_key_by_hand(body: EnterIn, actor: _Actor, adoptions: _Adoptions,
     rotation. Revoking it tells a person to delete it, and is done once the vendor refuses it."""
     secret = Secret(body.key.get_secret_value().strip())
     adoption = body.adoption(clock.now_ns())
-    return AdoptedOut.told(await adoptions.enter(actor, vendor=body.vendor, secret=secret, settings=body.settings, adoption=adoption))
+    made = await adoptions.enter(actor, vendor=body.vendor, secret=secret, settings=body.settings, adoption=adoption)
+    return AdoptedOut.told(made, remedies=adoptions.remedies(made.item))
 
 
 @routes.get("/{item_id}", permission="inventory.read", responses=_ABSENT)
 async def get_inventory_item(item_id: _Id, actor: _Actor, inventory: _Inventory) -> ItemOut:
     """One thing at a vendor."""
-    return ItemOut.of(await inventory.get(actor, item_id))
+    return _told(inventory, await inventory.get(actor, item_id))
 
 
 @routes.post("/{item_id}/adopt", permission="inventory.write", responses=_ABSENT | _STATE | _VENDOR)
 async def adopt_inventory_item(item_id: _Id, body: AdoptIn, actor: _Actor, adoptions: _Adoptions, clock: _Clock) -> AdoptedOut:
     """A key that somebody made by hand gets an owner, an end and reminders here; from now on it is revoked with its owner."""
-    return AdoptedOut.told(await adoptions.adopt(actor, item_id, body.adoption(clock.now_ns())))
+    made = await adoptions.adopt(actor, item_id, body.adoption(clock.now_ns()))
+    return AdoptedOut.told(made, remedies=adoptions.remedies(made.item))
 
 
 @routes.post("/{item_id}/disable", permission="inventory.write", responses=_ABSENT | _STATE | _VENDOR)
 async def disable_inventory_item(item_id: _Id, body: DisableIn, actor: _Actor, inventory: _Inventory) -> ItemOut:
     """Switches a key off at the vendor, or ends it there for good; the answer is what the vendor then shows."""
-    return ItemOut.of(await inventory.disable(actor, item_id, how=body.how, reason=body.reason, insist=body.insist))
+    return _told(inventory, await inventory.disable(actor, item_id, how=body.how, reason=body.reason, insist=body.insist))
 
 
 @routes.post("/{item_id}/accept", permission="inventory.write", responses=_ABSENT | _STATE)
 async def accept_inventory_item(item_id: _Id, body: AcceptIn, actor: _Actor, inventory: _Inventory) -> ItemOut:
     """It is as it should be, for this reason. Terms that were changed at the vendor become the agreed ones."""
-    return ItemOut.of(await inventory.accept(actor, item_id, reason=body.reason))
+    return _told(inventory, await inventory.accept(actor, item_id, reason=body.reason))
 
 
 @routes.post("/{item_id}/repair", permission="inventory.write", responses=_ABSENT | _STATE | _VENDOR)
 async def repair_inventory_item(item_id: _Id, actor: _Actor, inventory: _Inventory) -> ItemOut:
     """Makes it as agreed again at the vendor, and reads it back: limits that were changed, keys that were switched off, left-overs."""
-    return ItemOut.of(await inventory.repair(actor, item_id))
+    return _told(inventory, await inventory.repair(actor, item_id))

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 from keygate.events import EventOutbox
 from keygate.issued_keys.desks import Desks
 from keygate.issued_keys.inventory.judging import Known, judge
-from keygate.issued_keys.inventory.model import Item
+from keygate.issued_keys.inventory.model import DAY_NS, Item
 from keygate.issued_keys.inventory.ports import Ages, Leavers, Restraints
 from keygate.issued_keys.life import LIVE
+from keygate.issued_keys.model import facts_of
 from keygate.kit.clock import Clock
-from keygate.vendors.admin import Provisioner
+from keygate.vendors.admin import Provisioner, ProvisionerFacts
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection
@@ -40,6 +41,7 @@ class Eyes:
     outbox: EventOutbox
     clock: Clock
     node_id: str
+    stale_days: int
 
     async def known(
         self, connection: AsyncConnection, organization_id: str, account_id: str, vendor: str, items: Sequence[Item] = ()
@@ -62,14 +64,19 @@ class Eyes:
             listed=frozenset(item.footprint.key for item in items if item.footprint.key is not None),
         )
 
+    async def facts(self, connection: AsyncConnection, organization_id: str, account_id: str, vendor: str) -> ProvisionerFacts:
+        """What is true of the vendor for this account."""
+        return facts_of(self.provisioners[vendor], await self.accounts.get(connection, organization_id, account_id))
+
     async def assess(self, connection: AsyncConnection, organization_id: str, account_id: str, vendor: str) -> list[Item]:
         """Judges every item of an account again and saves what has changed; `connection` is one that may write. Returns those with
         something new the matter that nobody has accepted."""
         items = await self.repository.of_account(connection, organization_id, account_id)
         known = await self.known(connection, organization_id, account_id, vendor, items)
-        facts, now, fresh = self.provisioners[vendor].facts, self.clock.now_ns(), []
+        facts = await self.facts(connection, organization_id, account_id, vendor)
+        now, fresh = self.clock.now_ns(), []
         for item in items:
-            after = judge(item, known, facts, now_ns=now)
+            after = judge(item, known, facts, now_ns=now, stale_ns=self.stale_days * DAY_NS)
             if after != item:
                 await self.repository.save(connection, after)
             if after.matters - item.matters and not after.accepted:

@@ -11,7 +11,7 @@ from keygate.audit import AuditLog
 from keygate.errors import Conflict, Forbidden, NotFound, UpstreamFailed
 from keygate.identities import Actor, allows
 from keygate.issued_keys.inventory.assessment import Eyes
-from keygate.issued_keys.inventory.model import Difference, Item
+from keygate.issued_keys.inventory.model import Difference, Item, remedy
 from keygate.issued_keys.records import footprint_to_json
 from keygate.vendors.admin import AdminDesk, Presence, Provisioner, ProvisionerError, Reading
 
@@ -30,6 +30,10 @@ class Hands:
     async def get(self, actor: Actor, item_id: str) -> Item:
         async with self.eyes.database.read() as connection:
             return await self.mine(connection, actor, item_id)
+
+    def remedies(self, item: Item) -> list[str]:
+        """What helps, by its findings."""
+        return [remedy(finding, stale_days=self.eyes.stale_days) for finding in item.findings]
 
     async def open(self, item: Item) -> tuple[Provisioner, AdminDesk]:
         async with self.eyes.database.read() as connection:

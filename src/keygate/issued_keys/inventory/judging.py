@@ -8,9 +8,9 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from keygate.issued_keys.inventory.model import STALE_NS, Acceptance, Difference, Finding, Item, Kind, Standing
+from keygate.issued_keys.inventory.model import Acceptance, Difference, Finding, Item, Kind, Standing
 from keygate.issued_keys.life import ENDED, LIVE
-from keygate.issued_keys.model import Enforcement, IssuedKey, compare
+from keygate.issued_keys.model import Enforcement, IssuedKey, compare_with
 from keygate.kit.clock import rfc3339
 from keygate.kit.ids import base62
 from keygate.kit.money import format_usd
@@ -87,8 +87,8 @@ def match(item: Item, known: Known) -> IssuedKey | None:
     return None if named is None else known.keys.get(named)
 
 
-def judge(item: Item, known: Known, facts: ProvisionerFacts, *, now_ns: int) -> Item:
-    """The item with its standing and findings as they are now."""
+def judge(item: Item, known: Known, facts: ProvisionerFacts, *, now_ns: int, stale_ns: int) -> Item:
+    """The item with its standing and findings as they are now. `stale_ns`: after how long without use a key is `stale`."""
     key = match(item, known)
     if key is not None and key.adopted and item.kind is Kind.CONTAINER:
         key = None  # the container of an adopted key is not ours
@@ -96,7 +96,7 @@ def judge(item: Item, known: Known, facts: ProvisionerFacts, *, now_ns: int) -> 
     drift: tuple[Difference, ...] = ()
     if key is None:
         standing = Standing.UNKNOWN
-        if marked(item.name) is not None:
+        if (mark := marked(item.name)) is not None and mark not in known.keys:
             findings.append(Finding.FOREIGN)
         if item.owner is not None and item.owner.lower() in known.left:
             findings.append(Finding.LEAVER)
@@ -116,7 +116,7 @@ def judge(item: Item, known: Known, facts: ProvisionerFacts, *, now_ns: int) -> 
             findings.append(Finding.OVERDUE)
     if item.alive and item.kind is Kind.KEY:
         used = max(item.last_used_at_ns or 0, item.created_at_ns or 0)
-        if facts.tells_last_use and 0 < used < now_ns - STALE_NS:
+        if facts.tells_last_use and 0 < used < now_ns - stale_ns:
             findings.append(Finding.STALE)
         if item.terms is not None and unlimited(item.terms, facts):
             findings.append(Finding.NO_LIMIT)
@@ -166,7 +166,7 @@ def differences(key: IssuedKey, item: Item, facts: ProvisionerFacts) -> tuple[Di
     """Terms that the vendor shows otherwise than agreed. What the vendor never confirms can't drift."""
     if item.terms is None or not item.alive:
         return ()
-    told = compare(key.terms, item.terms, facts, own_end=key.own_end)
+    told = compare_with(key, item.terms, facts)
     return tuple(
         Difference(term, shown(key.terms, Term(term)), shown(item.terms, Term(term)))
         for term, standing in told.items()
@@ -176,7 +176,7 @@ def differences(key: IssuedKey, item: Item, facts: ProvisionerFacts) -> tuple[Di
 
 def unlimited(terms: Terms, facts: ProvisionerFacts) -> bool:
     """Whether it could spend without end: no budget where the vendor has budgets, else none of the limits that it has."""
-    if Term.BUDGET in facts.confirms:
+    if Term.BUDGET in facts.confirms and Term.BUDGET not in terms.untold:
         return terms.budget_nano is None
     limits = {Term.REQUESTS_PER_MINUTE: terms.requests_per_minute, Term.TOKENS_PER_MINUTE: terms.tokens_per_minute}
     telling = [value for term, value in limits.items() if term in facts.confirms]

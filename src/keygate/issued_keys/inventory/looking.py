@@ -13,7 +13,7 @@ from keygate.events import EventType
 from keygate.issued_keys.bench import pause_ns
 from keygate.issued_keys.inventory.assessment import Eyes
 from keygate.issued_keys.inventory.judging import match
-from keygate.issued_keys.inventory.model import Item, Kind, Scan, ScanState, identity_of, kind_of
+from keygate.issued_keys.inventory.model import Finding, Item, Kind, Scan, ScanState, identity_of, kind_of
 from keygate.issued_keys.life import LIVE
 from keygate.kit.clock import NANOSECONDS
 from keygate.kit.ids import new_id
@@ -250,6 +250,9 @@ class Look:
             fresh = await eyes.assess(work.connection, scan.organization_id, scan.account_id, scan.vendor)
             done = replace(scan, state=ScanState.DONE, due_at_ns=None, ended_at_ns=now, error=self._left(), claimed_until_ns=None)
             await self._saved(work.connection, done, claim=False)
+            drifted = {item.issued_key_id for item in fresh if Finding.DRIFT in item.findings and item.issued_key_id is not None}
+            if drifted:  # what stands behind their terms is told anew, and a budget that the vendor does not keep now is watched
+                await eyes.key_rows.read_again(work.connection, scan.organization_id, now_ns=now, ids=drifted)
             if fresh:
                 told: dict[str, int] = {}
                 for item in fresh:

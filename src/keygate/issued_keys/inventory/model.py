@@ -11,7 +11,6 @@ from enum import StrEnum
 from keygate.vendors.admin import Footprint, Presence, Terms
 
 DAY_NS = 86_400 * 1_000_000_000
-STALE_NS = 90 * DAY_NS
 SCAN_EVERY_NS = DAY_NS
 FIRST_SCAN_NS = 3_600 * 1_000_000_000  # after an account was entered
 REMIND_DAYS = (30, 7, 1)  # before the end of an adopted key
@@ -35,7 +34,7 @@ class Standing(StrEnum):
 class Finding(StrEnum):
     """What is the matter with it."""
 
-    STALE = "stale"  # unused for 90 days
+    STALE = "stale"  # unused for as many days as the setting says
     NO_LIMIT = "no_limit"  # could spend without end, as far as the vendor tells
     LEAVER = "leaver"  # its owner has left
     DRIFT = "drift"  # the vendor shows other terms than were agreed here
@@ -45,9 +44,9 @@ class Finding(StrEnum):
     OVERDUE = "overdue"  # older than a rotation policy allows
 
 
-REMEDY: Mapping[Finding, str] = {
-    Finding.STALE: "ask its owner, then disable or revoke it",
-    Finding.NO_LIMIT: "adopt it and set a budget at the vendor, or replace it by a key that KeyGate makes",
+_REMEDY: Mapping[Finding, str] = {
+    Finding.STALE: "not used for {days} or longer: ask its owner, then disable or revoke it",
+    Finding.NO_LIMIT: "set a limit at the vendor, or replace it by a key that KeyGate makes with one",
     Finding.LEAVER: "revoke it, or give it to somebody who is here",
     Finding.DRIFT: "repair sets the agreed terms again; accept takes over what the vendor shows",
     Finding.DISABLED: "repair switches it on again, revoke ends it",
@@ -55,6 +54,11 @@ REMEDY: Mapping[Finding, str] = {
     Finding.FOREIGN: "leave it to the KeyGate that made it",
     Finding.OVERDUE: "have its owner fetch the new secret, or rotate it; of one made by hand: make the next, adopt that, revoke this",
 }
+
+
+def remedy(finding: Finding, *, stale_days: int) -> str:
+    """What helps, for people. `stale_days`: after how many days without use a key is `stale`."""
+    return _REMEDY[finding].format(days="a day" if stale_days == 1 else f"{stale_days} days")
 
 
 class ScanState(StrEnum):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Annotated, Self
 
@@ -9,7 +10,7 @@ from pydantic import AfterValidator, Field, SecretStr, StringConstraints, model_
 
 from keygate.issued_keys.accounts import MAX_ADMIN_KEY
 from keygate.issued_keys.inventory.adopting import Adopted, Adoption
-from keygate.issued_keys.inventory.model import MAX_REMINDERS, REMEDY, REMIND_DAYS, Finding, Item, Kind, Scan, ScanState, Standing, Summary
+from keygate.issued_keys.inventory.model import MAX_REMINDERS, REMIND_DAYS, Finding, Item, Kind, Scan, ScanState, Standing, Summary
 from keygate.issued_keys.inventory.service import How
 from keygate.issued_keys.schemas import MAX_DAYS, Moment, Named, VendorName, end_ns, storable
 from keygate.kit.clock import rfc3339
@@ -47,7 +48,7 @@ class ItemOut(Schema):
     standing: Standing
     findings: list[Finding]
     attention: bool = Field(description="Something is the matter that nobody has accepted")
-    remedies: list[str]
+    remedies: list[str] = Field(description="What helps, in the order of `findings`")
     drift: list[DifferenceOut]
     issued_key_id: str | None
     at_vendor: dict[str, str]
@@ -64,7 +65,7 @@ class ItemOut(Schema):
     accepted: AcceptanceOut | None
 
     @classmethod
-    def of(cls, item: Item) -> ItemOut:
+    def of(cls, item: Item, *, remedies: Sequence[str]) -> ItemOut:
         terms, acceptance = item.terms, item.acceptance
         at_vendor = dict(item.footprint.place) | ({"key": item.footprint.key} if item.footprint.key is not None else {})
         return cls(
@@ -79,7 +80,7 @@ class ItemOut(Schema):
             standing=item.standing,
             findings=list(item.findings),
             attention=bool(item.matters) and not item.accepted,
-            remedies=[REMEDY[finding] for finding in item.findings],
+            remedies=list(remedies),
             drift=[DifferenceOut(term=each.term, agreed=each.agreed, found=each.found) for each in item.drift],
             issued_key_id=item.issued_key_id,
             at_vendor=at_vendor,
@@ -205,7 +206,9 @@ class OwnedIn(Schema):
 class AdoptIn(OwnedIn):
     """A key that somebody made by hand, as the inventory shows it."""
 
-    rename: bool = Field(True, description="Give it a name at the vendor that tells that it is watched, where that renames nothing else")
+    rename: bool = Field(
+        True, description="Give the key a name at the vendor that tells that it is watched, where keys can be renamed there"
+    )
     key: Annotated[SecretStr, Field(min_length=8, max_length=4_096)] | None = Field(
         None, description="The key itself, so that a leak report finds it; compared with what the vendor shows, and kept as a digest only"
     )
@@ -231,8 +234,9 @@ class AdoptedOut(ItemOut):
     checklist: list[str] = Field(description="How such a key is rotated by hand; empty where KeyGate can find its successor itself")
 
     @classmethod
-    def told(cls, adopted: Adopted) -> AdoptedOut:
-        return cls(**ItemOut.of(adopted.item).model_dump(), renamed=adopted.renamed, note=adopted.note, checklist=list(adopted.checklist))
+    def told(cls, adopted: Adopted, *, remedies: Sequence[str]) -> AdoptedOut:
+        item = ItemOut.of(adopted.item, remedies=remedies).model_dump()
+        return cls(**item, renamed=adopted.renamed, note=adopted.note, checklist=list(adopted.checklist))
 
 
 class DisableIn(Schema):

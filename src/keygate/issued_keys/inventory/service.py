@@ -18,7 +18,6 @@ from keygate.issued_keys.inventory.hands import Hands, drift_record, require_key
 from keygate.issued_keys.inventory.judging import differences, with_terms_of
 from keygate.issued_keys.inventory.looking import can_look
 from keygate.issued_keys.inventory.model import (
-    REMEDY,
     Acceptance,
     Finding,
     Item,
@@ -27,12 +26,13 @@ from keygate.issued_keys.inventory.model import (
     Standing,
     Summary,
     Wanted,
+    remedy,
 )
 from keygate.issued_keys.inventory.scanning import Scanner
 from keygate.issued_keys.last_bill import LastBill
 from keygate.issued_keys.life import ENDED, LIVE, State
 from keygate.issued_keys.making import next_due
-from keygate.issued_keys.model import IssuedKey, asked, compare
+from keygate.issued_keys.model import IssuedKey, asked, compare_with
 from keygate.issued_keys.operations import Operations
 from keygate.issued_keys.records import footprint_to_json, key_record
 from keygate.issued_keys.service import IssuedKeyService
@@ -167,7 +167,7 @@ class InventoryService(Hands):
             if not item.matters:
                 raise Conflict("Nothing is the matter with it")
             if Finding.MISSING in item.findings:
-                raise Conflict(f"A key that is gone can't be accepted: {REMEDY[Finding.MISSING]}")
+                raise Conflict(f"A key that is gone can't be accepted: {remedy(Finding.MISSING, stale_days=eyes.stale_days)}")
             taken = await self._terms_taken(work, item) if item.drift else {}
             covered = item.matters - {Finding.DRIFT}  # of which nothing is left: another change at the vendor is another drift
             acceptance = Acceptance(reason, actor.id, eyes.clock.now_ns(), tuple(sorted(covered)))
@@ -187,13 +187,15 @@ class InventoryService(Hands):
             await self._swept(item)
             return await self.looked_again(item)
         if item.issued_key_id is None or not ({Finding.DRIFT, Finding.DISABLED} & set(item.findings)):
-            hints = "; ".join(REMEDY[finding] for finding in item.findings)
+            hints = "; ".join(self.remedies(item))
             raise Conflict(f"There is nothing that could be repaired{': ' + hints if hints else ''}")
         key = await self._keys.get(actor, item.issued_key_id)
         if key.state not in LIVE:
             raise Conflict(f"The key is {key.state}")
         provisioner, desk = await self.open(item)
         _require_powers(provisioner, item)
+        async with self.eyes.database.read() as connection:
+            facts = await self.eyes.facts(connection, item.organization_id, item.account_id, item.vendor)
         await self.recorded(actor, "inventory.repair", item, {"set": [each.term for each in item.drift]})
         try:
             if item.drift and isinstance(provisioner, SetsTerms):
@@ -208,7 +210,7 @@ class InventoryService(Hands):
 
         def agreed(reading: Reading) -> bool:
             read = replace(item, terms=reading.terms, presence=reading.presence)
-            return reading.presence is Presence.LIVE and not differences(key, read, provisioner.facts)
+            return reading.presence is Presence.LIVE and not differences(key, read, facts)
 
         after = await self.until(provisioner, desk, item, agreed)
         if key.state is State.ACTIVE:
@@ -260,8 +262,8 @@ class InventoryService(Hands):
             raise Conflict("The vendor shows rules that KeyGate did not write, so what they allow can't be agreed to here; `repair` it")
         terms = with_terms_of(key.terms, item.terms, item.drift)
         left = {str(term) for term in asked(terms)}
-        facts = eyes.provisioners[item.vendor].facts
-        told = compare(terms, item.terms, facts, own_end=key.own_end, rotated=key.generation > 1)
+        facts = await eyes.facts(work.connection, item.organization_id, item.account_id, item.vendor)
+        told = compare_with(replace(key, terms=terms), item.terms, facts)
         confirmed = {each.term: told[each.term] for each in item.drift if each.term in left}
         kept = {term: standing for term, standing in key.enforcement.items() if term in left}
         after = replace(key, terms=terms, enforcement={**kept, **confirmed}, version=key.version + 1)

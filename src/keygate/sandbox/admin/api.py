@@ -16,6 +16,7 @@ from urllib.parse import parse_qs, unquote
 
 import msgspec
 
+from keygate.sandbox.admin import aging
 from keygate.sandbox.admin.account import Account
 from keygate.sandbox.admin.grants import IssuedSecret
 from keygate.sandbox.admin.model import AdminCall, AdminFault, Credential, FaultKind
@@ -160,9 +161,16 @@ class AdminApi:
         """Why the inference side refuses a call of this model with an issued secret that works, if it does: limits, permissions, money."""
         return None
 
-    def console(self, account: Account, action: str, body: dict[str, Any]) -> Any:  # noqa: ARG002  (for vendors that have one)
-        """What people do in the vendor's web console: a key made by hand. `POST /_sandbox/admin/{vendor}/console/{action}`."""
+    def console(self, account: Account, action: str, body: dict[str, Any]) -> Any:
+        """What people do in the vendor's web console: a key made by hand. `POST /_sandbox/admin/{vendor}/console/{action}`. At every
+        vendor `age` {key, days}: a key, and what holds it, was made so many days ago, and used then for the last time if at all."""
+        if action == "age":
+            return self.age(account, body)
         raise VendorError(404, f"the sandbox's console of this vendor has no {action}")
+
+    def age(self, account: Account, body: dict[str, Any]) -> dict[str, Any]:
+        """For vendors whose things stand on shelves."""
+        return aging.age(account, body)
 
     def shown_secret(self, request: AdminRequest) -> str | None:
         """The secret that the caller shows: Bearer."""

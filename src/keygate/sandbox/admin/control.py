@@ -11,7 +11,8 @@ POST   /_sandbox/admin/{vendor}/configure       the same, and answers that body 
 DELETE /_sandbox/admin/{vendor}/credentials     {value}
 POST   /_sandbox/admin/{vendor}/faults          {operation?, kind?, status?, …}: see `model.AdminFault`
 DELETE /_sandbox/admin/{vendor}/faults          forgets them
-POST   /_sandbox/admin/{vendor}/console/{action}  what people do in the vendor's web console: see the vendor's API
+POST   /_sandbox/admin/{vendor}/console/{action}  what people do in the vendor's web console: see the vendor's API; at every
+                                                vendor `age` {key, days}: it was made, and last used, so many days ago
 GET    /_sandbox/admin/{vendor}/calls           every call that the admin API saw
 GET    /_sandbox/admin/{vendor}/books           what each key really used and cost
 POST   /_sandbox/admin/{vendor}/books           {days_ago?, key_id?, container?, model, amount_usd}: a correction of a day that is past

@@ -1,6 +1,6 @@
 """Keys made at vendors: what each vendor's admin API can do, behind one interface. Knows no database and no area."""
 
-from keygate.vendors.admin.adopted import ADOPTIONS
+from keygate.vendors.admin.adopted import ADOPTIONS, KeyApi
 from keygate.vendors.admin.desk import AdminDesk, TokenShelf
 from keygate.vendors.admin.errors import (
     AdminKeyRefused,
@@ -60,10 +60,12 @@ from keygate.vendors.admin.interface import (
     why_no_spend,
 )
 from keygate.vendors.admin.registry import PROVISIONERS
+from keygate.vendors.admin.ways import UNUSED, KeyWay, Way, way_of, why_none
 
 __all__ = [
     "ADOPTIONS",
     "PROVISIONERS",
+    "UNUSED",
     "AddsKey",
     "AdminDesk",
     "AdminHttp",
@@ -77,6 +79,8 @@ __all__ = [
     "Footprint",
     "Found",
     "Issuer",
+    "KeyApi",
+    "KeyWay",
     "Lists",
     "Made",
     "Mark",
@@ -118,8 +122,11 @@ __all__ = [
     "Verification",
     "Wanted",
     "Watcher",
+    "Way",
     "Witnesses",
     "generation_of",
     "spend_of",
+    "way_of",
     "why_no_spend",
+    "why_none",
 ]

@@ -1,4 +1,5 @@
-"""Vendors whose keys people make by hand: what KeyGate says of each, why, and what it can still do with such a key.
+"""Vendors whose keys people make by hand, as their API makes none or KeyGate does not use it: what KeyGate says of each, why, and what it
+can still do with such a key.
 
 Such a key can be asked whether it lives (a call that costs nothing, made with the key itself) and nothing else: its end is a checklist
 for a person. `revoke` fails with that checklist until the vendor refuses the key, so that nothing is called revoked before it is.
@@ -8,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 from keygate.vendors.admin.errors import AdminKeyRefused, Rejected
 from keygate.vendors.admin.interface import (
@@ -23,17 +25,37 @@ from keygate.vendors.admin.interface import (
     Right,
     Verification,
 )
+from keygate.vendors.registry import VENDORS
 
 _LIVES = "the key answers"
 
 
+class KeyApi(StrEnum):
+    """Whether a vendor's own API makes keys, whatever KeyGate does with it."""
+
+    YES = "yes"
+    PREVIEW = "preview"  # for some customers only
+    PARTLY = "partly"  # it makes keys that nothing can list or limit
+    NO = "no"
+    NONE_KNOWN = "none_known"  # none was found; that there is none is not verified
+
+
+def no_virtual_key(vendor: str, title: str) -> str:
+    """What of a virtual key in place of a key of the vendor's."""
+    if vendor in VENDORS:
+        return "or use a virtual key, which KeyGate can limit and revoke by itself"
+    return f"KeyGate's gateway does not serve {title}, so a virtual key can't stand in for it"
+
+
 @dataclass(frozen=True, slots=True)
 class Adoption:
-    """`why`: for people, why KeyGate makes no keys there. `console`: where they do. `probe`: a path below `api` that a living key gets with
-    200, and a dead one with `refused`. `ends_there`: keys can be given an end at the vendor; None: not known."""
+    """`why`: for people, why KeyGate makes no keys there. `key_api`: whether the vendor's API would. `console`: where people make them.
+    `probe`: a path below `api` that a living key gets with 200, and a dead one with `refused`. `ends_there`: keys can be given an end
+    there; None: not known."""
 
     vendor: str
     title: str
+    key_api: KeyApi
     why: str
     console: str
     api: str
@@ -44,6 +66,12 @@ class Adoption:
     ends_there: bool | None = None
     refused: frozenset[int] = frozenset({401})
     sources: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def instead(self) -> str:
+        """What to do, as KeyGate makes none."""
+        enter = f"make one by hand at {self.console} and enter it: `keygate inventory enter {self.vendor}`"
+        return f"{enter}; {no_virtual_key(self.vendor, self.title)}"
 
     @property
     def checklist(self) -> tuple[str, ...]:
@@ -62,7 +90,8 @@ _ADOPTIONS = (
     Adoption(
         vendor="groq",
         title="Groq",
-        why="Groq has no API that makes keys",
+        key_api=KeyApi.NONE_KNOWN,
+        why="no API of Groq's that makes keys is known",
         console="https://console.groq.com/keys",
         api="https://api.groq.com/openai/v1",
         probe="/models",
@@ -74,7 +103,8 @@ _ADOPTIONS = (
     Adoption(
         vendor="cohere",
         title="Cohere",
-        why="Cohere has no API that makes keys",
+        key_api=KeyApi.NONE_KNOWN,
+        why="no API of Cohere's that makes keys is known",
         console="https://dashboard.cohere.com/api-keys",
         api="https://api.cohere.com",
         probe="/v1/models?page_size=1",
@@ -85,6 +115,7 @@ _ADOPTIONS = (
     Adoption(
         vendor="together",
         title="Together AI",
+        key_api=KeyApi.NO,
         why="Together's keys are made in its web pages only, for a project, with an end",
         console="https://api.together.ai/settings/projects/~current/api-keys",
         api="https://api.together.xyz",
@@ -99,7 +130,9 @@ _ADOPTIONS = (
     Adoption(
         vendor="huggingface",
         title="Hugging Face",
-        why="Hugging Face's tokens are made by each person in their settings; tokens of an organisation are deprecated",
+        key_api=KeyApi.NONE_KNOWN,
+        why="Hugging Face's tokens are made by each person in their settings; tokens of an organisation are deprecated, and no API that "
+        "makes tokens is known",
         console="https://huggingface.co/settings/tokens",
         api="https://huggingface.co",
         probe="/api/whoami-v2",
@@ -114,6 +147,7 @@ _ADOPTIONS = (
     Adoption(
         vendor="mistral",
         title="Mistral",
+        key_api=KeyApi.PREVIEW,
         why="Mistral's admin API is an Enterprise preview that KeyGate does not use yet; other accounts make keys in the console",
         console="https://console.mistral.ai/api-keys",
         api="https://api.mistral.ai",
@@ -126,6 +160,7 @@ _ADOPTIONS = (
     Adoption(
         vendor="perplexity",
         title="Perplexity",
+        key_api=KeyApi.PARTLY,
         why="Perplexity's calls for keys have no list, no limit and no scope, and need a key's text to end it: KeyGate does not use them",
         console="https://www.perplexity.ai/account/api/keys",
         api="https://api.perplexity.ai",
@@ -142,7 +177,9 @@ _ADOPTIONS = (
     Adoption(
         vendor="fireworks",
         title="Fireworks AI",
-        why="Fireworks has an API that makes keys of a user; KeyGate does not use it yet",
+        key_api=KeyApi.YES,
+        why="Fireworks has an API that makes keys of a user, with an end and, as far as is known, no spend limit; KeyGate does not use it "
+        "yet",
         console="https://app.fireworks.ai/settings/users/api-keys",
         api="https://api.fireworks.ai",
         probe="/inference/v1/models",
@@ -157,14 +194,10 @@ ADOPTIONS: dict[str, Adoption] = {each.vendor: each for each in _ADOPTIONS}
 
 
 class AdoptOnly:
-    """A vendor without an API for keys. The admin credential of its desk is the adopted key itself."""
+    """A vendor at which KeyGate makes no keys. The admin credential of its desk is the adopted key itself."""
 
     def __init__(self, adoption: Adoption) -> None:
         self.adoption = adoption
-        instead = (
-            f"make one by hand at {adoption.console}; or, where the gateway serves {adoption.title}, use a virtual key, which KeyGate can "
-            "limit and revoke by itself"
-        )
         self._facts = ProvisionerFacts(
             vendor=adoption.vendor,
             title=adoption.title,
@@ -179,10 +212,10 @@ class AdoptOnly:
             calls_per_minute=10,
             base_url_env=adoption.base_url_env,
             cannot={
-                "create": f"{adoption.why}; {instead}",
+                "create": f"{adoption.why}; {adoption.instead}",
                 "revoke": f"a person deletes the key at {adoption.console}; KeyGate checks with the key itself that it is refused",
-                "budget, limits, models": "nothing can be set by API: use a virtual key",
-                "last use, spend per key": "the vendor tells neither by API",
+                "budget, limits, models": f"KeyGate sets nothing there; {no_virtual_key(adoption.vendor, adoption.title)}",
+                "last use, spend per key": "KeyGate reads neither there",
             },
             rights={_LIVES: "see whether the vendor still takes the key"},
             adopt_only=True,

@@ -11,10 +11,23 @@
     │   └── Unfit          no vendor was asked: these terms or options can't be kept there; `field` names which
     └── NotFound           what was named is not (or no more) there
 
-Messages name the call, the status and the remedy. They hold no secret: what a vendor says is blacked out before it is quoted.
+Messages name the call, the status and the remedy. They hold no secret: what a vendor says goes through `quoted`, and whatever stands in one
+of these errors all the same, and looks like a secret, is blacked out of it: it goes on into rows, events, receipts and logs.
 """
 
 from __future__ import annotations
+
+from keygate.kit.redaction import redact
+
+_READ = 4_000  # characters of a vendor's words that are looked at
+_MAX_QUOTE = 300
+
+
+def quoted(words: object, *, most: int = _MAX_QUOTE) -> str:
+    """A vendor's words as they may stand in an error: short, on one line, and without what looks like a secret. That is looked for before
+    they are cut, as half a key does not look like one. Empty for what is no text."""
+    text = redact(words[:_READ]) if isinstance(words, str) else ""
+    return "".join(character if character.isprintable() else " " for character in text)[:most].strip()
 
 
 class ProvisionerError(Exception):
@@ -24,8 +37,9 @@ class ProvisionerError(Exception):
     lasting = True
 
     def __init__(self, detail: str) -> None:
-        super().__init__(detail)
-        self.detail = detail
+        shown = redact(detail)
+        super().__init__(shown)
+        self.detail = shown
 
 
 class AdminKeyRefused(ProvisionerError):
@@ -37,7 +51,7 @@ class MissingRight(ProvisionerError):
 
     def __init__(self, right: str, detail: str | None = None) -> None:
         super().__init__(detail or f"The admin credential lacks the right {right} at the vendor; add it there and try again")
-        self.right = right
+        self.right = redact(right)
 
 
 class CeilingReached(ProvisionerError):
@@ -74,7 +88,7 @@ class Rejected(ProvisionerError):
     def __init__(self, detail: str, *, status: int = 400, reason: str = "") -> None:
         super().__init__(detail)
         self.status = status
-        self.reason = reason  # the vendor's own machine-readable word: `project_archived`
+        self.reason = redact(reason)  # the vendor's own machine-readable word: `project_archived`
 
 
 class TermsRefused(Rejected):

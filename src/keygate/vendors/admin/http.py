@@ -20,10 +20,10 @@ from urllib.parse import quote_plus, urlencode, urlsplit
 
 from keygate.kit.clock import NANOSECONDS, Clock, from_ns
 from keygate.kit.outbound import Answer, Unreached
-from keygate.kit.redaction import redact
 from keygate.kit.secret import Secret
 from keygate.vendors.admin.errors import (
     AdminKeyRefused,
+    CeilingReached,
     MissingRight,
     NotFound,
     ProvisionerError,
@@ -31,6 +31,7 @@ from keygate.vendors.admin.errors import (
     Rejected,
     TermsRefused,
     Unavailable,
+    quoted,
 )
 
 ATTEMPTS = 6
@@ -39,7 +40,6 @@ ANSWER_SECONDS = 30.0  # for one answer
 SILENCE_SECONDS = 40.0  # without any answer, over all calls of a desk since its last one: then nothing is repeated,
 SILENT_SECONDS = 10.0  # and what still has to be tried is waited for so long. So one try at a dead vendor ends after about a minute
 _SAFE = frozenset({"GET", "HEAD", "PUT", "DELETE"})
-_MAX_QUOTE = 300
 _MAX_ASKED = 20_000
 ASK_SECONDS = 10.0  # for an answer of the vendor's inference side
 _LEAST = 16  # characters of a line that could be a secret's
@@ -166,8 +166,9 @@ class AdminHttp:
 
         `what`: for people, `create the project`. `right`: the vendor's name of the right it needs, for the error of a 403. `accept`:
         statuses of 400 and more that are returned and not raised. `fault`: looks at an error answer first (ceilings, a vendor's own
-        codes). `repeatable`: may be sent again where its outcome is not known (default: all but POST and PATCH). `changes`: something
-        at the vendor is changed (default: all but GET and HEAD); sign-ins and searches by POST say False."""
+        codes); of a 429 only a ceiling is believed, anything else is a limit of calls and waited out. `repeatable`: may be sent again
+        where its outcome is not known (default: all but POST and PATCH). `changes`: something at the vendor is changed (default: all but
+        GET and HEAD); sign-ins and searches by POST say False."""
         query = urlencode([pair for pair in _pairs(params) if pair[1] is not None])
         address = url + ("&" if "?" in url else "?") + query if query else url
         lines = {name.lower(): value for name, value in (headers or {}).items()}
@@ -234,7 +235,7 @@ class AdminHttp:
                 pause = _backoff(attempt)
             else:
                 self._silent = 0.0
-                told = fault(answer) if fault is not None and answer.status >= 400 else None
+                told = _told(answer, fault)
                 limited = answer.status == 429 if told is None else isinstance(told, RateLimited)  # AWS tells it as 400, Google as 403
                 if not limited and (told is not None or answer.status < 500 or not again):
                     self._waited = 0.0
@@ -253,7 +254,7 @@ class AdminHttp:
     def _error(
         self, answer: Answer, *, what: str, right: str, fault: Fault | None, uncertain: bool, pause: float = 60.0
     ) -> ProvisionerError:
-        if fault is not None and (told := fault(answer)) is not None:
+        if (told := _told(answer, fault)) is not None:
             if isinstance(told, RateLimited):
                 told.retry_after = _asked_wait(answer, told, self._clock) or pause
             return told
@@ -291,7 +292,7 @@ class AdminHttp:
         for secret in self._conceal:
             if secret:
                 text = text.replace(secret.open(), "[redacted]")
-        return "".join(character if character.isprintable() else " " for character in redact(text))[:_MAX_QUOTE].strip()
+        return quoted(text)
 
 
 def _parts(secret: Secret) -> list[Secret]:
@@ -337,7 +338,14 @@ def _message(answer: Answer) -> str:
 def _reason(answer: Answer) -> str:
     found = _error_object(answer)
     text = found.get("code") or found.get("status") or found.get("type") or found.get("error") or ""
-    return text[:100] if isinstance(text, str) else ""
+    return quoted(text, most=100)
+
+
+def _told(answer: Answer, fault: Fault | None) -> ProvisionerError | None:
+    """What the vendor's own `fault` makes of an error. A 429 under a code that it does not know, or takes for a refusal, is a limit of
+    calls all the same: only a ceiling is told so too."""
+    told = fault(answer) if fault is not None and answer.status >= 400 else None
+    return told if answer.status != 429 or isinstance(told, CeilingReached | RateLimited) else None
 
 
 def _backoff(attempt: int) -> float:

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Protocol, runtime_checkable
 
@@ -75,6 +75,7 @@ class Terms:
     tokens_per_minute: int | None = None
     scopes: tuple[str, ...] | None = None
     expires_at_ns: int | None = None
+    untold: tuple[str, ...] = field(default=(), compare=False)  # in a reading: terms (`Term`) that the vendor refused to tell this account
 
 
 class Term(StrEnum):
@@ -105,6 +106,7 @@ class Order:
     terms: Terms
     options: Mapping[str, str] = field(default_factory=dict)  # what only this vendor knows: region, capacity; as `facts.options` lists them
     footprint: Footprint | None = None  # what is known to exist already: the container, at a rotation
+    must_set: frozenset[Term] = frozenset()  # of `facts.confirms_for_some`, what this account has: a refusal of them fails the order
     fresh: bool = False  # nothing was ever tried under this mark: `create` need not look for what may be there
 
 
@@ -169,6 +171,7 @@ class Verification:
     account: str | None = None
     notes: tuple[str, ...] = ()  # `3 of 100 workspaces are left`
     identity: str | None = None  # the organisation's id at the vendor: two credentials with the same one see the same things
+    also_confirms: frozenset[Term] = frozenset()  # of `facts.confirms_for_some`, what this account has
 
     @property
     def missing(self) -> tuple[Right, ...]:
@@ -195,16 +198,22 @@ class ProvisionerFacts:
     options: Mapping[str, str] = field(default_factory=dict)  # name → what it is, of `Order.options`
     cannot: Mapping[str, str] = field(default_factory=dict)  # what → what KeyGate does instead
     rights: Mapping[str, str] = field(default_factory=dict)  # least privilege: right → what it is needed for
+    confirms_for_some: Mapping[Term, str] = field(default_factory=dict)  # terms that it confirms for some accounts → which; see `verify`
     takes: frozenset[Term] = frozenset()  # terms that the vendor takes and enforces, but no API of its shows again
     budget_per_key: bool = False  # a budget counts what the key itself has spent: the next generation begins with a whole one
     adopts: bool = False  # keys made by hand can be entered: `revoke` ends such a key, given its container alone, and nothing else
-    names_container: bool = False  # `rename` renames what holds the key, with everything in it
     lists_keys: bool = True  # False: an inventory tells containers, each with the keys in it as one
-    adopt_only: bool = False  # the vendor's API makes no keys: keys made by hand are entered
+    adopt_only: bool = False  # KeyGate makes no keys there, whether its API would or not: keys made by hand are entered
     max_keys_per_container: int | None = None
     last_use_delay_seconds: int | None = None  # how late `last_used_at_ns` is told; None: the vendor does not say
     needs: Mapping[Term, str] = field(default_factory=dict)  # terms that every order must name → what to name
     sources: Mapping[str, str] = field(default_factory=dict)  # fact → source and date
+
+    def of_account(self, also_confirms: frozenset[Term]) -> ProvisionerFacts:
+        """What is true for an account that has these of `confirms_for_some`."""
+        more = also_confirms & self.confirms_for_some.keys()
+        cannot = {what: instead for what, instead in self.cannot.items() if what not in more}
+        return replace(self, confirms=self.confirms | more, cannot=cannot) if more else self
 
 
 class Issuer(Protocol):
@@ -264,13 +273,13 @@ class Provisioner(Protocol):
     def facts(self) -> ProvisionerFacts: ...
 
     async def verify(self, desk: Desk) -> Verification:
-        """Whose credential it is and which rights it has, each by the least call that proves it; makes nothing. Raises `AdminKeyRefused`
-        for one that the vendor does not know."""
+        """Whose credential it is, which rights it has and what its account can beside others, each by the least call that proves it; makes
+        nothing. Raises `AdminKeyRefused` for one that the vendor does not know."""
 
     async def create(self, desk: Desk, order: Order) -> Made:
         """Container (found or made), then the terms, then the key: a key never exists without its limits. Also the next generation in
-        the same container, where the provisioner `AddsKey`. Terms outside of `facts.confirms` are left to KeyGate. Idempotent but for
-        the key itself."""
+        the same container, where the provisioner `AddsKey`. Terms outside of `facts.confirms` are left to KeyGate, those of
+        `facts.confirms_for_some` where the vendor refuses them and the order does not insist. Idempotent but for the key itself."""
 
     async def find(self, desk: Desk, mark: Mark) -> tuple[Found, ...]:
         """Everything at the vendor that carries the mark and is not gone: the container, and each key with its generation."""
@@ -354,6 +363,8 @@ class Disables(Protocol):
 
 @runtime_checkable
 class Renames(Protocol):
+    """Only where a key has a name of its own: what holds a key that somebody made by hand is not renamed."""
+
     async def rename(self, desk: Desk, footprint: Footprint, name: str) -> None: ...
 
 
@@ -361,7 +372,7 @@ class Renames(Protocol):
 class Mints(Protocol):
     async def mint(self, desk: Desk, footprint: Footprint, *, expires_at_ns: int | None) -> Made:
         """A fresh short-lived token of a key that exists, where the vendor has no lasting secrets. Neither it nor what it is traded for
-        outlives the key's end `expires_at_ns`; raises `Rejected` where that is too near for any."""
+        outlives the key's end `expires_at_ns`; raises `Unfit` where that is too near for any."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,7 +65,6 @@ OPENAI_FACTS = ProvisionerFacts(
     container="project",
     adopts=True,
     ceiling=2_000,
-    names_container=True,
     calls_per_minute=300,
     base_url_env="OPENAI_BASE_URL",
     settings={"organization": "organization id, where the admin key has several"},
@@ -95,8 +94,8 @@ OPENAI_FACTS = ProvisionerFacts(
 
 
 class OpenAIProvisioner:
-    """Also `Checks`, `AddsKey`, `Retires`, `SetsBudget`, `SetsLimits`, `SetsModels`, `SetsExpiry`, `Renames`, `Counts`, `Lists`, `Probes`,
-    `ReportsSpend`."""
+    """Also `Checks`, `AddsKey`, `Retires`, `SetsBudget`, `SetsLimits`, `SetsModels`, `SetsExpiry`, `Counts`, `Lists`, `Probes`,
+    `ReportsSpend`. Only projects can be renamed here, not keys."""
 
     facts = OPENAI_FACTS
     spend_facts = _SPEND
@@ -257,10 +256,6 @@ class OpenAIProvisioner:
         path = f"/organization/projects/{footprint.place['project']}/api_keys/{footprint.key}"
         body = {"expires_in_seconds": _seconds_until(expires_at_ns, desk.clock.now_ns())}
         await _call(desk, "POST", path, what="set the key's end", right=_KEYS, json=body, repeatable=True)
-
-    async def rename(self, desk: Desk, footprint: Footprint, name: str) -> None:
-        path = f"/organization/projects/{footprint.place['project']}"
-        await _call(desk, "POST", path, what="rename the project", right=_PROJECTS, json={"name": name}, repeatable=True)
 
     async def count(self, desk: Desk, options: Mapping[str, str]) -> Census:  # noqa: ARG002  (as the protocol has it)
         """Projects that are not archived. OpenAI tells no ceiling."""

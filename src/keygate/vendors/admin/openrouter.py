@@ -13,7 +13,8 @@ from typing import Any
 
 from keygate.kit.clock import NANOSECONDS, from_ns, to_ns
 from keygate.kit.secret import Secret
-from keygate.vendors.admin.errors import NotFound, Rejected, Unavailable, Unfit
+from keygate.vendors.admin.bounds import whole
+from keygate.vendors.admin.errors import NotFound, Rejected, Unavailable
 from keygate.vendors.admin.interface import (
     Desk,
     Footprint,
@@ -286,9 +287,7 @@ def _limit(amount_nano: int | None, period: Period) -> dict[str, Any]:
     """Whole micro-dollars, so that the number survives JSON on both sides exactly."""
     if amount_nano is None:
         return {"limit": None, "limit_reset": None}
-    micro, rest = divmod(amount_nano, 1_000)
-    if rest or micro < 1:
-        raise Unfit(Term.BUDGET, 'OpenRouter takes whole millionths of a dollar, one at least: write it as "5.00"')
+    micro = whole("OpenRouter", amount_nano, 1_000, "millionths of a dollar")
     return {"limit": micro / 1_000_000, "limit_reset": _RESETS[period]}
 
 

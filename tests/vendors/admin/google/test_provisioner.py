@@ -34,6 +34,8 @@ from keygate.vendors.admin import (
     Order,
     Period,
     Presence,
+    ProvisionerError,
+    RateLimited,
     Rejected,
     Renames,
     Retires,
@@ -298,20 +300,75 @@ async def test_rate_limit_is_waited_out(open_desk: Callable[..., AdminDesk], acc
                 {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "2.5s"},
             ],
         },
+        {
+            "code": 429,
+            "status": "RESOURCE_EXHAUSTED",
+            "message": "Quota exceeded",
+            "details": [{"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "2.5s"}],
+        },
+        {"code": 429, "status": "RESOURCE_EXHAUSTED", "message": "Quota exceeded"},
+        {"code": 429, "message": "Too many requests"},
     ],
 )
-async def test_google_telling_its_rate_limit_as_forbidden_is_waited_out_too(told: dict[str, Any], admin_key: Callable[..., str]) -> None:
+async def test_google_telling_its_rate_limit_in_whatever_form_is_waited_out(told: dict[str, Any], admin_key: Callable[..., str]) -> None:
     waits: list[float] = []
 
     async def sleep(seconds: float) -> None:
         waits.append(seconds)
 
     token = answer(200, {"access_token": "t", "expires_in": 3600})
-    vendor = Script([token, answer(403, {"error": told}), answer(200, {"email": "a@b"})])
+    vendor = Script([token, answer(told["code"], {"error": told}), answer(200, {"email": "a@b"})])
     at = desk(provisioner.facts, vendor, admin_key(), clock=SystemClock(), settings={"project": PROJECT}, sleep=sleep)
     assert await calls.account_of(at, PROJECT, "a") == {"email": "a@b"}
     assert len(waits) == 1
     assert waits[0] == pytest.approx(2.5 if "details" in told else 0.5, rel=0.3)
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        ({"code": 8, "message": "Quota exceeded"}, RateLimited),
+        ({"code": 8, "message": "You have exceeded your allotted project quota."}, CeilingReached),
+        ({"code": 14, "message": "The service is unavailable"}, Unavailable),
+        ({"code": 3, "message": "The name is not valid"}, Rejected),
+        ("odd", Rejected),
+    ],
+)
+async def test_an_operation_that_ends_badly_says_whether_to_come_back(
+    error: Any, kind: type[Exception], admin_key: Callable[..., str]
+) -> None:
+    at = desk(provisioner.facts, Script([]), admin_key(), clock=SystemClock(), settings={"project": PROJECT})
+    with pytest.raises(kind) as ended:
+        await calls.finish(at, "cloudresourcemanager", "v3", {"done": True, "error": error}, "create the project")
+    if isinstance(ended.value, RateLimited):
+        assert ended.value.retry_after == 60
+
+
+async def test_a_key_in_googles_words_is_blacked_out(admin_key: Callable[..., str]) -> None:
+    key = "AQ.Ab8RN6JexampleexampleexampleexampleEXAMPLE0123"
+    words = [
+        answer(400, {"error": "invalid_grant", "error_description": f"no {key}"}),
+        answer(400, {"error": f"no {key}"}),
+    ]
+    for told in words:
+        at = desk(provisioner.facts, Script([told]), admin_key(), clock=SystemClock(), settings={"project": PROJECT})
+        with pytest.raises(AdminKeyRefused, match=r"no \[redacted\]"):
+            await calls.account_of(at, PROJECT, "a")
+    details = [{"reason": "IAM_PERMISSION_DENIED", "metadata": {"permission": key, "resource": key}}]
+    errors = [
+        {"code": 400, "message": f"no {key}"},
+        {"code": 403, "message": "Access Denied: Table " + key},
+        {"code": 429, "status": "RESOURCE_EXHAUSTED", "message": f"project quota {key}"},
+        {"code": 403, "details": details},
+    ]
+    for error in errors:
+        told = answer(error["code"], {"error": error})
+        vendor = Script([answer(200, {"access_token": "a-token-that-lasts", "expires_in": 3600}), told])
+        at = desk(provisioner.facts, vendor, admin_key(), clock=SystemClock(), settings={"project": PROJECT})
+        with pytest.raises(ProvisionerError) as refused:
+            await calls.account_of(at, PROJECT, "a")
+        assert "[redacted]" in refused.value.detail
+        assert key[:12] not in f"{refused.value.detail} {getattr(refused.value, 'right', '')}"
 
 
 async def test_ceiling_of_service_accounts_is_told(open_desk: Callable[..., AdminDesk], account: Account) -> None:

@@ -35,6 +35,7 @@ _PATHS = {
 }
 _XML = ((b"content-type", b"text/xml"),)
 _JSON = ((b"content-type", b"application/x-amz-json-1.1"),)
+_CODES = {403: "AccessDenied", 429: "Throttling", 500: "ServiceFailure", 503: "ServiceUnavailable"}  # of a fault on request without its own
 
 
 def form_of(request: AdminRequest) -> dict[str, str]:
@@ -123,11 +124,12 @@ class AwsAdmin(AdminApi):
         return failed(400, "Throttling", "Rate exceeded")
 
     def error(self, error: VendorError, request: AdminRequest) -> Answer:
-        code = error.code or {500: "ServiceFailure", 503: "ServiceUnavailable", 403: "AccessDenied"}.get(error.status, "Failure")
+        code = error.code or _CODES.get(error.status, "Failure")
         service = _PATHS.get(request.path, "iam")
+        wait = () if error.retry_after is None else ((b"retry-after", error.retry_after.encode("latin-1")),)
         if service == "ce":
-            return Answer(error.status if error.status >= 500 else 400, ce.failure(code, error.message), _JSON)
-        return Answer(error.status, xml.failure(service, error.status, code, error.message, request.id), _XML)
+            return Answer(error.status if error.status >= 500 else 400, ce.failure(code, error.message), (*_JSON, *wait))
+        return Answer(error.status, xml.failure(service, error.status, code, error.message, request.id), (*_XML, *wait))
 
 
 def _check_time(stamp: str, vendor_ns: int) -> None:

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 from urllib.parse import parse_qsl
 
+from keygate.kit.clock import NANOSECONDS
+from keygate.sandbox.admin import aging
 from keygate.sandbox.admin.account import Account
 from keygate.sandbox.admin.api import AdminApi, AdminRequest, Answer, Route
 from keygate.sandbox.admin.google import apikeys, bigquery, budgets, iam, oauth, projects, quotas
@@ -123,6 +125,11 @@ class GoogleAdmin(AdminApi):
             cloud.projects[str(body.get("project", PROJECT))].policies[str(body["constraint"])] = body["rule"]
             return {}
         return super().console(account, action, body)
+
+    def age(self, account: Account, body: dict[str, Any]) -> dict[str, Any]:
+        id_, then_ns = aging.wanted(account, body)
+        key = cloud_of(account).age(id_, then_ns / NANOSECONDS)
+        return aging.told(key.id, then_ns, used=False)  # Google tells no last use
 
     def find(self, request: AdminRequest) -> Route:
         _, _, service, path = (*request.path.split("/", 3), "")[:4]

@@ -141,6 +141,18 @@ class GoogleCloud:
         self.keys[key.value] = key
         self.book.issue(key.value, id_=key.name, container=key.project)
 
+    def age(self, key_id: str, then: float) -> ApiKey:
+        """A key that was made then, in a project and with an account that are at least as old."""
+        for key in self.keys.values():
+            if key_id in {key.id, key.uid, key.name} and key.deleted_at is None:
+                key.created_at = key.updated_at = then
+                project, account = self.projects[key.project], self.accounts.get(key.account_id)
+                project.created_at = min(project.created_at, then)
+                if account is not None:
+                    account.created_at = min(account.created_at, then)
+                return key
+        raise no_such(f"Key {key_id}")
+
     def refuses(self, secret: IssuedSecret) -> VendorError | None:
         try:
             self.authorise(self.keys[secret.value], SERVICE.get())

@@ -41,14 +41,14 @@ async def call(desk: Desk, method: str, path: str, *, what: str, right: str, bet
     return await desk.http.json(method, f"{desk.base()}{ORGANIZATIONS}{path}", what=what, right=right, **signed, **options)
 
 
-async def probe(desk: Desk, method: str, path: str, *, right: str, **options: Any) -> int:
+async def probe(desk: Desk, method: str, path: str, *, right: str, beta: str | None = None, **options: Any) -> int:
     """The status of a call that changes nothing. A credential that the vendor does not know raises."""
     answer = await desk.http.call(
         method,
         f"{desk.base()}{ORGANIZATIONS}{path}",
         what=f"ask for the right {right}",
         right=right,
-        **await _signed(desk, right, None),
+        **await _signed(desk, right, beta),
         accept=(400, *range(402, 429)),
         changes=False,
         **options,

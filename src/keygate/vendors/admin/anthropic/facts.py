@@ -31,6 +31,7 @@ ANTHROPIC_FACTS = ProvisionerFacts(
     admin_key_env=("ANTHROPIC_ADMIN_KEY",),
     admin_key_form="an Admin key (sk-ant-admin…), made in the Console by an organization admin",
     confirms=frozenset({Term.REQUESTS_PER_MINUTE}),
+    confirms_for_some={Term.BUDGET: "organizations that Anthropic has let into its early access to spend limits by API"},
     tells_last_use=False,
     revoke_delay_seconds=ACCESS_SECONDS,
     container="workspace",
@@ -47,8 +48,8 @@ ANTHROPIC_FACTS = ProvisionerFacts(
     cannot={
         "create": "Anthropic's API makes no keys: KeyGate issues identity tokens that Anthropic trades for access tokens "
         "(settings organization_id and federation_rule_id), or a key made in the Console is entered",
-        "budget": "setting a workspace's spend limit by API is an early access that Anthropic grants on request: KeyGate sets it where the "
-        "organization has it, and watches the spend in any case",
+        "budget": "setting a workspace's spend limit by API is an early access that Anthropic grants on request: KeyGate sets it where "
+        "`keygate vendors verify` has seen that the organization has it, and watches the spend where not",
         "models": "a workspace has no list of permitted models; a virtual key has one",
         "tokens_per_minute": "Anthropic limits input and output tokens apart; a virtual key limits them together",
         "scopes": "a federation rule grants inference and nothing else",
@@ -77,6 +78,8 @@ ANTHROPIC_FACTS = ProvisionerFacts(
         "a service account that is no member of a workspace gets no token for it": "unverified: the switch of keys that KeyGate made",
         "archiving a workspace ends access tokens too": "documented for keys only: unverified",
         "archived keys can't be made active again": "the Console says that deletion is permanent; of the API unverified",
+        "spend limits by API": "anthropic 2.11.0 resources/beta/organization/spend_limits/ and platform.claude.com/docs/en/api/cli/beta/"
+        "organization/spend_limits.md: 403 without the early access; that an empty order is told 400 with it is unverified",
         "names of rights": "Admin keys have no scopes that are published, but org:admin: the other names are ours",
         "calls a minute": "not published; our own choice",
     },

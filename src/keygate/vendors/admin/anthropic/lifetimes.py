@@ -10,6 +10,7 @@ from keygate.kit.clock import NANOSECONDS
 from keygate.vendors.admin.anthropic.facts import ACCESS_SECONDS
 
 SHORTEST_ACCESS_SECONDS = 60
+SHORTEST_KEY_SECONDS = 75  # a token lives that minute, and the key has to be made first
 _MARGIN_SECONDS = ACCESS_SECONDS // 2  # a token traded when so much of the identity token is left lives on longest after it
 
 

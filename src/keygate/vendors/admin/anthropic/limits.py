@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from keygate.kit.money import NANO
-from keygate.vendors.admin.anthropic.calls import by_cursor, call
+from keygate.vendors.admin.anthropic.calls import by_cursor, call, probe
 from keygate.vendors.admin.anthropic.facts import BILLING, WORKSPACES_READ, WORKSPACES_WRITE
 from keygate.vendors.admin.bounds import monthly_cents
 from keygate.vendors.admin.errors import MissingRight, Rejected
@@ -61,14 +61,21 @@ async def set_budget(desk: Desk, workspace: str, amount_nano: int | None, period
     await call(desk, "POST", "/spend_limits", what="set the spend limit", right=BILLING, json=body, repeatable=True)
 
 
-async def budget(desk: Desk, workspace: str) -> int | None:
-    """Nano-dollars a month; None where there is no limit, or the vendor does not let it be read."""
+async def may_set_budgets(desk: Desk) -> bool:
+    """Whether the organization is in the vendor's early access, with this credential: it lists spend limits, and one that says nothing is
+    invalid rather than forbidden."""
+    listed = await probe(desk, "GET", "/spend_limits", right=BILLING, beta=_READS_BETA, params={"limit": 1})
+    return listed == 200 and await probe(desk, "POST", "/spend_limits", right=BILLING, json={}) in {400, 422}
+
+
+async def budget(desk: Desk, workspace: str) -> tuple[int | None, bool]:
+    """Nano-dollars a month, None where there is no limit; and whether the vendor lets it be read at all."""
     try:
         standing = await _limit(desk, workspace)
     except (MissingRight, Rejected):
-        return None
+        return None, False
     amount = None if standing is None else standing.get("amount")
-    return int(amount) * _CENT_NANO if isinstance(amount, str) and amount.isdecimal() else None
+    return int(amount) * _CENT_NANO if isinstance(amount, str) and amount.isdecimal() else None, True
 
 
 async def _limit(desk: Desk, workspace: str) -> dict[str, Any] | None:

@@ -45,9 +45,9 @@ from keygate.vendors.admin.anthropic.facts import (
     WORKSPACES_READ,
     WORKSPACES_WRITE,
 )
-from keygate.vendors.admin.anthropic.lifetimes import identity_ends
+from keygate.vendors.admin.anthropic.lifetimes import SHORTEST_KEY_SECONDS, identity_ends
 from keygate.vendors.admin.bounds import monthly_cents
-from keygate.vendors.admin.errors import MissingRight, NotFound, ProvisionerError, Rejected, Unavailable
+from keygate.vendors.admin.errors import MissingRight, NotFound, ProvisionerError, Rejected, Unavailable, Unfit
 from keygate.vendors.admin.interface import (
     Census,
     Desk,
@@ -61,6 +61,7 @@ from keygate.vendors.admin.interface import (
     Reading,
     Right,
     SpendRow,
+    Term,
     Terms,
     Verification,
     Wanted,
@@ -113,22 +114,30 @@ class AnthropicProvisioner:
             standing = [each async for each in by_id(desk, "/workspaces", what="count workspaces", right=WORKSPACES_READ)]
             notes.append(f"{len(standing)} workspaces stand; {self.facts.ceiling} are allowed by default")
         identity = organization.get("id")
-        return Verification(tuple(rights), organization.get("name"), tuple(notes), identity=None if identity is None else str(identity))
+        return Verification(
+            tuple(rights),
+            organization.get("name"),
+            tuple(notes),
+            identity=None if identity is None else str(identity),
+            also_confirms=frozenset({Term.BUDGET}) if await limits.may_set_budgets(desk) else frozenset(),
+        )
 
     def check(self, wanted: Wanted) -> None:
         """Also of a budget that the organization may not set: it is the same number once it may."""
         terms = wanted.terms
         if terms.budget_nano is not None:
             monthly_cents("Anthropic", terms.budget_nano, terms.budget_period)
+        if terms.expires_at_ns is not None and terms.expires_at_ns < wanted.now_ns + SHORTEST_KEY_SECONDS * NANOSECONDS:
+            shortest = f"a key has to end {SHORTEST_KEY_SECONDS} seconds from now or later"
+            raise Unfit(Term.EXPIRY, f"too soon: Anthropic's access tokens live a minute at least, so {shortest}")
 
     async def create(self, desk: Desk, order: Order) -> Made:
         terms = order.terms
         self.check(Wanted.by(order, desk))
-        _token_ends(desk, {}, terms.expires_at_ns)
         issuer = await self._issuer(desk)
         place = await self._container(desk, order)
         if order.generation == 1 or order.footprint is None:
-            await self._limit(desk, place["workspace"], terms)
+            await self._limit(desk, place["workspace"], order)
         rule = await self._rule(desk, order, str(issuer["id"]), place)
         subject = str((rule.get("match") or {}).get("subject_prefix"))
         return self._made(desk, Footprint(place, str(rule["id"])), issuer, subject, terms.expires_at_ns)
@@ -192,9 +201,9 @@ class AnthropicProvisioner:
             return Reading(Presence.GONE)
         if archived(rule):
             return Reading(Presence.GONE, name=rule.get("name"))
-        budget = await limits.budget(desk, workspace_id)
+        budget, told = await limits.budget(desk, workspace_id)
         requests = await limits.requests(desk, workspace_id)
-        terms = Terms(budget_nano=budget, requests_per_minute=requests)
+        terms = Terms(budget_nano=budget, requests_per_minute=requests, untold=() if told else (Term.BUDGET,))
         shut_out = footprint.key is not None and not await self._is_in(desk, footprint.place)
         return Reading(Presence.DISABLED if shut_out else Presence.LIVE, terms, name=rule.get("name") or workspace.get("name"))
 
@@ -373,14 +382,21 @@ class AnthropicProvisioner:
                 return rule
         raise Rejected("create the federation rule: every name that KeyGate would give it is taken", reason="name_taken")
 
-    async def _limit(self, desk: Desk, workspace: str, terms: Terms) -> None:
+    async def _limit(self, desk: Desk, workspace: str, order: Order) -> None:
+        terms = order.terms
         if terms.requests_per_minute is not None:
             await limits.set_requests(desk, workspace, terms.requests_per_minute)
         if terms.budget_nano is not None:
             try:
                 await limits.set_budget(desk, workspace, terms.budget_nano, terms.budget_period)
-            except MissingRight:
-                return  # not in the vendor's early access: `facts.cannot` says what KeyGate does instead
+            except MissingRight as error:
+                if Term.BUDGET not in order.must_set:
+                    return  # not in the vendor's early access: `facts.cannot` says what KeyGate does instead
+                raise MissingRight(
+                    error.right,
+                    "Anthropic does not let KeyGate set the workspace's spend limit any more: the organization has left its early "
+                    f"access, or the Admin key lacks {error.right}. Have the account looked at again: `keygate vendors verify`",
+                ) from None
 
     async def _workspace(self, desk: Desk, workspace: str) -> dict[str, Any] | None:
         try:
@@ -413,7 +429,7 @@ def _token_ends(desk: Desk, issuer: Mapping[str, Any], key_ends_ns: int | None) 
     seconds = min(LONGEST_IDENTITY_SECONDS, longest if isinstance(longest, int) else 3_600)
     ends_ns = identity_ends(desk.clock.now_ns(), longest_seconds=seconds, key_ends_ns=key_ends_ns)
     if ends_ns is None:
-        raise Rejected("Anthropic's access tokens live a minute at least: the key ends too soon for one", reason="expires_at")
+        raise Unfit(Term.EXPIRY, "Anthropic's access tokens live a minute at least: the key ends too soon for one")
     return ends_ns
 
 

@@ -14,7 +14,7 @@ from keygate.kit.outbound import Answer
 from keygate.kit.secret import Secret
 from keygate.vendors.admin.azure.facts import ACCOUNTS, DELETED, FACTS, PREFIX
 from keygate.vendors.admin.azure.model import SLOTS, Deployment, day_of, properties_of
-from keygate.vendors.admin.errors import AdminKeyRefused, CeilingReached, NotFound, ProvisionerError, Rejected, Unavailable
+from keygate.vendors.admin.errors import AdminKeyRefused, CeilingReached, NotFound, ProvisionerError, Rejected, Unavailable, quoted
 from keygate.vendors.admin.interface import Desk, Order, bearer
 
 VERSION = "2025-09-01"
@@ -297,7 +297,7 @@ def _error(answer: Answer) -> Mapping[str, Any]:
 
 def fault(answer: Answer) -> ProvisionerError | None:
     error = _error(answer)
-    code, message = str(error.get("code")), str(error.get("message"))
+    code, message = quoted(error.get("code"), most=100), quoted(error.get("message"))
     if answer.status in {400, 409} and code in {"InsufficientQuota", "QuotaExceeded", "DeploymentLimitReached"}:
         if "AccountCount" in message:
             return CeilingReached("accounts in this region", remedy(f"Azure's ceiling of accounts is reached: {message}"))

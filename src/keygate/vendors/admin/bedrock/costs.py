@@ -17,8 +17,8 @@ from keygate.kit.clock import NANOSECONDS, from_ns, to_ns
 from keygate.kit.outbound import Answer
 from keygate.kit.sigv4 import AwsKey, sign
 from keygate.vendors.admin.bedrock.facts import COST_TAG, COSTS, KEY_TAG, NOT_BY_KEY, TAGS
-from keygate.vendors.admin.bedrock.iam import Iam
-from keygate.vendors.admin.errors import AdminKeyRefused, MissingRight, ProvisionerError, RateLimited, Rejected, Unavailable
+from keygate.vendors.admin.bedrock.iam import THROTTLED, Iam
+from keygate.vendors.admin.errors import AdminKeyRefused, MissingRight, ProvisionerError, RateLimited, Rejected, Unavailable, quoted
 from keygate.vendors.admin.interface import ByKey, Desk, Mark, SpendRow
 from keygate.vendors.admin.money import dollars_only, nano_of
 
@@ -28,6 +28,7 @@ _METRIC = "UnblendedCost"
 _SINCE = date(2026, 9, 1)  # product attributes are told from then on; earlier days are refused
 _NOT_USE = ["Credit", "Refund", "Tax"]
 _PAUSE_SECONDS = 300.0
+_LIMITED = THROTTLED | {"LimitExceededException"}  # "you made too many calls in a short period of time": botocore 1.44.6, ce 2017-10-25
 _WHAT = "read costs"
 
 
@@ -115,16 +116,18 @@ def _fault(answer: Answer, *, what: str, right: str) -> ProvisionerError | None:
     try:
         told = json.loads(answer.body)
     except (ValueError, RecursionError):
+        told = None
+    if not isinstance(told, dict):
+        told = {}
+    code = quoted(str(told.get("__type") or told.get("code") or "").rpartition("#")[2], most=100)
+    message = quoted(told.get("message") or told.get("Message"))
+    if code in _LIMITED or answer.status == 429:
+        return RateLimited(f"{what}: AWS limits calls now ({code or answer.status})", retry_after=_PAUSE_SECONDS)
+    if answer.status >= 500:
         return None
-    if answer.status >= 500 or not isinstance(told, dict):
-        return None
-    code = str(told.get("__type") or told.get("code") or "").rpartition("#")[2]
-    message = str(told.get("message") or told.get("Message") or "")[:300]
     match code:
         case "":
             return None
-        case "LimitExceededException" | "ThrottlingException" | "Throttling" | "RequestLimitExceeded":
-            return RateLimited(f"{what}: AWS limits calls now", retry_after=_PAUSE_SECONDS)
         case "UnrecognizedClientException" | "InvalidSignatureException" | "InvalidClientTokenId" | "ExpiredTokenException":
             return AdminKeyRefused(f"{what}: AWS refused the access key ({code}); enter a valid pair, and look at this machine's clock")
         case "AccessDeniedException":

@@ -25,6 +25,7 @@ from keygate.vendors.admin.errors import (
     RateLimited,
     Rejected,
     Unavailable,
+    quoted,
 )
 from keygate.vendors.admin.interface import Desk
 
@@ -34,8 +35,8 @@ _READS = ("Get", "List", "Simulate")
 _MAX_PAGES = 200
 _TRIES = 6  # of a call about a user that IAM has not heard of everywhere
 # What AWS's own SDK takes for throttling, whatever the status: botocore 1.44.6, retries/standard.py, read 2026-11-26. IAM's `LimitExceeded`
-# is a quota and not among them.
-_THROTTLED = frozenset(
+# is a quota and not among them, nor is what other services name so.
+THROTTLED = frozenset(
     {
         "Throttling",
         "ThrottlingException",
@@ -47,6 +48,9 @@ _THROTTLED = frozenset(
         "BandwidthLimitExceeded",
         "PriorRequestNotComplete",
         "SlowDown",
+        "EC2ThrottledException",
+        "ProvisionedThroughputExceededException",
+        "TransactionInProgressException",
     }
 )
 _DENIED = re.compile(r"not authorized to perform: ([\w-]+:\w+)")
@@ -245,13 +249,13 @@ def _fault_of(what: str, right: str) -> Any:
 
 
 def _fault(answer: Answer, *, what: str, right: str) -> ProvisionerError | None:
-    """IAM's errors, by their codes: a 403 may be a strange key or a missing right, a throttled call is a 400."""
+    """IAM's errors, by their codes: a 403 may be a strange key or a missing right, a throttled call is a 400, or any 429."""
     found = _parsed(answer.body)
     if found is None:
         return None
-    code, message = found.findtext("Error/Code") or "", (found.findtext("Error/Message") or "")[:300]
-    if code in _THROTTLED:
-        return RateLimited(f"{what}: AWS limits calls now ({code})")
+    code, message = quoted(found.findtext("Error/Code"), most=100), quoted(found.findtext("Error/Message"))
+    if code in THROTTLED or answer.status == 429:
+        return RateLimited(f"{what}: AWS limits calls now ({code or answer.status})")
     match code:
         case "InvalidClientTokenId" | "SignatureDoesNotMatch" | "MissingAuthenticationToken" | "IncompleteSignature":
             hint = "; look at this machine's clock too" if code == "SignatureDoesNotMatch" else ""

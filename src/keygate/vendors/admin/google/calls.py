@@ -25,6 +25,7 @@ from keygate.vendors.admin.errors import (
     RateLimited,
     Rejected,
     Unavailable,
+    quoted,
 )
 from keygate.vendors.admin.google.facts import DATA, GEMINI, NO_BOUND_KEYS, VERTEX, VERTEX_ROLE
 from keygate.vendors.admin.interface import Desk, bearer
@@ -35,12 +36,14 @@ _TOKEN_SECONDS = 3600
 _POLLS = 60
 _LONGEST_POLL_SECONDS = 2.0
 _KNOWN_KEY = ("API_KEY_SERVICE_BLOCKED", "API_KEY_IP_ADDRESS_BLOCKED", "API_KEY_HTTP_REFERRER_BLOCKED")  # restrictions of a key that lives
-# A limit of calls is told as 429, and by older services as 403: google-api-python-client 2.202.0, http.py `_should_retry_response`, read
-# 2026-11-26; `RATE_LIMIT_EXCEEDED` is ErrorInfo's word.
+# A limit of calls is told as 429 or `RESOURCE_EXHAUSTED`, and by older services as 403: google-api-python-client 2.202.0, http.py
+# `_should_retry_response`, read 2026-11-26; `RATE_LIMIT_EXCEEDED` is ErrorInfo's word.
 _LIMITED = frozenset({"rateLimitExceeded", "userRateLimitExceeded", "RATE_LIMIT_EXCEEDED"})
 _EXHAUSTED = frozenset({"quotaExceeded", "jobRateLimitExceeded"})  # BigQuery's, for a while and without telling how long
 _EXHAUSTED_SECONDS = 60.0
 _CEILINGS = {"service accounts on project": "service accounts in the project", "project quota": "projects"}
+_RPC_LIMITED = 8  # google.rpc.Code RESOURCE_EXHAUSTED, as an operation's end tells it
+_RPC_BUSY = frozenset({4, 10, 13, 14})  # DEADLINE_EXCEEDED, ABORTED, INTERNAL, UNAVAILABLE: the same again may do
 
 
 async def call(
@@ -92,7 +95,7 @@ async def finish(desk: Desk, service: str, version: str, operation: Mapping[str,
         if operation.get("done"):
             error = operation.get("error")
             if error:
-                raise Rejected(f"{what}: {str(error.get('message', ''))[:300]}", reason=str(error.get("code", "")))
+                raise _ended_badly(what, error if isinstance(error, dict) else {})
             response = operation.get("response")
             return response if isinstance(response, dict) else {}
         name = operation.get("name")
@@ -102,6 +105,22 @@ async def finish(desk: Desk, service: str, version: str, operation: Mapping[str,
         pause = min(pause * 2, _LONGEST_POLL_SECONDS)
         operation = await call(desk, service, "GET", f"{version}/{name}", f"{what}: wait for its end") or {}
     raise Unavailable(f"{what}: Google has not finished in time", uncertain=True)
+
+
+def _ended_badly(what: str, error: Mapping[str, Any]) -> ProvisionerError:
+    """Of an operation: its error is a google.rpc.Status, with a code of its own and no HTTP status."""
+    code, message = error.get("code"), quoted(error.get("message"))
+    if code == _RPC_LIMITED:
+        wait = _delay(error.get("details")) or _EXHAUSTED_SECONDS
+        return _ceiling(message) or RateLimited(f"{what}: Google limits calls now: {message}", retry_after=wait)
+    if code in _RPC_BUSY:
+        return Unavailable(f"{what}: {message}", uncertain=True)
+    return Rejected(f"{what}: {message}", reason=str(code))
+
+
+def _ceiling(message: str) -> CeilingReached | None:
+    found = next((what for words, what in _CEILINGS.items() if words in message), None)
+    return None if found is None else CeilingReached(found, f"Google: {message}")
 
 
 def _decoded(answer: Answer) -> dict[str, Any] | None:
@@ -119,28 +138,27 @@ def _fault(answer: Answer) -> ProvisionerError | None:
     error = (_decoded(answer) or {}).get("error")
     if not isinstance(error, dict):
         return None
-    message = str(error.get("message", ""))[:300]
+    message = quoted(error.get("message"))
     details = error.get("details")
     info = next((each for each in details if isinstance(each, dict) and each.get("reason")), {}) if isinstance(details, list) else {}
     told = info.get("metadata")
     metadata: dict[str, Any] = told if isinstance(told, dict) else {}
     match info.get("reason"):
         case "IAM_PERMISSION_DENIED":
-            right, resource = str(metadata.get("permission", "")), str(metadata.get("resource", ""))
+            right, resource = quoted(metadata.get("permission")), quoted(metadata.get("resource"))
             return MissingRight(right, f"The admin credential lacks the right {right} on {resource}; grant it there and try again")
         case "SERVICE_DISABLED":
-            service = metadata.get("service", "a service")
+            service = quoted(metadata.get("service")) or "a service"
             return Rejected(
                 f"{service} is not enabled in the project: enable it there and try again", status=403, reason="SERVICE_DISABLED"
             )
     if message.startswith("Access Denied: Table"):  # BigQuery's words; it gives no ErrorInfo
         return MissingRight(DATA, f"The admin credential lacks the right {DATA}: {message}")
-    if error.get("status") == "RESOURCE_EXHAUSTED":
-        for words, what in _CEILINGS.items():
-            if words in message:
-                return CeilingReached(what, f"Google: {message}")
+    exhausted = answer.status == 429 or error.get("status") == "RESOURCE_EXHAUSTED"
+    if exhausted and (full := _ceiling(message)) is not None:
+        return full
     reasons = _reasons(error, info)
-    if (_LIMITED | _EXHAUSTED) & reasons:
+    if exhausted or (_LIMITED | _EXHAUSTED) & reasons:
         wait = _delay(details) or (_EXHAUSTED_SECONDS if _EXHAUSTED & reasons else 0.0)
         return RateLimited(f"Google limits calls now: {message}", retry_after=wait)
     if NO_BOUND_KEYS in message:
@@ -198,8 +216,8 @@ async def _sign_in(desk: Desk) -> tuple[Secret, int]:
 
     def refused(answer: Answer) -> ProvisionerError | None:
         if answer.status not in {400, 401}:
-            return None
-        said = desk.http.quote(answer) or (_decoded(answer) or {}).get("error", "")
+            return _fault(answer)
+        said = desk.http.quote(answer) or quoted((_decoded(answer) or {}).get("error"))
         return AdminKeyRefused(f"{what}: Google refused the admin credential: {said}; enter a valid key file")
 
     answer = await desk.http.call("POST", address, what=what, right="", form=form, changes=False, fault=refused)
