@@ -191,6 +191,7 @@ async def stocktaking(
         keys=issuing.keys,
         inspection=issuing.inspection,
         operations=issuing.operations,
+        last_bill=issuing.last_bill,
         audit=base.audit,
         sleep=sleep,
     )
