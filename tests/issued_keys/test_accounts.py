@@ -15,6 +15,7 @@ from tests.sdks.azure_clients import GROUP, SUBSCRIPTION, TENANT
 from tests.vendors.admin.desks import ended_early
 
 from keygate.errors import Conflict, InvalidInput, UpstreamFailed
+from keygate.errors import Unavailable as TryLater
 from keygate.issued_keys import IssuedFilter, IssuedKey, IssueDraft, State
 from keygate.issued_keys.bulk.model import BulkDraft
 from keygate.issued_keys.inspection import EVERY_NS, RETRY_NS
@@ -447,3 +448,10 @@ async def test_keys_that_cannot_be_read_do_not_keep_the_others_of_their_account_
     workshop.clock.advance(RETRY_NS / NANOSECONDS / 2 + 1)
     await workshop.orders.inspection.tick()
     assert await unread(workshop) == 50
+
+
+async def test_a_vendor_that_limits_calls_is_no_failure_of_the_admin_credential(workshop: Workshop) -> None:
+    key = workshop.account.create_credential().value
+    workshop.account.faults.append(AdminFault("*", status=429, retry_after="100", calls=None))
+    with pytest.raises(TryLater, match="the vendor limits calls now"):
+        await enter(workshop, workshop.sandbox, key)

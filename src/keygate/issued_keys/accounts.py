@@ -31,7 +31,17 @@ from keygate.kit.redaction import of_ours
 from keygate.kit.secret import Secret
 from keygate.policies import change
 from keygate.vault import EnvelopeBroken, Vault, checked_base_url
-from keygate.vendors.admin import AdminDesk, AdminKeyRefused, MissingRight, Provisioner, ProvisionerError, Right, Verification, why_none
+from keygate.vendors.admin import (
+    AdminDesk,
+    AdminKeyRefused,
+    MissingRight,
+    Provisioner,
+    ProvisionerError,
+    RateLimited,
+    Right,
+    Verification,
+    why_none,
+)
 from keygate.vendors.admin import NotFound as VendorNotFound
 from keygate.vendors.admin import Unavailable as VendorUnavailable
 
@@ -254,7 +264,7 @@ class VendorAccountService:
             raise InvalidInput(f"admin_key: {error.detail}", field="admin_key") from None
         except MissingRight as error:
             found = Verification(rights=(Right(error.right, held=False, needed_for="everything"),))
-        except VendorUnavailable as error:
+        except (VendorUnavailable, RateLimited) as error:
             raise Unavailable(f"The vendor can't be asked about the admin credential: {error.detail}") from None
         except VendorNotFound as error:
             raise _NothingThere(
