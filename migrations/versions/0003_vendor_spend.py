@@ -120,4 +120,23 @@ def upgrade() -> None:
         sa.Column("output_tokens", sa.BigInteger(), nullable=True),
         sa.PrimaryKeyConstraint("account_id", "row_id", name=op.f("pk_vendor_spend_incoming")),
     )
+    op.create_table(
+        "vendor_spend_last",
+        sa.Column("account_id", sa.String(length=40), nullable=False),
+        sa.Column("row_id", sa.String(length=40), nullable=False),
+        sa.Column("organization_id", sa.String(length=40), nullable=False),
+        sa.Column("place", sa.Text(), nullable=False),
+        sa.Column("vendor_key", sa.String(length=500), nullable=True),
+        sa.Column("start_ns", sa.BigInteger(), nullable=False),
+        sa.Column("end_ns", sa.BigInteger(), nullable=False),
+        sa.Column("item", sa.String(length=500), nullable=False),
+        sa.Column("model", sa.String(length=256), nullable=False),
+        sa.Column("amount_nano", sa.BigInteger(), nullable=False),
+        sa.Column("requests", sa.BigInteger(), nullable=True),
+        sa.Column("input_tokens", sa.BigInteger(), nullable=True),
+        sa.Column("output_tokens", sa.BigInteger(), nullable=True),
+        sa.Column("read_at_ns", sa.BigInteger(), nullable=False),
+        sa.Column("asked_at_ns", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("account_id", "row_id", name=op.f("pk_vendor_spend_last")),
+    )
     # ### end Alembic commands ###

@@ -166,7 +166,8 @@ def test_key_that_the_vendor_does_not_end_is_irrevocable_until_it_does(house: Ho
     told = house.call("POST", f"/keys/{made['id']}/revoke")
     assert told["state"] == "irrevocable"
     assert told["next_try_at"] is not None
-    assert house.answers(made["key"])
+    assert not house.answers(made["key"]), "not deleted, and disabled all the same"
+    assert [each["disabled"] for each in house.listed()] == [True]
     house.account.faults.clear()
     assert house.call("POST", f"/keys/{made['id']}/revoke")["state"] == "revoked"
     assert not house.answers(made["key"])
@@ -199,3 +200,17 @@ def test_former_key_is_cut_once_it_was_seen_unused_and_not_before(house: House) 
         house.until(made["id"], lambda key: key["former"] is None)
         assert time.monotonic() - last >= 2
     assert not house.answers(made["key"])
+
+
+def test_what_an_unknown_key_spent_is_in_the_bill_though_it_was_ended_from_the_inventory(house: House) -> None:
+    made, by_hand = house.provision(), house.sdk("api_keys.create", name="by hand")
+    key = by_hand["data"]["hash"]
+    assert house.answers(by_hand["key"])
+    house.looked_at(made)
+    [item] = [each for each in house.call("GET", "/inventory", standing="unknown")["items"] if each["at_vendor"].get("key") == key]
+    done = house.call("POST", f"/inventory/{item['id']}/disable", {"how": "revoke", "reason": "nobody knows it"})
+    assert done["presence"] == "gone"
+    report = house.call("GET", "/usage", source="vendor", group_by="vendor_key")
+    costs = {row["group"]["vendor_key"]: Decimal(row["cost_usd"]) for row in report["items"]}
+    assert costs[key] == house.account.books.total_usd(key_id=key) > 0
+    house.call("POST", f"/keys/{made['id']}/revoke")

@@ -16,6 +16,7 @@ from keygate.errors import KeyGateError
 from keygate.events import EventOutbox
 from keygate.identities import Actor, ActorKind, Role
 from keygate.issued_keys.desks import PROOF_SETTING
+from keygate.issued_keys.last_bill import LastBill
 from keygate.issued_keys.model import IssuedKey, KnownSecret, VendorAccount, facts_of
 from keygate.issued_keys.records import key_record
 from keygate.kit.clock import NANOSECONDS, Clock
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 
 PROBE, FORMER_PROBE = "probe", "former_probe"  # columns of sealed copies that the vendor is asked with
 LEASE_NS = 600 * NANOSECONDS
+PATIENT_ATTEMPTS = 3  # to end a key, before it stands as irrevocable
 LIMITED_WITHIN_NS = 300 * NANOSECONDS  # a vendor that does nothing but say "wait" has then refused
 _LONGEST_ASKED_SECONDS = 3_600.0  # that a vendor may keep a key waiting for its next try
 _POLL_SECONDS = (0.2, 0.5, 1.0, 2.0, 4.0)  # a vendor's own reads may lag behind its writes
@@ -72,6 +74,7 @@ class Tools:
     clock: Clock
     digest_key: bytes
     restraints: Restraints
+    last_bill: LastBill
     at_step: AtStep = nothing  # called at every commit and vendor call; drills stop the process there
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
 
@@ -229,12 +232,15 @@ class Bench:
             if key.former is None or footprint.key != key.former.footprint.key:
                 await provisioner.revoke(desk, footprint)
 
-    def evidence(self, footprint: Footprint, reading: Reading) -> dict[str, str]:
+    def evidence(self, footprint: Footprint, reading: Reading, unread: Mapping[str, str]) -> dict[str, str]:
+        """`unread`: of which keys it could not be read for certain what they cost, and why."""
+        missing = unread.get(footprint.key or "")
         return {
             "key": footprint.key or "",
             "place": ", ".join(f"{name} {value}" for name, value in sorted(footprint.place.items())),
             "vendor_says": str(reading.presence),
             "read_at_ns": str(self.now),
+            **({} if missing is None else {"last_bill": missing}),
         }
 
 

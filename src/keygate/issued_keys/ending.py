@@ -7,16 +7,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from keygate.events import EventType
-from keygate.issued_keys.bench import FORMER_PROBE, LIMITED_WITHIN_NS, PROBE, Bench, distinct, is_gone, pause_ns
+from keygate.issued_keys.bench import FORMER_PROBE, LIMITED_WITHIN_NS, PATIENT_ATTEMPTS, PROBE, Bench, distinct, is_gone, pause_ns
 from keygate.issued_keys.life import Event, State, step
 from keygate.issued_keys.making import CHECK_NS, next_due
 from keygate.issued_keys.model import Ending, IssuedKey
 from keygate.issued_keys.proving import Waiting, refused, take_witnesses
+from keygate.issued_keys.settling import NotYet, settle
 from keygate.issued_keys.whose import NOT_CONFIRMED, absence_counts
 from keygate.kit.clock import NANOSECONDS
 from keygate.vendors.admin import Footprint, ProvisionerError, RateLimited, Rejected, Retires, Unavailable
 
-PATIENT_ATTEMPTS = 3  # then it stands as irrevocable, visible to everybody
 LONGEST_SECONDS = 3_600.0
 
 
@@ -29,6 +29,10 @@ async def end(bench: Bench) -> None:
             await take_witnesses(bench, _asked_with(key))
             key = await bench.save(replace(bench.key, attempts=key.attempts + 1))
             evidence = await _ended(bench)
+        except NotYet as wait:
+            noted = replace(bench.key, attempts=bench.key.attempts - 1, error_code=wait.code, error=wait.error)
+            await bench.save(replace(noted, due_at_ns=wait.again_ns))
+            return
         except ProvisionerError as error:
             await _refused(bench, error)
             return
@@ -98,6 +102,7 @@ async def _ended(bench: Bench) -> tuple[dict[str, str], ...]:
     containers = [each.footprint for each in found if each.footprint.key is None]
     failure: ProvisionerError | None = None
     kept: ProvisionerError | None = None
+    unread = await settle(bench, keys, _asked_with(key), attempt=key.attempts, since_ns=key.end_asked_at_ns or 0)
     for footprint in keys:
         try:
             await provisioner.revoke(desk, footprint)
@@ -114,7 +119,7 @@ async def _ended(bench: Bench) -> tuple[dict[str, str], ...]:
         reading = await bench.gone(footprint)
         if not is_gone(reading):
             raise failure or kept or Unavailable(f"The vendor took the call, but still shows the key as {reading.presence}")
-        evidence.append(bench.evidence(footprint, reading))
+        evidence.append(bench.evidence(footprint, reading, unread))
     if kept is not None:
         raise kept  # the keys are gone, the container is not
     if not await absence_counts(bench, since_ns=key.end_asked_at_ns or 0):

@@ -45,7 +45,7 @@ GONE = "gone_at_vendor"
 LOST = "lost_at_vendor"
 _LOST = (
     "The vendor does not tell {terms} to this account any more, so that nobody knows whether it still holds. See there what the "
-    "account may, then have it looked at again: `keygate vendors verify`"
+    "account may, then have it looked at again: `keygate vendors verify {account}`"
 )
 
 
@@ -182,7 +182,7 @@ class InspectionService:
         elif drift:
             code, error = DRIFTED, f"Somebody changed {', '.join(drift)} at the vendor; repair it, or make it what it should be"
         elif lost:
-            code, error = LOST, _LOST.format(terms=", ".join(lost))
+            code, error = LOST, _LOST.format(terms=", ".join(lost), account=key.account_id)
         async with self._database.unit(key.organization_id) as work:
             current = await self._keys.get(work.connection, key.organization_id, key.id, lock=True)
             if current is None or current.state is not State.ACTIVE:

@@ -135,7 +135,7 @@ class Waits(StrEnum):
     QUIET = "quiet"  # it was not seen unused for long enough
     INSIST = "insist"  # the vendor never tells when a key was used: the operator's word (`cut`)
     VENDOR = "vendor"  # the vendor refuses to end the former key; tried again and again
-    REFUSAL = "refusal"  # the vendor says that it is gone, and still takes it
+    REFUSAL = "refusal"  # the vendor says that it is gone, or disabled, and still takes it
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,9 @@ from keygate.vendors.admin import Terms
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection
 
-__all__ = ["Budgets", "KeptBudget", "OwnerDirectory", "Restraint", "Restraints"]
+    from keygate.vendors.admin import SpendRow
+
+__all__ = ["AtVendor", "Budgets", "KeptBudget", "LastSpend", "OwnerDirectory", "Restraint", "Restraints"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,3 +58,24 @@ class Restraints(Protocol):
 
     async def restraints(self, connection: AsyncConnection, organization_id: str, key_ids: Sequence[str]) -> Mapping[str, Restraint]:
         """By key; keys that work as agreed are left out."""
+
+
+class AtVendor(Protocol):
+    """Something that stands in a vendor account: an issued key, a thing of the inventory."""
+
+    @property
+    def organization_id(self) -> str: ...
+
+    @property
+    def account_id(self) -> str: ...
+
+    @property
+    def vendor(self) -> str: ...
+
+
+class LastSpend(Protocol):
+    """What keys cost, as it was read just before their end. Implemented by vendor_spend."""
+
+    async def keep(self, thing: AtVendor, rows: Sequence[SpendRow], *, read_at_ns: int) -> None:
+        """Committed when it returns; in every report and watched budget from then on. The same rows again are the same. `read_at_ns`: when
+        the vendor was asked for them."""

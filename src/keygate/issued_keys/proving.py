@@ -54,7 +54,7 @@ async def known(bench: Bench) -> bool:
     waited = bench.now - (bench.key.made_at_ns or 0)
     if waited > KNOWN_WITHIN_NS:
         raise Rejected("The vendor has made the key, and does not take it after a quarter of an hour")
-    due = bench.now + _pause_ns(waited)
+    due = bench.now + longer_ns(waited)
     await bench.save(replace(bench.key, error_code=NOT_KNOWN_YET, error=why, due_at_ns=due))
     return False
 
@@ -99,10 +99,10 @@ async def refused(bench: Bench, column: str, footprint: Footprint | None, gone_a
         if waited > UNASKED_AFTER_NS + delay_ns:
             return f"not asked, the vendor's admin API alone says so: {trouble.detail}"
         said = f"The vendor says that the key is gone; it can't be asked yet with the key itself: {trouble.detail}"
-        return Waiting(STILL_ANSWERS, said, now + _pause_ns(waited))
+        return Waiting(STILL_ANSWERS, said, now + longer_ns(waited))
     if answers:
         said = "The vendor says that the key is gone, and still takes it"
-        return Waiting(STILL_ANSWERS, said, now + _pause_ns(waited), late=waited > REFUSED_WITHIN_NS + delay_ns)
+        return Waiting(STILL_ANSWERS, said, now + longer_ns(waited), late=waited > REFUSED_WITHIN_NS + delay_ns)
     if answers is False or provisioner.facts.adopt_only:  # whose only reading is a call with the key itself
         return REFUSED
     if isinstance(provisioner, Witnesses) and not bench.key.adopted and waited < delay_ns:
@@ -110,6 +110,19 @@ async def refused(bench: Bench, column: str, footprint: Footprint | None, gone_a
             MAY_STILL_WORK, "The vendor says that the key is gone; tokens that it was traded for may work on", gone_at_ns + delay_ns
         )
     return UNASKED
+
+
+async def still_answers(bench: Bench, column: str, footprint: Footprint) -> bool:
+    """Whether the vendor goes on taking a key that it has disabled. Where it can't be asked with the key: no."""
+    for pause in (*_POLL_SECONDS, None):
+        try:
+            if await _answers(bench, column, footprint) is not True:
+                return False
+        except ProvisionerError:
+            return False
+        if pause is not None:
+            await bench.tools.sleep(pause)
+    return True
 
 
 async def _is_witness(bench: Bench, provisioner: Witnesses, column: str) -> bool:
@@ -144,6 +157,6 @@ async def _copy(bench: Bench, column: str) -> Secret | None:
         raise Unavailable(f"the sealed copy can't be opened: {error.detail}") from None
 
 
-def _pause_ns(waited_ns: int) -> int:
+def longer_ns(waited_ns: int) -> int:
     """Longer and longer: an eighth of what was waited already."""
     return min(_LONGEST_PAUSE_NS, max(NANOSECONDS, waited_ns // 8))

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from keygate.errors import Conflict
 from keygate.events import EventType
 from keygate.issued_keys.agreed import DRIFTED, HeldBack, differing, disabled_for_budget, set_again, standing_of
-from keygate.issued_keys.bench import FORMER_PROBE, LIMITED_WITHIN_NS, PROBE, Bench, is_gone, is_lasting, pause_ns
+from keygate.issued_keys.bench import FORMER_PROBE, LIMITED_WITHIN_NS, PATIENT_ATTEMPTS, PROBE, Bench, is_gone, is_lasting, pause_ns
 from keygate.issued_keys.desks import last_use_delay
 from keygate.issued_keys.life import Event, State, step
 from keygate.issued_keys.making import CHECK_NS, LONGEST_SECONDS, MAX_ATTEMPTS, MAX_LIMITED, acquire, confirm, next_due, tried, with_owed
@@ -20,13 +20,13 @@ from keygate.issued_keys.model import PICKUP_NS, Cause, Delivery, Former, Issued
 from keygate.issued_keys.ports import Restraint
 from keygate.issued_keys.proving import Waiting, known, refused, take_witnesses
 from keygate.issued_keys.rotation.model import IDLE_SECONDS, pause_before_reminder_ns, retry_pause_ns
+from keygate.issued_keys.settling import NotYet, settle
 from keygate.issued_keys.whose import NOT_CONFIRMED, absence_counts
 from keygate.kit.clock import NANOSECONDS
 from keygate.vendors.admin import Mints, NotFound, Presence, ProvisionerError, RateLimited, Reading, Rejected
 
 _LOOK_AGAIN_NS = 60 * NANOSECONDS
 LATE_NS = 1_800 * NANOSECONDS
-PATIENT_ATTEMPTS = 3  # of a vendor that fails; a refusal that lasts is told at once
 _NEWS = "The key was rotated: its owner fetches the new secret with `keygate issued-keys {command}`; the former key works on until then"
 _SWITCHED_OFF = (
     "The vendor shows the key as disabled, so it gets no next one. Enable it again (`keygate inventory scan`, then `keygate inventory "
@@ -264,6 +264,8 @@ async def _cut(bench: Bench, former: Former) -> None:
             return
         if former.gone_at_ns is None:
             await take_witnesses(bench, {FORMER_PROBE: former.footprint})
+            asked_with, since = {FORMER_PROBE: former.footprint}, former.ready_at_ns or 0
+            unread = await settle(bench, [former.footprint], asked_with, attempt=bench.key.attempts + 1, since_ns=since)
             await provisioner.revoke(desk, former.footprint)
             reading = await bench.gone(former.footprint)
             if not is_gone(reading):
@@ -271,9 +273,13 @@ async def _cut(bench: Bench, former: Former) -> None:
             if not await absence_counts(bench, since_ns=former.cut_at_ns or 0) and not await _next_is_there(bench):
                 raise Rejected(NOT_CONFIRMED)
             former = replace(former, gone_at_ns=bench.now)
-            evidence = bench.evidence(former.footprint, reading)
+            evidence = bench.evidence(former.footprint, reading, unread)
         else:
-            evidence = bench.evidence(former.footprint, Reading(Presence.GONE))
+            evidence = bench.evidence(former.footprint, Reading(Presence.GONE), {})
+    except NotYet as wait:
+        noted = replace(bench.key, former=replace(former, waits_for=Waits.REFUSAL), error_code=wait.code, error=wait.error)
+        await bench.save(replace(noted, due_at_ns=_look_at(noted, wait.again_ns)))
+        return
     except ProvisionerError as error:
         await _not_cut(bench, former, error)
         return

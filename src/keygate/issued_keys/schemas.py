@@ -251,7 +251,7 @@ class FormerOut(Schema):
     waits_for: Waits | None = Field(
         description="What its end waits for besides: `handover`, nobody has fetched the new secret; `quiet`, the vendor has not shown it "
         "unused for long enough; `insist`, your `cut`, since the vendor never tells; `vendor`, which does not end it; `refusal`, the "
-        "vendor says that it is gone, and still takes it"
+        "vendor says that it is gone, or disabled, and still takes it"
     )
     quiet_seconds: int | None
     insist: bool
@@ -335,7 +335,8 @@ class IssuedOut(Schema):
     )
     ended_at: Moment = Field(description="When the vendor confirmed")
     evidence: list[dict[str, str]] = Field(
-        description="What the vendor's API said of each key that was ended, and what became of a call with `the_key_itself`"
+        description="What the vendor's API said of each key that was ended, and what became of a call with `the_key_itself`; "
+        "`last_bill`: why what it cost could not be read for certain before its end"
     )
     last_used_at: Moment
     read_at: Moment = Field(description="When the vendor was last asked")

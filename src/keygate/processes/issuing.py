@@ -26,6 +26,7 @@ from keygate.issued_keys.inspection import InspectionService
 from keygate.issued_keys.inspection_repository import InspectionRepository
 from keygate.issued_keys.issuer import TokenIssuer
 from keygate.issued_keys.jobs import jobs
+from keygate.issued_keys.last_bill import LastBill
 from keygate.issued_keys.moving import move_accounts
 from keygate.issued_keys.refusals import Refusals
 from keygate.issued_keys.repository import IssuedKeyRepository
@@ -39,6 +40,9 @@ from keygate.kit.outbound import Outbound
 from keygate.policies import Place
 from keygate.processes.foundation import Foundation, raw_secret
 from keygate.processes.worker import Worker
+from keygate.vendor_spend.attributing import Attributor
+from keygate.vendor_spend.last_readings import LastReadings
+from keygate.vendor_spend.repository import SpendRepository
 from keygate.vendor_spend.watch_repository import WatchRepository
 from keygate.vendors.admin import PROVISIONERS, Provisioner
 from keygate.virtual_keys import VirtualKeyService
@@ -62,6 +66,7 @@ class Issuing:
     rows: IssuedKeyRepository
     account_rows: VendorAccountRepository
     desks: Desks
+    last_bill: LastBill
     provisioners: Mapping[str, Provisioner]
     outlooks: Outlooks
     rotation: RotationService
@@ -109,6 +114,9 @@ async def issuing(
     rows, account_rows, watches, outbound = IssuedKeyRepository(), VendorAccountRepository(), WatchRepository(), Outbound()
     issuer = TokenIssuer(await raw_secret(base.vault, ISSUER), url=base.settings.address, clock=base.clock)
     desks = Desks(sender=outbound, vault=base.vault, issuer=issuer, clock=base.clock, provisioners=provisioners, sleep=sleep)
+    access = IssuedKeyAccess(accounts=account_rows, keys=rows, desks=desks, provisioners=provisioners)
+    readings = LastReadings(database=base.database, repository=SpendRepository(), attributor=Attributor(access, owners))
+    last_bill = LastBill(readings, clock=base.clock, sleep=sleep, at_step=at_step)
     tools = Tools(
         database=base.database,
         repository=rows,
@@ -118,6 +126,7 @@ async def issuing(
         clock=base.clock,
         digest_key=base.digest_key,
         restraints=watches,
+        last_bill=last_bill,
         at_step=at_step,
         sleep=sleep,
     )
@@ -167,7 +176,6 @@ async def issuing(
         provisioners=provisioners,
         clock=base.clock,
     )
-    access = IssuedKeyAccess(accounts=account_rows, keys=rows, desks=desks, provisioners=provisioners)
     minting = MintingService(
         database=base.database,
         rows=rows,
@@ -236,6 +244,7 @@ async def issuing(
         rows=rows,
         account_rows=account_rows,
         desks=desks,
+        last_bill=last_bill,
         provisioners=provisioners,
         outlooks=outlooks,
         rotation=rotation,

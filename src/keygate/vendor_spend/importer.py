@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 from keygate.audit import AuditLog
 from keygate.errors import Conflict, InvalidInput
 from keygate.identities import Actor
-from keygate.issued_keys import IssuedKey, IssuedKeyAccess, VendorAccount
+from keygate.issued_keys import IssuedKeyAccess, VendorAccount
 from keygate.kit.clock import NANOSECONDS, Clock, rfc3339
-from keygate.policies import OwnerDirectory, Scope
+from keygate.policies import OwnerDirectory
 from keygate.vault import EnvelopeBroken
-from keygate.vendor_spend.model import ImportState, Places, Window, earliest, first_window, is_deep, next_window, pause_ns, place_of
+from keygate.vendor_spend.attributing import Attributor
+from keygate.vendor_spend.model import ImportState, Window, earliest, first_window, is_deep, next_window, pause_ns
 from keygate.vendors.admin import (
     AdminDesk,
     AdminKeyRefused,
@@ -26,15 +27,13 @@ from keygate.vendors.admin import (
     SpendFacts,
     SpendRow,
     TellsByKey,
+    TellsLastSpend,
     Unavailable,
     spend_of,
     why_no_spend,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from collections.abc import Set as AbstractSet
-
     from sqlalchemy.ext.asyncio import AsyncConnection
 
     from keygate.kit.database import Database
@@ -51,6 +50,10 @@ AT_ONCE = 4
 _LONGEST_PAUSE_SECONDS = 3_600
 _LONGEST_WAIT_SECONDS = 86_400  # whatever a vendor says, and whatever a clock was set to
 MOST_CURSOR = 20_000
+ASK_AGAIN_NS = 12 * 3_600 * NANOSECONDS  # of keys that are gone, for as long as their last day may be restated
+MOST_ASKED = 50  # of them, in a window; the rest in the next import
+_ASKED_WITHIN_NS = 100 * NANOSECONDS
+_MISSHAPEN = (KeyError, TypeError, ValueError, AttributeError, IndexError, ArithmeticError)
 
 
 class Overtaken(Exception):
@@ -80,7 +83,7 @@ class SpendImporter:
         self._database = database
         self._repository = repository
         self._issued = issued
-        self._owners = owners
+        self._attributor = Attributor(issued, owners)
         self._audit = audit
         self._clock = clock
         self._node_id = node_id[:24]
@@ -174,53 +177,18 @@ class SpendImporter:
     async def attribute(self, connection: AsyncConnection, state: ImportState, window: Window) -> None:
         """Finds whose the rows of a window are that nobody's are yet."""
         unknown = await self._repository.unknown(connection, state, window)
-        owners = await self._owners_of(connection, state, {each[1:] for each in unknown})
+        owners = await self._attributor.owners_of(connection, state, {each[1:] for each in unknown})
         found = {row: owners[place, key] for row, place, key in unknown if (place, key) in owners}
         await self._repository.attribute(connection, state, found)
 
     async def attribute_former(self, state: ImportState) -> None:
         """The same of all rows that there are, for keys that became known since they were told: entered by hand, or found late."""
         async with self._database.read() as connection:
-            owners = await self._owners_of(connection, state, await self._repository.unknown_names(connection, state))
+            owners = await self._attributor.owners_of(connection, state, await self._repository.unknown_names(connection, state))
         if owners:
             async with self._database.unit() as work:
+                await self._repository.hold(work.connection, state)
                 await self._repository.attribute_named(work.connection, state, owners)
-
-    async def _owners_of(
-        self, connection: AsyncConnection, state: ImportState, names: AbstractSet[tuple[str, str | None]]
-    ) -> dict[tuple[str, str | None], Mapping[str, str | None]]:
-        """The owner's columns by `(place, key)`, of those that are somebody's."""
-        if not names:
-            return {}
-        places = Places(await self._issued.places(connection, state.organization_id, state.account_id))
-        named = {name: places.owner(place_of(name[0]), name[1]) for name in names}
-        ids = sorted({key_id for key_id, _ in named.values() if key_id is not None})
-        keys = {key.id: key for key in await self._issued.keys(connection, state.organization_id, ids)}
-        holders = await self._holders(connection, state.organization_id, list(keys.values()))
-        return {
-            name: {"issued_key_id": key_id, "attribution": how.value, **holders.get(key_id, {})}
-            for name, (key_id, how) in named.items()
-            if key_id is not None
-        }
-
-    async def _holders(
-        self, connection: AsyncConnection, organization_id: str, keys: list[IssuedKey]
-    ) -> dict[str, Mapping[str, str | None]]:
-        """The holder's columns by issued key, as requests of the gateway have them: an app's developer and team, a developer's team."""
-        ids = sorted({key.owner.scope_id for key in keys if key.owner is not None})
-        known = dict(await self._owners.holders(connection, organization_id, ids)) if ids else {}
-        found: dict[str, Mapping[str, str | None]] = {}
-        for key in keys:
-            holder = None if key.owner is None else known.get(key.owner.scope_id)
-            if holder is None:
-                continue
-            developer = known.get(holder.developer_id or "")
-            found[key.id] = {
-                "team_id": holder.id if holder.scope is Scope.TEAM else holder.team_id or (developer.team_id if developer else None),
-                "developer_id": holder.id if holder.scope is Scope.DEVELOPER else holder.developer_id,
-                "app_id": holder.id if holder.scope is Scope.APP else None,
-            }
-        return found
 
     async def page(
         self, account: VendorAccount, desk: AdminDesk | None, state: ImportState, window: Window
@@ -235,12 +203,37 @@ class SpendImporter:
             raise AdminKeyRefused(f"The admin credential can't be opened: {error.detail}; enter it again") from None
         try:
             rows, cursor = await reports.spend_page(opened, window.from_ns, window.until_ns, state.cursor)
-        except (KeyError, TypeError, ValueError, AttributeError, IndexError, ArithmeticError):
+        except _MISSHAPEN:
             _log.exception("vendor account %s: a page of its bill has a shape that is not known", account.id)
             raise Unavailable("The vendor's bill has a shape that KeyGate does not know; the log says more") from None
         if cursor is not None and (cursor == state.cursor or len(cursor) > MOST_CURSOR):
             raise Unavailable("The vendor's next page is the same as this one, or its name too long")
         return opened, rows, cursor
+
+    async def of_gone(
+        self, account: VendorAccount, desk: AdminDesk, state: ImportState, window: Window
+    ) -> tuple[list[SpendRow], list[str]]:
+        """What the vendor tells of keys that KeyGate has ended, once the day of their end is over; and which keys it was asked of. That it
+        tells nothing of them, or fails over it, is no failure of the import: what was read before their end stands."""
+        reports: object = self._issued.provisioner(account.vendor)
+        if not isinstance(reports, TellsLastSpend):
+            return [], []
+        now, began = self._clock.now_ns(), self._clock.monotonic_ns()
+        async with self._database.read() as connection:
+            keys = await self._repository.gone(connection, state, window, now_ns=now, asked_before_ns=now - ASK_AGAIN_NS, limit=MOST_ASKED)
+        rows: list[SpendRow] = []
+        asked: list[str] = []
+        for key in keys:
+            if self._clock.monotonic_ns() - began > _ASKED_WITHIN_NS:
+                break
+            try:
+                rows += await reports.spend_of_gone(desk, key, window.from_ns, window.until_ns)
+            except RateLimited:
+                break
+            except (ProvisionerError, *_MISSHAPEN) as error:
+                _log.warning("vendor account %s: what a key cost that is gone can't be read: %s", account.id, error)
+            asked.append(key)
+        return rows, asked
 
     def provisioner(self, account: VendorAccount) -> object:
         return self._issued.provisioner(account.vendor)
@@ -354,11 +347,17 @@ class _Turn:
                 raise Rejected(f"The vendor's bill has more than {MOST_PAGES} pages at a time; it is read in smaller parts")
             self._desk, rows, cursor = await self._importer.page(self._account, self._desk, self._state, window)
             inside = [row for row in rows if window.from_ns <= row.start_ns < window.until_ns]
+            asked: list[str] = []
+            if cursor is None:
+                late, asked = await self._importer.of_gone(self._account, self._desk, self._state, window)
+                inside += [row for row in late if window.from_ns <= row.start_ns < window.until_ns]
             state = replace(self._state, cursor=cursor, pages=self._state.pages + 1)
             async with self._importer.database.unit() as work:
                 repository = self._importer.repository
+                await repository.hold(work.connection, state)
                 await repository.wait(work.connection, state, inside)
                 if cursor is None:
+                    await repository.note_asked(work.connection, state, asked, at_ns=self._importer.clock.now_ns())
                     await repository.put_in_place(work.connection, state, window, keep_untold=keep_untold)
                     await self._importer.attribute(work.connection, state, window)
                     read_until = max(window.until_ns, state.read_until_ns or 0)

@@ -9,12 +9,21 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from keygate.kit.database import insert_or_ignore, upsert
-from keygate.vendor_spend.model import Attribution, ImportState, Window, model_of, place_text, plain, row_id
-from keygate.vendor_spend.tables import COPIED, OWNER, RESTATED, vendor_spend, vendor_spend_imports, vendor_spend_incoming
+from keygate.vendor_spend.model import DAY_NS, Attribution, ImportState, Window, model_of, place_text, plain, row_id
+from keygate.vendor_spend.tables import (
+    COPIED,
+    OWNER,
+    RESTATED,
+    vendor_spend,
+    vendor_spend_imports,
+    vendor_spend_incoming,
+    vendor_spend_last,
+)
 from keygate.vendors.admin import SpendRow
 
 _PLAIN = tuple(name for name in ImportState.__dataclass_fields__ if name != "window")
 _CHUNK = 500
+_LAST_KEPT_NS = 7 * DAY_NS  # longer than a reading of the bill takes, and than a vendor is asked of a key that is gone
 
 
 class SpendRepository:
@@ -68,6 +77,12 @@ class SpendRepository:
         change = sa.update(t).where(t.c.organization_id == state.organization_id, t.c.account_id == state.account_id, t.c.leased_by == by)
         await connection.execute(change.values(leased_by=None, leased_until_ns=None))
 
+    async def hold(self, connection: AsyncConnection, state: ImportState) -> None:
+        """Until the transaction ends, nobody else who holds it changes the account's rows."""
+        t = vendor_spend_imports
+        query = sa.select(t.c.account_id).where(t.c.organization_id == state.organization_id, t.c.account_id == state.account_id)
+        await connection.execute(query.with_for_update())
+
     async def leased_until(self, connection: AsyncConnection, state: ImportState) -> int | None:
         """Until when nobody else may import this account, unless its lease is renewed."""
         t = vendor_spend_imports
@@ -107,20 +122,74 @@ class SpendRepository:
             t.c.start_ns < window.until_ns,
             t.c.row_id.not_in(told),
         )
+        await self._with_last(connection, state, window)
         if not keep_untold:
             await connection.execute(gone)
+        await self._place(connection, state, vendor_spend_incoming)
+        await self.forget_waiting(connection, state)
+
+    async def _place(self, connection: AsyncConnection, state: ImportState, table: sa.Table, only: str = "", **values: Any) -> None:
+        """Rows of `table`, of the account (and `only` some), are added to the bill, or restate it."""
         differs = "IS NOT" if connection.dialect.name == "sqlite" else "IS DISTINCT FROM"
         changed = " OR ".join(f"excluded.{name} {differs} vendor_spend.{name}" for name in RESTATED)
         copied = ", ".join(COPIED)
         statement = sa.text(
             f"INSERT INTO vendor_spend ({copied}, vendor, first_nano, attribution) "  # noqa: S608  (names of ours; values are bound)
-            f"SELECT {copied}, :vendor, amount_nano, :unknown FROM vendor_spend_incoming "
-            "WHERE organization_id = :organization AND account_id = :account "
+            f"SELECT {copied}, :vendor, amount_nano, :unknown FROM {table.name} "
+            f"WHERE organization_id = :organization AND account_id = :account {only} "
             f"ON CONFLICT (account_id, row_id) DO UPDATE SET {', '.join(f'{name} = excluded.{name}' for name in RESTATED)} WHERE {changed}"
         )
-        values = {"vendor": state.vendor, "unknown": Attribution.UNKNOWN.value}
-        await connection.execute(statement, {**values, "organization": state.organization_id, "account": state.account_id})
-        await self.forget_waiting(connection, state)
+        whose = {"organization": state.organization_id, "account": state.account_id, "vendor": state.vendor}
+        await connection.execute(statement, {**values, **whose, "unknown": Attribution.UNKNOWN.value})
+
+    # What was read of keys just before their end
+
+    async def keep_last(self, connection: AsyncConnection, state: ImportState, rows: Sequence[SpendRow], *, read_at_ns: int) -> None:
+        """In the bill from now on. `read_at_ns`: not later than the rows were told."""
+        by_id = {row_id(row): row for row in map(plain, rows)}
+        values = [{**_incoming(state, id_, row), "read_at_ns": read_at_ns, "asked_at_ns": 0} for id_, row in by_id.items()]
+        await upsert(connection, vendor_spend_last, values, key=("account_id", "row_id"), update=(*RESTATED, "read_at_ns", "asked_at_ns"))
+        for key in sorted({row.key for row in by_id.values() if row.key is not None}):
+            await self._place(
+                connection, state, vendor_spend_last, "AND vendor_key = :key AND read_at_ns = :read_at", key=key, read_at=read_at_ns
+            )
+
+    async def _with_last(self, connection: AsyncConnection, state: ImportState, window: Window) -> None:
+        """Where a key was read just before its end, and the window's reading began before that: its pages may be older."""
+        copied = ", ".join(COPIED)
+        statement = sa.text(
+            f"INSERT INTO vendor_spend_incoming ({copied}) SELECT {copied} FROM vendor_spend_last "  # noqa: S608  (names of ours)
+            "WHERE organization_id = :organization AND account_id = :account AND read_at_ns >= :began "
+            "AND start_ns >= :from_ns AND start_ns < :until_ns "
+            f"ON CONFLICT (account_id, row_id) DO UPDATE SET {', '.join(f'{name} = excluded.{name}' for name in RESTATED)}"
+        )
+        whose = {"organization": state.organization_id, "account": state.account_id}
+        times = {"began": state.window_began_ns, "from_ns": window.from_ns, "until_ns": window.until_ns}
+        await connection.execute(statement, {**whose, **times})
+        t = vendor_spend_last
+        old = sa.delete(t).where(t.c.organization_id == state.organization_id, t.c.account_id == state.account_id)
+        await connection.execute(old.where(t.c.read_at_ns < state.window_began_ns - _LAST_KEPT_NS))
+
+    async def gone(
+        self, connection: AsyncConnection, state: ImportState, window: Window, *, now_ns: int, asked_before_ns: int, limit: int
+    ) -> list[str]:
+        """Keys that were ended on a day of the window, which is over now, and of which the vendor was not asked since then; those first
+        that have waited longest."""
+        t = vendor_spend_last
+        last_day, asked = sa.func.max(t.c.start_ns), sa.func.min(t.c.asked_at_ns)
+        query = (
+            sa.select(t.c.vendor_key)
+            .where(t.c.organization_id == state.organization_id, t.c.account_id == state.account_id)
+            .group_by(t.c.vendor_key)
+            .having(last_day >= window.from_ns, last_day < window.until_ns, sa.func.max(t.c.end_ns) <= now_ns, asked < asked_before_ns)
+            .order_by(asked, t.c.vendor_key)
+        )
+        return [row[0] for row in await connection.execute(query.limit(limit)) if row[0] is not None]
+
+    async def note_asked(self, connection: AsyncConnection, state: ImportState, keys: Sequence[str], *, at_ns: int) -> None:
+        t = vendor_spend_last
+        mine = sa.update(t).where(t.c.organization_id == state.organization_id, t.c.account_id == state.account_id)
+        await connection.execute(mine.where(t.c.vendor_key.in_(list(keys))).values(asked_at_ns=at_ns))
 
     async def unknown(self, connection: AsyncConnection, state: ImportState, window: Window) -> list[tuple[str, str, str | None]]:
         """`(row, place, key)` of the window's rows of which it is not known whose they are."""

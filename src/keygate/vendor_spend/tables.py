@@ -1,4 +1,5 @@
-"""Tables of vendors' bills: rows, rows that wait for the rest of their window, how far each account was read, and budgets watched."""
+"""Tables of vendors' bills: rows, rows that wait for the rest of their window, what was read of keys just before their end, how far each
+account was read, and budgets watched."""
 
 from __future__ import annotations
 
@@ -44,6 +45,16 @@ vendor_spend = sa.Table(
 )
 
 vendor_spend_incoming = sa.Table("vendor_spend_incoming", metadata, *_row_columns())
+
+# What was read of a key just before it was ended, where the vendor may tell it no more: in place since then, and kept here for readings of
+# the bill that began before, and until the vendor was asked again when the day was over.
+vendor_spend_last = sa.Table(
+    "vendor_spend_last",
+    metadata,
+    *_row_columns(),
+    sa.Column("read_at_ns", sa.BigInteger, nullable=False),
+    sa.Column("asked_at_ns", sa.BigInteger, nullable=False),  # when the vendor was last asked of the key that is gone
+)
 
 COPIED = tuple(column.name for column in vendor_spend_incoming.columns)
 OWNER = ("attribution", "issued_key_id", "team_id", "developer_id", "app_id")

@@ -11,7 +11,7 @@ from tests.sdks.admin_clients import Sdk
 from tests.sdks.bridge import SdkError
 from tests.vendors.admin.desks import Script, Steps, answer, desk
 
-from keygate.kit.clock import NANOSECONDS, SystemClock
+from keygate.kit.clock import NANOSECONDS, ManualClock, SystemClock, from_ns
 from keygate.kit.ids import new_id
 from keygate.kit.money import NANO
 from keygate.kit.outbound import Outbound
@@ -23,9 +23,11 @@ from keygate.vendors.admin import (
     AdminDesk,
     AdminKeyRefused,
     Disables,
+    Footprint,
     Lists,
     Mark,
     MissingRight,
+    NotFound,
     Order,
     Period,
     Presence,
@@ -37,6 +39,7 @@ from keygate.vendors.admin import (
     SetsExpiry,
     SetsLimits,
     SetsModels,
+    TellsLastSpend,
     Terms,
     Unavailable,
 )
@@ -86,7 +89,7 @@ def order(generation: int = 1, mark: Mark | None = None, **terms: Any) -> Order:
 
 
 def test_what_openrouter_can_is_told_by_its_protocols() -> None:
-    for power in (AddsKey, SetsBudget, Disables, Renames, Lists, ReportsSpend):
+    for power in (AddsKey, SetsBudget, Disables, Renames, Lists, ReportsSpend, TellsLastSpend):
         assert isinstance(provisioner, power)
     for power in (SetsModels, SetsLimits, SetsExpiry, Retires):
         assert not isinstance(provisioner, power)
@@ -236,6 +239,45 @@ async def test_spend_of_a_day_is_told_once_whether_it_runs_or_is_over(office, us
     for key in keys:
         own = sum(amount for (owner, _, _), amount in ledger.items() if owner == key.footprint.key)
         assert own == int(account.books.total_usd(key_id=key.footprint.key) * NANO)
+
+
+async def test_what_a_key_cost_is_told_the_same_just_before_its_end_and_after(office, use, sandbox, account) -> None:
+    at = office()
+    made, unused = [await provisioner.create(at, order()) for _ in range(2)]
+    assert [(row.amount_nano, row.requests) for row in await provisioner.last_spend(at, unused.footprint)] == [(0, 0)]
+    use(made.secret)
+    sandbox.state.admin.clock.advance(86_400)
+    use(made.secret, "sandbox(input_tokens=1000000 output_tokens=11)")
+    begins = account.now_ns() - 2 * DAY_NS
+    rows, _ = await provisioner.spend_page(at, begins, account.now_ns() + 1, None)
+    await provisioner.set_enabled(at, made.footprint, enabled=False)
+    last = await provisioner.last_spend(at, made.footprint)
+    assert last == tuple(row for row in rows if row.key == made.footprint.key), "the same lines, so that none counts twice"
+    assert sum(row.amount_nano for row in last) == int(account.books.total_usd() * NANO)
+    await provisioner.revoke(at, made.footprint)
+    with pytest.raises(NotFound):
+        await provisioner.last_spend(at, made.footprint)
+    assert await provisioner.spend_of_gone(at, made.footprint.key, begins, account.now_ns()) == last[:1], "complete days"
+
+
+async def test_a_day_that_ends_while_a_key_is_read_is_not_taken_for_the_next(account) -> None:
+    clock = ManualClock()
+    clock.advance((DAY_NS - clock.now_ns() % DAY_NS) / NANOSECONDS - 1)
+    today = clock.now_ns() // DAY_NS * DAY_NS
+
+    class Slow(Script):
+        async def send(self, *arguments: Any, **options: Any) -> Any:
+            told = await super().send(*arguments, **options)
+            clock.advance(2)
+            return told
+
+    def shown(daily: float) -> Any:
+        return answer(200, {"data": {"hash": "a", "usage": 3, "usage_daily": daily, "last_used_at": "2026-11-26T00:00:00Z"}})
+
+    pages = [shown(3), shown(0), answer(200, {"data": [{"date": from_ns(today).date().isoformat(), "usage": 3}]})]
+    at = desk(OPENROUTER_ADMIN.facts, Slow(pages), "sk-or-admin", clock=clock)
+    told = await provisioner.last_spend(at, Footprint({}, "a"))
+    assert [(row.start_ns, row.amount_nano) for row in told] == [(today, 3 * NANO), (today + DAY_NS, 0)]
 
 
 async def test_restated_cost_is_corrected_when_it_is_read_again(office, use, sandbox, account) -> None:

@@ -30,6 +30,7 @@ from keygate.issued_keys.inventory.model import (
     remedy,
 )
 from keygate.issued_keys.inventory.scanning import Scanner
+from keygate.issued_keys.last_bill import LastBill
 from keygate.issued_keys.life import ENDED, LIVE, State
 from keygate.issued_keys.making import next_due
 from keygate.issued_keys.model import IssuedKey, asked, compare_with
@@ -74,6 +75,7 @@ class InventoryService(Hands):
         keys: IssuedKeyService,
         inspection: InspectionService,
         operations: Operations,
+        last_bill: LastBill,
         audit: AuditLog,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
@@ -82,6 +84,7 @@ class InventoryService(Hands):
         self._keys = keys
         self._inspection = inspection
         self._operations = operations
+        self._last_bill = last_bill
 
     # What there is
 
@@ -149,6 +152,8 @@ class InventoryService(Hands):
             await self.told(provisioner.set_enabled(desk, item.footprint, enabled=False), "switch it off")
             wanted = {Presence.DISABLED, Presence.GONE, Presence.EXPIRED}
         else:
+            there = await self._last_bill.disable(provisioner, desk, [item.footprint], patient=False)
+            await self._last_bill.read(provisioner, desk, item, there, patient=False)
             await self.told(provisioner.revoke(desk, item.footprint), "revoke it")
             wanted = {Presence.GONE, Presence.EXPIRED}
         after = await self.until(provisioner, desk, item, lambda reading: reading.presence in wanted)

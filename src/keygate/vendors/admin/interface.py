@@ -477,6 +477,20 @@ class TellsByKey(Protocol):
 
 
 @runtime_checkable
+class TellsLastSpend(Disables, Protocol):
+    """`ReportsSpend` whose bill tells of a key that is gone no more, or not of the running day: so what a key cost is read once more when
+    it is disabled already, and then it is ended. Rows are those of `spend_page`."""
+
+    async def last_spend(self, desk: Desk, footprint: Footprint) -> tuple[SpendRow, ...]:
+        """What this key cost on each day that the vendor still tells, the running one among them; `requests` 0: the vendor says that it was
+        never used. Raises `NotFound` for a key that is gone."""
+
+    async def spend_of_gone(self, desk: Desk, key: str, from_ns: int, until_ns: int) -> tuple[SpendRow, ...]:
+        """What the vendor tells of a key that is gone, in complete days of `[from_ns, until_ns)`. None: it tells nothing, which is no proof
+        that there was nothing."""
+
+
+@runtime_checkable
 class ReportsSpendByChoice(Protocol):
     """`ReportsSpend` only for accounts that are set up for it."""
 

@@ -7,6 +7,7 @@ begin on Monday. An end can't be changed once the key is made.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -42,6 +43,7 @@ _MAX_PAGES = 1_000
 _RESETS = {Period.DAY: "daily", Period.WEEK: "weekly", Period.MONTH: "monthly", Period.LIFETIME: None}
 _PERIODS = {reset: period for period, reset in _RESETS.items()}
 _DAY_NS = 86_400 * NANOSECONDS
+_REACH_DAYS = 30  # `/activity` tells the last 30 complete days
 _ITEM = "usage"  # a day's cost of a key is one item, so that a day told anew, when it is over, replaces what was told of it before
 _SPEND = SpendFacts(
     bucket_seconds=86_400,
@@ -49,8 +51,8 @@ _SPEND = SpendFacts(
     restated_days=2,
     per_key=True,
     means="what a key has used of OpenRouter's credits, in dollars, by UTC day",
-    reach_days=30,  # `/activity` tells the last 30 complete days
-    forgets_keys=True,  # a deleted key is in no list
+    reach_days=_REACH_DAYS,
+    forgets_keys=True,  # a deleted key is in no list: what it cost is read before it is deleted
 )
 
 OPENROUTER_FACTS = ProvisionerFacts(
@@ -90,6 +92,8 @@ OPENROUTER_FACTS = ProvisionerFacts(
         "names of rights": "a management key has no scopes that are published: the names are ours",
         "calls a minute": "not published; our own choice",
         "how long a deleted key works on": "not published",
+        "how soon a use is in a key's `usage`": "not published",
+        "that /activity still tells of a deleted key": "unverified: what it cost is read before it is deleted, and asked for again after",
         "what a key tells of itself (GET /key)": "openrouter.ai/docs/api-reference/limits, from memory; that a deleted one gets a 401: "
         "unverified",
         "OPENROUTER_BASE_URL": "the SDK takes `server_url=` and reads no variable: the name is ours",
@@ -98,7 +102,7 @@ OPENROUTER_FACTS = ProvisionerFacts(
 
 
 class OpenRouterProvisioner:
-    """Also `Checks`, `AddsKey`, `SetsBudget`, `Disables`, `Renames`, `Lists`, `Probes`, `ReportsSpend`."""
+    """Also `Checks`, `AddsKey`, `SetsBudget`, `Disables`, `Renames`, `Lists`, `Probes`, `ReportsSpend`, `TellsLastSpend`."""
 
     facts = OPENROUTER_FACTS
     spend_facts = _SPEND
@@ -193,9 +197,28 @@ class OpenRouterProvisioner:
             if from_ns < today_ns and key.get("usage") and (used_ns is None or used_ns >= from_ns - _DAY_NS):
                 rows += await self._days(desk, str(key["hash"]), from_ns, until_ns)
             if until_ns > today_ns:
-                amount = _nano(key.get("usage_daily"))
-                rows.append(SpendRow({}, str(key["hash"]), today_ns, today_ns + _DAY_NS, _ITEM, amount))
+                rows.append(_running(key, today_ns))
         return tuple(rows), f"{offset + len(page)}|{page[-1]['hash']}" if page else None
+
+    async def last_spend(self, desk: Desk, footprint: Footprint) -> tuple[SpendRow, ...]:
+        for _ in range(2):  # over midnight the vendor may mean the one day or the other
+            today_ns = desk.clock.now_ns() // _DAY_NS * _DAY_NS
+            shown = await _call(desk, "GET", f"/keys/{footprint.key}", what="read what the key has spent", right=_READ)
+            if desk.clock.now_ns() < today_ns + _DAY_NS:
+                break
+        key = shown["data"]
+        running = _running(key, today_ns)
+        if not key.get("usage") and key.get("last_used_at") is None:
+            return (replace(running, requests=0),)
+        if _nano(key.get("usage")) == running.amount_nano:
+            return (running,)
+        return (*await self._days(desk, str(key["hash"]), today_ns - _REACH_DAYS * _DAY_NS, today_ns), running)
+
+    async def spend_of_gone(self, desk: Desk, key: str, from_ns: int, until_ns: int) -> tuple[SpendRow, ...]:
+        try:
+            return tuple(await self._days(desk, key, from_ns, until_ns))
+        except NotFound:
+            return ()
 
     async def _days(self, desk: Desk, key: str, from_ns: int, until_ns: int) -> list[SpendRow]:
         params = {"api_key_hash": key}
@@ -266,6 +289,11 @@ def _limit(amount_nano: int | None, period: Period) -> dict[str, Any]:
         return {"limit": None, "limit_reset": None}
     micro = whole("OpenRouter", amount_nano, 1_000, "millionths of a dollar")
     return {"limit": micro / 1_000_000, "limit_reset": _RESETS[period]}
+
+
+def _running(key: Mapping[str, Any], today_ns: int) -> SpendRow:
+    """What a key has used since midnight."""
+    return SpendRow({}, str(key["hash"]), today_ns, today_ns + _DAY_NS, _ITEM, _nano(key.get("usage_daily")))
 
 
 def _nano(dollars: Any) -> int:
