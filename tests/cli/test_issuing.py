@@ -132,6 +132,18 @@ def test_an_order_is_taken_up_again_under_its_request_id(bureau: Desk, tmp_path:
     assert bureau.made(*words)["key"] == bureau.made(*words)["key"] != made["key"]
 
 
+def test_an_order_that_came_to_nothing_is_not_said_to_go_on(bureau: Desk, sandbox: SandboxServer) -> None:
+    made = bureau.made("provision", "--vendor", "openai", "--dev", "priya")
+    account = sandbox.state.admin[Vendor.OPENAI]
+    account.faults.append(AdminFault("keys.create", status=409, message="no", calls=None))
+    try:
+        for words in (("provision", "--vendor", "openai"), ("rotate", made["id"])):
+            said = bureau.run(*words)
+            assert (said.code, "--request-id" in said.err, "go on" in said.err) == (Exit.FAILED, False, False), said.err
+    finally:
+        account.faults.clear()
+
+
 def test_a_link_is_received_by_somebody_who_is_not_signed_in(bureau: Desk, stranger: Desk, sandbox: SandboxServer) -> None:
     made = bureau.made("provision", "--vendor", "openai", "--dev", "priya@example.com", "--link")
     words = ("receive", made["link"]["url"], "--json")
@@ -196,7 +208,7 @@ def test_an_archived_team_takes_its_developers_and_apps_along_in_one_receipt(bur
         time.sleep(0.1)
     for entries in (receipt["issued_keys"], receipt["virtual_keys"]):
         assert {each["owner_id"] for each in entries} == {team, *people, app}
-    assert verify(json.dumps(receipt).encode()).ok
+    assert verify(json.dumps(receipt).encode()).consistent
     assert not any(works(sandbox, key) for key in keys)
 
 

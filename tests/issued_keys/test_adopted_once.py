@@ -99,7 +99,9 @@ async def test_a_key_that_has_ended_may_be_entered_again(workshop: Workshop) -> 
     first = await enter()
     workshop.sandbox.state.revoke_key(value)
     await workshop.orders.keys.revoke(workshop.owner, first.key.id)
-    assert (await workshop.orders.keys.get(workshop.owner, first.key.id)).state is State.REVOKED
+    ended = await workshop.orders.keys.get(workshop.owner, first.key.id)
+    assert ended.state is State.REVOKED
+    assert ended.evidence[0]["the_key_itself"] == "refused", "that vendor has no other word than what it says to the key"
     workshop.sandbox.state.create_key(Vendor.OPENAI, value=value)
     assert (await enter()).key.id != first.key.id
 

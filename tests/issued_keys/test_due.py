@@ -109,6 +109,14 @@ def test_only_keys_that_live_are_rotated(state: State) -> None:
     assert decide(case_of(policy_of(1), rotate_every_days=1, state=state), MADE + 400 * DAY_NS) == Leave()
 
 
+def test_key_that_is_disabled_for_its_budget_waits_and_is_not_forgotten() -> None:
+    case = case_of(policy_of(30), rotate_every_days=30)
+    assert decide(replace(case, disabled=True), MADE + 40 * DAY_NS) == Leave()
+    ahead = outlook(replace(case, disabled=True), MADE + 40 * DAY_NS)
+    assert (ahead.hindrance, ahead.overdue(MADE + 40 * DAY_NS)) == (Hindrance.BUDGET, True)
+    assert isinstance(decide(case, MADE + 40 * DAY_NS), Rotate), "once it may go on"
+
+
 def test_key_whose_secret_nobody_has_fetched_yet_is_left() -> None:
     case = case_of(rotate_every_days=1, delivered_at_ns=None, secret=b"sealed", secret_until_ns=MADE + 7 * DAY_NS)
     assert decide(case, MADE + 3 * DAY_NS) == Leave()

@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from tests.issued_keys.workshop import Workshop, stranger
 
 from keygate.errors import Conflict, Forbidden, InvalidInput, NotFound, UpstreamFailed
-from keygate.issued_keys import State
+from keygate.identities.model import App, Status
+from keygate.identities.repository import OwnerRepository
+from keygate.issued_keys import IssueDraft, State
 from keygate.issued_keys.inventory.adopting import Adopted, Adoption
 from keygate.issued_keys.inventory.judging import marked
 from keygate.issued_keys.inventory.model import Finding, Kind, Scan, ScanState, Standing, Wanted
@@ -25,7 +27,7 @@ from keygate.policies import Place, Scope
 from keygate.sandbox import Vendor
 from keygate.vendor_spend.watch import Stage, Watch
 from keygate.vendor_spend.watch_repository import WatchRepository
-from keygate.vendors.admin import Desk, Footprint, Mark, Presence
+from keygate.vendors.admin import Desk, Footprint, Mark, Presence, Terms
 from keygate.vendors.admin.openai import OpenAIProvisioner
 
 DAY = 86_400
@@ -89,6 +91,21 @@ async def test_everything_is_found_and_named_for_what_it_is(workshop: Workshop) 
     assert len(await events(workshop, "inventory.found")) == 1
     await workshop.scan()
     assert len(await events(workshop, "inventory.found")) == 1  # nothing new
+
+
+async def test_a_key_of_an_app_whose_developer_has_left_is_a_leavers(workshop: Workshop) -> None:
+    """It goes on at the vendor: the app is not ended with its developer."""
+    ann = await workshop.developer("ann")
+    app = App(new_id("app"), ann.organization_id, "crawler", None, ann.id, None, Status.ACTIVE, workshop.clock.now_ns())
+    async with workshop.database.unit(ann.organization_id) as work:
+        assert await OwnerRepository().add_app(work.connection, app)
+    draft = IssueDraft("openai", Place(Scope.APP, app.id), Terms(budget_nano=NANO))
+    key = (await workshop.orders.keys.provision(workshop.owner, draft)).key
+    await workshop.scan()
+    assert (await workshop.item_of(key)).findings == ()
+    await workshop.developers.deactivate(workshop.owner, ann.id)
+    await workshop.stock.scanner.assess()
+    assert (await workshop.item_of(key)).findings == (Finding.LEAVER,)
 
 
 @pytest.mark.parametrize("days", [90, 30])

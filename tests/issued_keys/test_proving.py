@@ -6,7 +6,7 @@ import pytest
 from tests.issued_keys.workshop import Workshop
 
 from keygate.errors import Conflict
-from keygate.issued_keys import IssuedKey, IssueDraft, State
+from keygate.issued_keys import IssuedFilter, IssuedKey, IssueDraft, State
 from keygate.issued_keys.model import Delivery
 from keygate.kit.clock import NANOSECONDS
 from keygate.policies import Place, Scope
@@ -145,6 +145,23 @@ async def test_everybody_is_told_once_of_a_former_key_that_the_vendor_only_says_
     workshop.clock.advance(3_600)
     key = await pass_time(workshop, key, 60, until=State.ACTIVE)
     assert (key.state, key.former) == (State.ACTIVE, None)
+
+
+async def test_what_was_left_at_the_vendor_is_not_told_of_once_it_is_gone(workshop: Workshop) -> None:
+    developer = await workshop.developer("dev")
+    workshop.account.faults.append(AdminFault("spend_limits.update", status=403, message="no", calls=None))
+    workshop.account.faults.append(AdminFault("projects.archive", status=500, calls=None))
+    draft = IssueDraft("openai", Place(Scope.DEVELOPER, developer.id), Terms(budget_nano=10**9))
+    with pytest.raises(Conflict, match=r"api\.limits\.write.* · still at the vendor: "):
+        await workshop.orders.keys.provision(workshop.owner, draft)
+    [key] = await workshop.orders.keys.page(workshop.owner, IssuedFilter(), after=None, limit=10)
+    cause, _, left = (key.error or "").partition(" · still at the vendor: ")
+    assert (key.state, key.owed, "500" in left) == (State.FAILED, True, True)
+    key = await pass_time(workshop, key, 120)
+    assert (key.owed, (key.error or "").startswith(cause), (key.error or "").count("still at the vendor")) == (True, True, 1)
+    workshop.account.faults.clear()
+    key = await pass_time(workshop, key, 1_200)
+    assert (key.owed, key.error, workshop.standing()) == (False, cause, (0, 0))
 
 
 async def test_without_a_copy_the_admin_api_has_the_last_word_and_the_evidence_says_so(workshop: Workshop) -> None:

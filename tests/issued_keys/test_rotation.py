@@ -27,10 +27,13 @@ from keygate.issued_keys.rotation.service import PolicyDraft
 from keygate.kit.money import NANO
 from keygate.policies import Place, Scope
 from keygate.sandbox.admin import AdminFault
+from keygate.vendor_spend.watch import Stage, Watch
+from keygate.vendor_spend.watch_repository import WatchRepository
 from keygate.vendors.admin import PROVISIONERS, Provisioner, Terms
 from keygate.vendors.admin.openai import OpenAIProvisioner
 
 DAY, HOUR = 86_400, 3_600
+MODEL = "gpt-4.1-mini"
 STRIDE = length(3, 1)  # every step at full length
 
 
@@ -345,6 +348,20 @@ async def test_key_near_its_end_is_left_alone(workshop: Workshop) -> None:
     assert (await ann.key()).state is State.EXPIRED
 
 
+async def test_key_that_is_disabled_for_its_budget_waits_for_its_rotation_and_says_so(workshop: Workshop) -> None:
+    ann = await person(workshop, "ann", budget_nano=20 * NANO)
+    key = await ann.key()
+    watches, watch = WatchRepository(), Watch(key.id, key.organization_id, wanted=Stage.DISABLED, stage=Stage.DISABLED)
+    for stage, begun, hindrance in ((Stage.DISABLED, 0, Hindrance.BUDGET), (Stage.NONE, 1, Hindrance.OPEN)):
+        async with workshop.database.unit() as work:
+            await watches.save(work.connection, replace(watch, wanted=stage, stage=stage))
+        assert await turn(workshop, 31 * DAY) == begun
+        key = await ann.key()
+        assert (await workshop.orders.outlooks.of([key]))[ann.id].hindrance is hindrance
+        assert (key.error, key.rotate_tries) == (None, 0)
+    assert await events(workshop, "issued_key.failed") == []
+
+
 # What goes wrong
 
 
@@ -377,6 +394,72 @@ async def test_vendor_that_refuses_leaves_the_key_as_it_was_and_is_asked_again_l
         key = await each.key()
         assert (key.state, key.rotate_tries, key.rotate_error) == (State.ROTATING, 0, None)
         assert workshop.works(await each.collect())
+
+
+async def test_rotation_sets_again_what_somebody_changed_at_the_vendor_and_says_so(workshop: Workshop) -> None:
+    """By hand and by itself."""
+    keys = [await person(workshop, name, budget_nano=20 * NANO, models=(MODEL,), requests_per_minute=600) for name in ("ann", "bo")]
+    for each in keys:
+        project = (await each.key()).footprint.place["project"]
+        await workshop.console("DELETE", f"/projects/{project}/spend_limit")
+        await workshop.console("POST", f"/projects/{project}/model_permissions", {"mode": "allow_list", "model_ids": [MODEL, "gpt-4.1"]})
+    told = await workshop.orders.keys.rotate(workshop.owner, keys[0].id, overlap_seconds=0)
+    assert told.secret is not None
+    assert await turn(workshop, 31 * DAY) >= 1
+    for each in keys:
+        key = await each.key()
+        assert {key.enforcement[term] for term in ("budget", "models", "requests_per_minute")} == {"confirmed"}
+        project = key.footprint.place["project"]
+        assert (await workshop.console("GET", f"/projects/{project}/spend_limit"))["threshold_amount"] == 2_000
+        assert (await workshop.console("GET", f"/projects/{project}/model_permissions"))["model_ids"] == [MODEL]
+    drifted = [json.loads(event.payload)["detail"] for event in await events(workshop, "issued_key.drifted")]
+    assert drifted == ["Somebody changed budget, models, requests_per_minute at the vendor: set again, as the key is rotated"] * 2
+    assert len(await entries(workshop, "issued_key.repair")) == 2
+
+
+async def test_rotation_of_a_key_whose_terms_can_not_be_set_again_names_the_remedy(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ann = await person(workshop, "ann", budget_nano=20 * NANO)
+    project = (await ann.key()).footprint.place["project"]
+    await workshop.console("DELETE", f"/projects/{project}/spend_limit")
+
+    async def taken(*_: Any) -> None:
+        """Answered with success, and nothing changes."""
+
+    with monkeypatch.context() as patch:
+        patch.setattr(OpenAIProvisioner, "set_budget", taken)
+        with pytest.raises(Conflict, match=f"budget.*keygate inventory check {ann.id} --repair"):
+            await workshop.orders.keys.rotate(workshop.owner, ann.id, overlap_seconds=0)
+    workshop.account.faults.append(_fault("spend_limits.update", 403))
+    with pytest.raises(Conflict, match=r"api\.limits\.write"):
+        await workshop.orders.keys.rotate(workshop.owner, ann.id, overlap_seconds=0)
+    workshop.account.faults.clear()
+    key = await ann.key()
+    assert (key.state, key.former, workshop.standing(), workshop.works(ann.secret)) == (State.ACTIVE, None, (1, 1), True)
+    assert (await workshop.orders.inspection.check(workshop.owner, ann.id, repair=True)).error is None
+    assert (await workshop.orders.keys.rotate(workshop.owner, ann.id, overlap_seconds=0)).secret is not None
+
+
+async def test_key_that_somebody_switched_off_at_the_vendor_gets_no_next_one(workshop: Workshop) -> None:
+    ann = await person(workshop, "ann")
+    workshop.switch((await ann.key()).footprint.place["service_account"], enabled=False)
+    with pytest.raises(Conflict, match=r"shows the key as disabled.*inventory repair"):
+        await workshop.orders.keys.rotate(workshop.owner, ann.id, overlap_seconds=0)
+    assert ((await ann.key()).state, workshop.standing()) == (State.ACTIVE, (1, 1))
+    workshop.switch((await ann.key()).footprint.place["service_account"], enabled=True)
+    assert (await workshop.orders.keys.rotate(workshop.owner, ann.id, overlap_seconds=0)).secret is not None
+
+
+async def test_vendor_that_can_not_show_the_former_key_is_not_asked_for_ever(workshop: Workshop) -> None:
+    ann = await person(workshop, "ann")
+    workshop.account.faults.append(_fault("projects.get", 500))
+    told = await workshop.orders.keys.rotate(workshop.owner, ann.id, overlap_seconds=0, patience=0)
+    assert told.secret is None
+    for _ in range(40):
+        await turn(workshop, 60)
+    key = await ann.key()
+    assert (key.state, key.former, workshop.standing()) == (State.ACTIVE, None, (1, 1))
 
 
 async def test_many_keys_due_at_once_begin_a_few_at_a_time_at_the_vendors_pace(workshop: Workshop) -> None:

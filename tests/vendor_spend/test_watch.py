@@ -17,7 +17,7 @@ from keygate.audit import EntryFilter
 from keygate.errors import Conflict, InvalidInput, NotFound
 from keygate.events import EventType
 from keygate.identities import Actor, ActorKind, Role
-from keygate.issued_keys import IssuedKey, State, VendorAccount
+from keygate.issued_keys import IssuedKey, State, Told, VendorAccount
 from keygate.issued_keys.api import Viewer
 from keygate.kit.clock import from_ns, to_ns
 from keygate.sandbox.admin import AdminFault
@@ -407,14 +407,79 @@ async def test_what_is_done_is_recorded_before_it_is_done(desk: Bureau, audit) -
     assert entry.target == azure.key.id
 
 
-async def test_a_rotation_does_not_lift_what_the_budget_ended(desk: Bureau) -> None:
-    azure = await Watched.open(desk)
-    await azure.spend("10.01")
-    assert await azure.look() is Stage.DISABLED
-    await desk.orders.keys.rotate(desk.owner, azure.key.id, overlap_seconds=600, quiet_seconds=0, patience=5)
-    desk.clock.advance(1)
-    assert await azure.look() is Stage.DISABLED
-    assert not await azure.works()
+async def _turned(desk: Bureau, key: IssuedKey) -> Told:
+    return await desk.orders.keys.rotate(desk.owner, key.id, overlap_seconds=600, patience=30)
+
+
+async def test_a_key_that_its_budget_disabled_gets_no_next_one_before_it_may_go_on(desk: Bureau) -> None:
+    account = await desk.configure("xai")
+    key = await desk.issue("xai", budget_nano=NANO)
+    xai = Watched(desk, account, key)
+    desk.spend(key, vendor="xai", model="grok-3")
+    assert await xai.look() is Stage.DISABLED
+    with pytest.raises(Conflict, match=f"disabled for its budget.*keygate resume {key.id}"):
+        await _turned(desk, key)
+    left = await desk.orders.keys.get(desk.owner, key.id)
+    assert (left.state, left.generation, left.error, len(list(desk.books("xai").shelves["keys"]))) == (State.ACTIVE, 1, None, 1)
+    await xai.resume(extra_nano=100 * NANO)
+    told = await _turned(desk, key)
+    assert (told.key.state, told.key.generation, told.secret is None) == (State.ROTATING, 2, False)
+
+
+async def test_a_key_that_its_budget_disables_while_it_is_rotated_gets_no_next_one(desk: Bureau, monkeypatch: pytest.MonkeyPatch) -> None:
+    account = await desk.configure("xai")
+    key = await desk.issue("xai", budget_nano=NANO)
+    xai = Watched(desk, account, key)
+    desk.spend(key, vendor="xai", model="grok-3")
+    kind = type(desk.provisioners["xai"])
+    create = kind.create
+
+    async def meanwhile(self, at, order):
+        made = await create(self, at, order)
+        assert await xai.look() is Stage.DISABLED
+        return made
+
+    with monkeypatch.context() as patch:
+        patch.setattr(kind, "create", meanwhile)
+        with pytest.raises(Conflict, match="disabled for its budget"):
+            await _turned(desk, key)
+    left = await desk.orders.keys.get(desk.owner, key.id)
+    assert (left.state, left.former, left.footprint, left.secret) == (State.ACTIVE, None, key.footprint, None)
+    assert [each.body["disabled"] for each in desk.books("xai").shelves["keys"]] == [True], "the next one is removed"
+
+
+@pytest.mark.parametrize(
+    ("vendor", "model", "terms"),
+    [
+        ("anthropic", "claude-sonnet-4-5", {"requests_per_minute": 600}),
+        ("xai", "grok-3", {"requests_per_minute": 600}),
+        ("azure", MODEL, {"tokens_per_minute": 20_000, "models": (MODEL,)}),
+    ],
+)
+async def test_a_key_whose_limits_are_lowered_rotates_and_its_next_one_is_lowered_too(
+    desk: Bureau, vendor: str, model: str, terms: dict[str, Any]
+) -> None:
+    account = await desk.configure(vendor)
+    key = await desk.issue(vendor, budget_nano=NANO, **terms)
+    watched = Watched(desk, account, key)
+    await watched.rule(lower_at=50, lower_to=10, at_end=AtEnd.WARN)
+    desk.spend(key, vendor=vendor, model=model, tokens=5_000_000)
+    assert await watched.look() is Stage.LOWERED
+    told = await _turned(desk, key)
+    assert told.secret is not None
+    assert {told.key.enforcement[term] for term in terms} == {"confirmed"}
+    limit = next(iter(terms))
+
+    async def shown() -> Any:
+        at = await desk.orders.access.desk(account)
+        return getattr((await desk.provisioners[vendor].read(at, told.key.footprint)).terms, limit)
+
+    assert await shown() == terms[limit] // 10
+    assert await watched.look() is Stage.LOWERED
+    ends = (await watched.standing()).resets_at_ns
+    desk.clock.advance((ends - desk.clock.now_ns()) / 10**9 + 60)
+    assert (await watched.look(), await shown()) == (Stage.NONE, terms[limit])
+    assert EventType.ISSUED_KEY_DRIFTED not in [event.type for event in await desk.events()]
 
 
 async def test_rules_that_the_vendor_can_not_keep_are_refused(desk: Bureau) -> None:

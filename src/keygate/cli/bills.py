@@ -110,8 +110,6 @@ def watch(
         output.as_json(standing)
         return
     output.card(standing)
-    if standing["unkept"]:
-        output.note(f"{standing['unkept']}.")
     if standing["enforced_by"] == "keygate":
         output.note("This budget is watched, not hard: what the vendor tells late may be spent above it.")
 

@@ -98,6 +98,14 @@ def _saved(settings: ClientSettings) -> tuple[str | None, Secret | None]:
     return url, Secret(token)
 
 
+class Refused(typer.Exit):
+    """The command ends with what the server has answered. `problem`: the code of its refusal; None: an answer that is not KeyGate's."""
+
+    def __init__(self, code: Exit, problem: str | None) -> None:
+        super().__init__(code)
+        self.problem = problem
+
+
 def fail(message: str, code: Exit = Exit.FAILED) -> NoReturn:
     output.error(message)
     raise typer.Exit(code)
@@ -220,14 +228,16 @@ class Api:
 
     def _refuse(self, answer: httpx.Response) -> NoReturn:
         code = _EXIT_OF_STATUS.get(answer.status_code, Exit.FAILED)
+        kind: str | None = None
         try:
             problem = answer.json()
-            message = str(problem.get("detail") or problem.get("title"))
+            message, kind = str(problem.get("detail") or problem.get("title")), problem.get("code")
         except (ValueError, AttributeError):
             message = f"{self.url} answered {answer.status_code}"
         if code is Exit.NOT_SIGNED_IN:
             message += " (sign in with `keygate login`, or set KEYGATE_TOKEN)"
-        fail(message, code)
+        output.error(message)
+        raise Refused(code, kind)
 
 
 def _seconds(method: str) -> float:

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from keygate.cli import bulk, output
-from keygate.cli.client import Api, Exit, api, fail, one
+from keygate.cli.client import Api, Exit, Refused, api, fail, one
 from keygate.cli.roster import in_days
 from keygate.cli.shell import Shell, exports
 
@@ -39,11 +39,13 @@ _LEFT = {  # what the vendor does not enforce, and who sees to it
 _HINDRANCES = {
     "by_person": "by hand only",
     "rotation_open": "is open now",
+    "disabled_for_budget": "once it may go on",
     "secret_not_fetched": "once its secret is fetched",
     "ends_first": "ends before",
 }
 _WAIT = 20  # seconds that one call waits for the vendor; then the command asks again
 _PATIENCE = 600
+_CAME_TO_NOTHING = "upstream_failed"  # the vendor did not make the key, and what was made of it is undone: nothing goes on
 
 
 def days(text: str) -> int:
@@ -186,11 +188,12 @@ def _asked(client: Api, path: str, body: dict[str, Any], request_id: str | None)
 
 @contextmanager
 def _resumable(request_id: str) -> Iterator[None]:
-    """Says how an order is taken up again where its answer doesn't arrive."""
+    """Says how an order is taken up again where its answer doesn't arrive, or what has come of it is not known."""
     try:
         yield
     except (KeyboardInterrupt, typer.Exit) as end:
-        if isinstance(end, KeyboardInterrupt) or end.exit_code in {Exit.FAILED, Exit.UNREACHABLE, Exit.TRY_LATER}:
+        over = isinstance(end, Refused) and end.problem == _CAME_TO_NOTHING
+        if isinstance(end, KeyboardInterrupt) or (not over and end.exit_code in {Exit.FAILED, Exit.UNREACHABLE, Exit.TRY_LATER}):
             output.note(f"The order may go on. To take it up again and have the key: the same command with --request-id {request_id}")
         raise
 

@@ -9,7 +9,7 @@ from keygate.issued_keys.life import ENDED, LIVE, State
 from keygate.issued_keys.minting import MintingService
 from keygate.issued_keys.model import SEALED, WATCHED, Enforcement, IssuedFilter, IssuedKey, IssueDraft, VendorAccount
 from keygate.issued_keys.operations import Operations
-from keygate.issued_keys.ports import KeptBudget
+from keygate.issued_keys.ports import KeptBudget, Restraint
 from keygate.issued_keys.receipt_service import ReceiptService
 from keygate.issued_keys.receipts import MAX_BYTES as MAX_RECEIPT_BYTES
 from keygate.issued_keys.receipts import WHOSE, Verdict, verify
@@ -34,6 +34,7 @@ __all__ = [
     "MintingService",
     "Operations",
     "ReceiptService",
+    "Restraint",
     "State",
     "Told",
     "VendorAccount",

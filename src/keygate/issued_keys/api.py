@@ -260,7 +260,8 @@ async def revoke_issued_key(issued_key_id: _Id, actor: _Actor, keys: _Keys, view
 async def rotate_issued_key(
     issued_key_id: _Id, request: Request, actor: _Actor, keys: _Keys, handover: _Handover, viewer: _Viewer, body: RotateIssued | None = None
 ) -> ProvisionedOut:
-    """A second key with the same terms in the same container; the former one is cut after the overlap, once the vendor shows it unused."""
+    """A second key with the same terms in the same container; the former one is cut after the overlap, once the vendor shows it unused.
+    What somebody changed of the terms at the vendor is set again. Refused for a key that is disabled, for its budget or at the vendor."""
     wanted = body or RotateIssued()
     told = await keys.rotate(
         actor,

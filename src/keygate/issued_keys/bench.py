@@ -36,6 +36,7 @@ from keygate.vendors.admin import (
 )
 
 if TYPE_CHECKING:
+    from keygate.issued_keys.ports import Restraint, Restraints
     from keygate.issued_keys.repository import IssuedKeyRepository
     from keygate.kit.database import Database, UnitOfWork
 
@@ -72,6 +73,7 @@ class Tools:
     outbox: EventOutbox
     clock: Clock
     digest_key: bytes
+    restraints: Restraints
     last_bill: LastBill
     at_step: AtStep = nothing  # called at every commit and vendor call; drills stop the process there
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
@@ -160,6 +162,12 @@ class Bench:
         secret = await self.tools.vault.open(sealed, column_place(self.key, from_column))
         async with self.tools.database.unit(self.key.organization_id) as work:
             return await self.tools.vault.seal(work, secret, column_place(self.key, to_column))
+
+    async def restraint(self) -> Restraint | None:
+        """What KeyGate does to the key for its budget, as it is recorded now."""
+        key = self.key
+        async with self.tools.database.read() as connection:
+            return (await self.tools.restraints.restraints(connection, key.organization_id, [key.id])).get(key.id)
 
     # Watcher
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -13,6 +13,7 @@ from keygate.audit import AuditLog
 from keygate.errors import Conflict, NotFound, UpstreamFailed
 from keygate.events import EventOutbox, EventType
 from keygate.identities import Actor
+from keygate.issued_keys.agreed import DRIFTED, differing, set_again
 from keygate.issued_keys.bench import is_gone, worker_actor
 from keygate.issued_keys.desks import Desks
 from keygate.issued_keys.inventory.ports import Restraints
@@ -22,19 +23,7 @@ from keygate.issued_keys.ports import OwnerDirectory
 from keygate.issued_keys.records import account_record
 from keygate.kit.clock import NANOSECONDS, Clock
 from keygate.vault import EnvelopeBroken
-from keygate.vendors.admin import (
-    AdminDesk,
-    Footprint,
-    Provisioner,
-    ProvisionerError,
-    Reading,
-    SetsBudget,
-    SetsExpiry,
-    SetsLimits,
-    SetsModels,
-    SetsTerms,
-    Term,
-)
+from keygate.vendors.admin import Provisioner, ProvisionerError, Reading, Term
 
 if TYPE_CHECKING:
     from keygate.issued_keys.account_repository import VendorAccountRepository
@@ -53,11 +42,10 @@ LONGEST_NS = 900 * NANOSECONDS  # of one turn; the next one goes on
 IN_A_ROW = 5  # keys of an account that can't be read: then it is the account that can't
 _UNSET = frozenset({Enforcement.NOT_ENFORCED, Enforcement.LOST})
 GONE = "gone_at_vendor"
-DRIFTED = "drifted"
 LOST = "lost_at_vendor"
 _LOST = (
     "The vendor does not tell {terms} to this account any more, so that nobody knows whether it still holds. See there what the "
-    "account may, then have it looked at again: `keygate vendors verify`"
+    "account may, then have it looked at again: `keygate vendors verify {account}`"
 )
 
 
@@ -170,46 +158,31 @@ class InspectionService:
             reading = await provisioner.read(desk, key.footprint)
             facts = facts_of(provisioner, account)
             told = _as_meant(key, compare_with(key, reading.terms, facts), restrained)
-            differing = {term for term, standing in told.items() if standing is Enforcement.DIFFERS}
+            drift = differing(told)
             if repair:
                 has = facts.confirms & facts.confirms_for_some.keys()
-                differing |= {term for term, standing in told.items() if standing in _UNSET and term in has}
-            if repair and differing and not is_gone(reading):
-                await self._repair(provisioner, desk, key, differing)
+                drift = sorted({*drift, *(term for term, standing in told.items() if standing in _UNSET and term in has)})
+            if repair and drift and not is_gone(reading):
+                await set_again(provisioner, desk, key.footprint, key.terms, drift)
                 reading = await provisioner.read(desk, key.footprint)
                 told = _as_meant(key, compare_with(key, reading.terms, facts), restrained)
         except ProvisionerError as error:
             raise UpstreamFailed(f"The vendor did not do its part: {error.detail}") from None
-        return await self._noted(actor, key, reading, told, began_ns=began, repaired=differing if repair else set())
-
-    async def _repair(self, provisioner: Provisioner, desk: AdminDesk, key: IssuedKey, differing: set[str]) -> None:
-        terms, footprint = key.terms, key.footprint or Footprint()
-        power: object = provisioner
-        if isinstance(power, SetsTerms):
-            await power.set_terms(desk, footprint, terms)
-            return
-        if Term.BUDGET in differing and isinstance(power, SetsBudget):
-            await power.set_budget(desk, footprint, terms.budget_nano, terms.budget_period)
-        if Term.MODELS in differing and isinstance(power, SetsModels):
-            await power.set_models(desk, footprint, terms.models)
-        if differing & {Term.REQUESTS_PER_MINUTE, Term.TOKENS_PER_MINUTE} and isinstance(power, SetsLimits):
-            await power.set_limits(desk, footprint, terms)
-        if Term.EXPIRY in differing and isinstance(power, SetsExpiry):
-            await power.set_expiry(desk, footprint, terms.expires_at_ns)
+        return await self._noted(actor, key, reading, told, began_ns=began, repaired=drift if repair else [])
 
     async def _noted(
-        self, actor: Actor, key: IssuedKey, reading: Reading, told: Mapping[str, Enforcement], *, began_ns: int, repaired: set[str]
+        self, actor: Actor, key: IssuedKey, reading: Reading, told: Mapping[str, Enforcement], *, began_ns: int, repaired: Sequence[str]
     ) -> IssuedKey:
         now = self._clock.now_ns()
-        differing = sorted(term for term, standing in told.items() if standing is Enforcement.DIFFERS)
+        drift = differing(told)
         lost = sorted(term for term, standing in told.items() if standing is Enforcement.LOST)
         code, error = None, None
         if is_gone(reading):
             code, error = GONE, "The vendor shows the key as gone: somebody ended it there. Revoke it here, or make a new one"
-        elif differing:
-            code, error = DRIFTED, f"Somebody changed {', '.join(differing)} at the vendor; repair it, or make it what it should be"
+        elif drift:
+            code, error = DRIFTED, f"Somebody changed {', '.join(drift)} at the vendor; repair it, or make it what it should be"
         elif lost:
-            code, error = LOST, _LOST.format(terms=", ".join(lost))
+            code, error = LOST, _LOST.format(terms=", ".join(lost), account=key.account_id)
         async with self._database.unit(key.organization_id) as work:
             current = await self._keys.get(work.connection, key.organization_id, key.id, lock=True)
             if current is None or current.state is not State.ACTIVE:
@@ -228,11 +201,9 @@ class InspectionService:
             )
             await self._unlearn(work, actor, key.account_id, reading)
             if repaired:
-                await self._audit.record(
-                    work, actor, "issued_key.repair", key.id, after={"terms": sorted(repaired), "differing": differing}
-                )
+                await self._audit.record(work, actor, "issued_key.repair", key.id, after={"terms": list(repaired), "differing": drift})
             if code is not None and current.error_code != code:
-                await self._audit.record(work, actor, "issued_key.drift", key.id, after={"found": code, "differing": differing})
+                await self._audit.record(work, actor, "issued_key.drift", key.id, after={"found": code, "differing": drift})
                 payload = {"vendor": key.vendor, "name": key.name, "detail": error}
                 await self._outbox.raise_event(work, key.organization_id, EventType.ISSUED_KEY_DRIFTED, key.id, payload)
             await self._keys.save(work.connection, after)

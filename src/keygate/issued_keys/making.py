@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 from keygate.events import EventType
+from keygate.issued_keys.agreed import Drifted, differing, set_again, standing_of
 from keygate.issued_keys.bench import Bench, distinct, is_gone, is_lasting, pause_ns
 from keygate.issued_keys.life import Event, State, step
-from keygate.issued_keys.model import PICKUP_NS, Enforcement, IssuedKey, compare
+from keygate.issued_keys.model import PICKUP_NS, Enforcement, IssuedKey
+from keygate.issued_keys.ports import Restraint
 from keygate.issued_keys.proving import known
 from keygate.issued_keys.whose import NOT_CONFIRMED, absence_counts
 from keygate.kit.clock import NANOSECONDS
@@ -51,9 +54,9 @@ async def make(bench: Bench) -> None:
     await bench.save(replace(active, due_at_ns=next_due(active)), action="issued_key.activate", event=EventType.ISSUED_KEY_ACTIVE)
 
 
-async def acquire(bench: Bench) -> bool:
+async def acquire(bench: Bench, before: Callable[[], Awaitable[None]] | None = None) -> bool:
     """The key of the newest generation is at the vendor and its secret sealed here. Returns whether it took more than one try: then
-    something of the first may turn up at the vendor later."""
+    something of the first may turn up at the vendor later. `before` is done before the key is made, in each try."""
     key = bench.key
     again = key.attempts > 0
     if key.secret_generation == key.generation:
@@ -62,6 +65,8 @@ async def acquire(bench: Bench) -> bool:
     key = await bench.save(replace(key, attempts=key.attempts + 1))
     if again:
         await bench.clear(key.generation)
+    if before is not None:
+        await before()
     made = await provisioner.create(desk, bench.order(fresh=not again and key.generation == 1))
     now = bench.now
     unasked = key.former is not None and key.former.by_itself  # its secret waits for as long as the former key works
@@ -83,23 +88,33 @@ async def acquire(bench: Bench) -> bool:
     return again
 
 
-async def confirm(bench: Bench) -> dict[str, Enforcement]:
+async def confirm(bench: Bench, restraint: Restraint | None = None) -> dict[str, Enforcement]:
     """What the vendor shows of each term that was asked for. Raises `Rejected` where it goes on showing something else, `Unavailable`
-    where it does not show the key yet."""
+    where it does not show the key yet. A next key has its terms set again where they differ, which its container keeps from before it was
+    made; with `restraint` its limits are lowered as its former one's are."""
     provisioner, desk = bench.at_vendor
-    footprint = bench.key.footprint or Footprint()
-    for pause in (*_POLL_SECONDS, None):
+    key, footprint = bench.key, bench.key.footprint or Footprint()
+    untouched = key.former is not None
+    for turn, pause in enumerate((*_POLL_SECONDS, None)):
         reading = await provisioner.read(desk, footprint)
-        told = compare(bench.key.terms, reading.terms, bench.facts, rotated=bench.key.generation > 1, before=bench.key.enforcement)
-        differing = sorted(term for term, standing in told.items() if standing is Enforcement.DIFFERS)
+        told = standing_of(key, reading.terms, bench.facts, restraint)
+        drift = differing(told)
         shown = reading.presence is not Presence.GONE
-        if shown and not differing and not is_gone(reading):
+        if shown and not drift and not is_gone(reading):
             return told
+        if shown and drift and untouched and turn > 0:  # a reading may lag behind what was made
+            untouched = False
+            await set_again(provisioner, desk, footprint, key.terms if restraint is None else restraint.lowered(key.terms), drift)
         if pause is not None:
             await bench.tools.sleep(pause)
     if not shown:
         raise Unavailable("The vendor has made the key, and does not show it yet; it is asked again")
-    what = f"other terms than asked for ({', '.join(differing)})" if differing else f"the key as {reading.presence} right after making it"
+    if drift and key.former is not None:
+        raise Drifted(
+            f"The vendor goes on showing other terms than were agreed ({', '.join(drift)}): see to that first, with "
+            f"`keygate inventory check {key.id} --repair`, then rotate it"
+        )
+    what = f"other terms than asked for ({', '.join(drift)})" if drift else f"the key as {reading.presence} right after making it"
     raise Rejected(f"The vendor shows {what}")
 
 
@@ -121,7 +136,7 @@ async def _failed(bench: Bench, error: ProvisionerError) -> None:
         noted,
         state=step(key.state, Event.GIVE_UP),
         owed=owed is not None,
-        error=error.detail if owed is None else f"{error.detail} · still at the vendor: {owed}",
+        error=with_owed(error.detail, owed),
         secret=None,
         probe=None,
         former_probe=None,
@@ -164,11 +179,22 @@ async def clean(bench: Bench) -> None:
         owed = await _unconfirmed(bench, began)
     now = bench.now
     if owed is None:
-        after = replace(key, owed=False, attempts=0, check_at_ns=None, due_at_ns=None, ended_at_ns=key.ended_at_ns or now)
+        cause = with_owed(key.error, None)
+        after = replace(key, owed=False, attempts=0, error=cause, check_at_ns=None, due_at_ns=None, ended_at_ns=key.ended_at_ns or now)
         await bench.save(after, action="issued_key.clean" if key.owed else None)
         return
     pause = min(3_600, 30 * 2 ** min(key.attempts, 10)) * NANOSECONDS
-    await bench.save(replace(key, owed=True, attempts=key.attempts + 1, error=f"Still at the vendor: {owed}", due_at_ns=now + pause))
+    await bench.save(replace(key, owed=True, attempts=key.attempts + 1, error=with_owed(key.error, owed), due_at_ns=now + pause))
+
+
+_STILL = "still at the vendor: "
+
+
+def with_owed(error: str | None, owed: str | None) -> str | None:
+    """Why a key came to nothing, and what is left of it at the vendor now. `error` may hold what was left before."""
+    cause = (error or "").partition(_STILL)[0].rstrip(" ·")
+    parts = [cause] if cause else []
+    return " · ".join([*parts, f"{_STILL}{owed}"] if owed is not None else parts) or None
 
 
 async def _unconfirmed(bench: Bench, since_ns: int) -> str | None:
@@ -192,7 +218,7 @@ async def check(bench: Bench) -> None:
     except ProvisionerError as error:
         await bench.save(replace(key, error_code=error.code, error=error.detail, due_at_ns=bench.now + 60 * NANOSECONDS))
         return
-    done = replace(key, check_at_ns=None)
+    done = replace(key, check_at_ns=None, error=with_owed(key.error, None))
     await bench.save(replace(done, due_at_ns=next_due(done)))
 
 

@@ -103,7 +103,7 @@ async def refused(bench: Bench, column: str, footprint: Footprint | None, gone_a
     if answers:
         said = "The vendor says that the key is gone, and still takes it"
         return Waiting(STILL_ANSWERS, said, now + longer_ns(waited), late=waited > REFUSED_WITHIN_NS + delay_ns)
-    if answers is False:
+    if answers is False or provisioner.facts.adopt_only:  # whose only reading is a call with the key itself
         return REFUSED
     if isinstance(provisioner, Witnesses) and not bench.key.adopted and waited < delay_ns:
         return Waiting(

@@ -11,21 +11,27 @@ from dataclasses import dataclass, replace
 
 from keygate.errors import Conflict
 from keygate.events import EventType
+from keygate.issued_keys.agreed import DRIFTED, HeldBack, differing, disabled_for_budget, set_again, standing_of
 from keygate.issued_keys.bench import FORMER_PROBE, LIMITED_WITHIN_NS, PATIENT_ATTEMPTS, PROBE, Bench, is_gone, is_lasting, pause_ns
 from keygate.issued_keys.desks import last_use_delay
 from keygate.issued_keys.life import Event, State, step
-from keygate.issued_keys.making import CHECK_NS, LONGEST_SECONDS, MAX_ATTEMPTS, MAX_LIMITED, acquire, confirm, next_due, tried
+from keygate.issued_keys.making import CHECK_NS, LONGEST_SECONDS, MAX_ATTEMPTS, MAX_LIMITED, acquire, confirm, next_due, tried, with_owed
 from keygate.issued_keys.model import PICKUP_NS, Cause, Delivery, Former, IssuedKey, Waits
+from keygate.issued_keys.ports import Restraint
 from keygate.issued_keys.proving import Waiting, known, refused, take_witnesses
 from keygate.issued_keys.rotation.model import IDLE_SECONDS, pause_before_reminder_ns, retry_pause_ns
 from keygate.issued_keys.settling import NotYet, settle
 from keygate.issued_keys.whose import NOT_CONFIRMED, absence_counts
 from keygate.kit.clock import NANOSECONDS
-from keygate.vendors.admin import Mints, Presence, ProvisionerError, RateLimited, Reading, Rejected
+from keygate.vendors.admin import Mints, NotFound, Presence, ProvisionerError, RateLimited, Reading, Rejected
 
 _LOOK_AGAIN_NS = 60 * NANOSECONDS
 LATE_NS = 1_800 * NANOSECONDS
 _NEWS = "The key was rotated: its owner fetches the new secret with `keygate issued-keys {command}`; the former key works on until then"
+_SWITCHED_OFF = (
+    "The vendor shows the key as disabled, so it gets no next one. Enable it again (`keygate inventory scan`, then `keygate inventory "
+    "repair`), or revoke it and make another one"
+)
 _USED = "The new secret was fetched, and somebody still uses the former key: put the new one in its place wherever it is set"
 
 
@@ -55,9 +61,10 @@ def told_to_rotate(
     cause: Cause = Cause.HAND,
     policy_id: str | None = None,
     request_id: str | None = None,
+    restraint: Restraint | None = None,
 ) -> IssuedKey:
     """The key as it stands once it was told to rotate; the version is counted on by whoever saves it. Raises `Conflict` for one whose
-    state does not allow it."""
+    state does not allow it, or that is disabled for its budget."""
     if key.state is State.ROTATING:
         raise Conflict(
             "A rotation of this key is open already: fetch its new secret (`link`, or its owner `collect`), or `cut` the former key, first"
@@ -67,6 +74,8 @@ def told_to_rotate(
         raise Conflict("The secret of this key was not fetched yet; fetch it first, or revoke the key")
     if key.footprint is None:
         raise Conflict("The key is not at the vendor yet")
+    if restraint is not None and restraint.disabled:
+        raise Conflict(disabled_for_budget(key.id))
     former = Former(
         footprint=key.footprint,
         generation=key.secret_generation,
@@ -88,10 +97,15 @@ def _look_at(key: IssuedKey, moment: int) -> int:
 
 async def _make_next(bench: Bench, former: Former) -> None:
     try:
-        again = await acquire(bench)
-        enforcement = await confirm(bench)
+        restraint = await bench.restraint()
+        if restraint is not None and restraint.disabled:
+            raise HeldBack(disabled_for_budget(bench.key.id))
+        again = await acquire(bench, lambda: _look_at_former(bench, former, restraint))
+        enforcement = await confirm(bench, restraint)
         if not await known(bench):
             return
+        if await bench.restraint() != restraint:
+            return  # its budget was acted on meanwhile: looked at once more, before anybody has the new secret
     except ProvisionerError as error:
         await _not_made(bench, former, error)
         return
@@ -119,6 +133,26 @@ async def _make_next(bench: Bench, former: Former) -> None:
     await bench.save(overlap, action="issued_key.next_made", event=event, detail=_news(bench) if former.by_itself else None)
 
 
+async def _look_at_former(bench: Bench, former: Former, restraint: Restraint | None) -> None:
+    """Before the next key is made. One that somebody switched off at the vendor gets none; what somebody changed there is told, and set
+    again, as the next key has the terms that were agreed."""
+    provisioner, desk = bench.at_vendor
+    key = bench.key
+    try:
+        reading = await provisioner.read(desk, former.footprint)
+    except NotFound:
+        return
+    if reading.presence is Presence.DISABLED:
+        raise HeldBack(_SWITCHED_OFF)
+    drift = differing(standing_of(key, reading.terms, bench.facts, restraint, own_end=key.own_end))
+    if is_gone(reading) or not drift:
+        return
+    await set_again(provisioner, desk, former.footprint, key.terms if restraint is None else restraint.lowered(key.terms), drift)
+    event = None if key.error_code == DRIFTED else EventType.ISSUED_KEY_DRIFTED
+    detail = f"Somebody changed {', '.join(drift)} at the vendor: set again, as the key is rotated"
+    await bench.save(key, action="issued_key.repair", event=event, detail=detail)
+
+
 async def _not_made(bench: Bench, former: Former, error: ProvisionerError) -> None:
     """The former key goes on; what was made of the next one is removed."""
     key = tried(bench.key)
@@ -130,7 +164,7 @@ async def _not_made(bench: Bench, former: Former, error: ProvisionerError) -> No
     try:
         await bench.clear(key.generation)
     except ProvisionerError as other:
-        noted = replace(noted, error=f"{error.detail} · not yet removed: {other.detail}")
+        noted = replace(noted, error=with_owed(error.detail, other.detail))
     took_over = key.secret_generation == key.generation  # the copies of both keys were moved on when the next one was made
     back = replace(
         noted,

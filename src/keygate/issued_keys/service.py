@@ -12,6 +12,7 @@ from keygate.audit import AuditLog
 from keygate.errors import Conflict, InvalidInput, KeyGateError, UpstreamFailed
 from keygate.identities import Actor
 from keygate.issued_keys.accounts import VendorAccountService
+from keygate.issued_keys.agreed import Drifted, HeldBack
 from keygate.issued_keys.desks import Desks
 from keygate.issued_keys.ending import told_to_end
 from keygate.issued_keys.extending import extend_at_vendor, knows_ends
@@ -33,7 +34,7 @@ from keygate.issued_keys.model import (
 )
 from keygate.issued_keys.operations import Operations
 from keygate.issued_keys.ownership import own_key
-from keygate.issued_keys.ports import OwnerDirectory
+from keygate.issued_keys.ports import OwnerDirectory, Restraints
 from keygate.issued_keys.receipts import Receipt
 from keygate.issued_keys.records import key_record
 from keygate.issued_keys.rotating import told_to_rotate
@@ -78,6 +79,7 @@ class IssuedKeyService:
         desks: Desks,
         owners: OwnerDirectory,
         handover: Handover,
+        restraints: Restraints,
         audit: AuditLog,
         provisioners: Mapping[str, Provisioner],
         clock: Clock,
@@ -90,6 +92,7 @@ class IssuedKeyService:
         self._desks = desks
         self._owners = owners
         self._handover = handover
+        self._restraints = restraints
         self._audit = audit
         self._provisioners = provisioners
         self._clock = clock
@@ -177,7 +180,8 @@ class IssuedKeyService:
     ) -> Told:
         """A second key with the same terms. The former one goes on for `overlap_seconds`, then until the vendor shows it unused for
         `quiet_seconds` (None: an hour; 0: no proof is wanted); with `insist` it ends with the overlap, used or not. Where the vendor never
-        tells when a key was used it waits for `cut`; raises `InvalidInput` for a `quiet_seconds` that can't be kept there."""
+        tells when a key was used it waits for `cut`; raises `InvalidInput` for a `quiet_seconds` that can't be kept there, `Conflict` for a
+        key that is disabled."""
         for name, value in (("overlap_seconds", overlap_seconds), ("quiet_seconds", quiet_seconds)):
             if value is not None and not 0 <= value <= MAX_OVERLAP_SECONDS:
                 raise InvalidInput(f"{name}: from 0 to {MAX_OVERLAP_SECONDS}", field=name)
@@ -388,8 +392,15 @@ class IssuedKeyService:
             raise Conflict("This vendor can't hold a second key beside the first; make a new key and revoke this one")
         quiet_seconds = self._quiet(key, quiet_seconds, insist=insist)
         now = self._clock.now_ns()
+        restraints = await self._restraints.restraints(work.connection, key.organization_id, [key.id])
         after = told_to_rotate(
-            key, overlap_seconds=overlap_seconds, quiet_seconds=quiet_seconds, insist=insist, request_id=request_id, now=now
+            key,
+            overlap_seconds=overlap_seconds,
+            quiet_seconds=quiet_seconds,
+            insist=insist,
+            request_id=request_id,
+            restraint=restraints.get(key.id),
+            now=now,
         )
         after = replace(after, version=key.version + 1)
         detail = {"generation": after.generation, "overlap_seconds": overlap_seconds, "quiet_seconds": quiet_seconds, "insist": insist}
@@ -476,6 +487,6 @@ def _require_made(key: IssuedKey) -> None:
 
 def _kind_of(key: IssuedKey) -> type[KeyGateError]:
     """Of what a vendor did not make: whether somebody has to change something there, or in the order, or the vendor failed."""
-    if key.error_code in {"missing_right", "ceiling_reached", "admin_key_refused"}:
+    if key.error_code in {"missing_right", "ceiling_reached", "admin_key_refused", HeldBack.code, Drifted.code}:
         return Conflict
     return InvalidInput if key.error_code in {TermsRefused.code, Unfit.code} else UpstreamFailed

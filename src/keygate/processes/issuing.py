@@ -111,7 +111,7 @@ async def issuing(
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> Issuing:
     """Everything of issued keys; what a former process of this node was working on is free again."""
-    rows, account_rows, outbound = IssuedKeyRepository(), VendorAccountRepository(), Outbound()
+    rows, account_rows, watches, outbound = IssuedKeyRepository(), VendorAccountRepository(), WatchRepository(), Outbound()
     issuer = TokenIssuer(await raw_secret(base.vault, ISSUER), url=base.settings.address, clock=base.clock)
     desks = Desks(sender=outbound, vault=base.vault, issuer=issuer, clock=base.clock, provisioners=provisioners, sleep=sleep)
     access = IssuedKeyAccess(accounts=account_rows, keys=rows, desks=desks, provisioners=provisioners)
@@ -125,6 +125,7 @@ async def issuing(
         outbox=outbox,
         clock=base.clock,
         digest_key=base.digest_key,
+        restraints=watches,
         last_bill=last_bill,
         at_step=at_step,
         sleep=sleep,
@@ -170,6 +171,7 @@ async def issuing(
         desks=desks,
         owners=owners,
         handover=handover,
+        restraints=watches,
         audit=base.audit,
         provisioners=provisioners,
         clock=base.clock,
@@ -208,11 +210,13 @@ async def issuing(
         audit=base.audit,
         outbox=outbox,
         provisioners=provisioners,
-        restraints=WatchRepository(),
+        restraints=watches,
         clock=base.clock,
     )
     rotation_rows = RotationRepository()
-    outlooks = Outlooks(database=base.database, repository=rotation_rows, owners=owners, provisioners=provisioners, clock=base.clock)
+    outlooks = Outlooks(
+        database=base.database, repository=rotation_rows, owners=owners, restraints=watches, provisioners=provisioners, clock=base.clock
+    )
     rotation = RotationService(
         database=base.database,
         repository=rotation_rows,

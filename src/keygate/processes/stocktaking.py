@@ -93,10 +93,11 @@ class Absent:
 
     async def inactive(self, connection: AsyncConnection, organization_id: str, ids: Sequence[str]) -> frozenset[str]:
         teams, developers, apps = await self._repository.by_ids(connection, organization_id, ids)
+        away = {developer.id for developer in developers if not developer.active}
         gone = [
             *(team.id for team in teams if not team.active),
-            *(developer.id for developer in developers if not developer.active),
-            *(app.id for app in apps if not app.active),
+            *away,
+            *(app.id for app in apps if not app.active or app.developer_id in away),
         ]
         return frozenset(gone) & frozenset(ids)
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
-from keygate.vendor_spend.watch import Stage, WatchRule, lowered
+from keygate.issued_keys import Restraint
+from keygate.vendor_spend.watch import Stage, WatchRule
 from keygate.vendors.admin import (
     Desk,
     Disables,
@@ -41,10 +40,7 @@ async def apply(
     if wanted is Stage.DISABLED or not isinstance(provisioner, SetsLimits):
         return
     if wanted is Stage.LOWERED:
-        fewer = replace(
-            terms, requests_per_minute=lowered(terms.requests_per_minute, rule), tokens_per_minute=lowered(terms.tokens_per_minute, rule)
-        )
-        await provisioner.set_limits(desk, footprint, fewer)
+        await provisioner.set_limits(desk, footprint, Restraint(disabled=False, percent=rule.lower_to).lowered(terms))
     elif await _is_lowered(provisioner, desk, footprint, terms):
         await provisioner.set_limits(desk, footprint, terms)
 

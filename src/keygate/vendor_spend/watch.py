@@ -135,7 +135,3 @@ def window_of(period: Period, now_ns: int) -> tuple[int, int | None]:
         case Period.LIFETIME:
             return 0, None
     return to_ns(begin), to_ns(end)
-
-
-def lowered(limit: int | None, rule: WatchRule) -> int | None:
-    return None if limit is None else max(1, limit * rule.lower_to // 100)

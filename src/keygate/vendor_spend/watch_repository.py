@@ -8,6 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from keygate.issued_keys import Restraint
 from keygate.kit.database import upsert
 from keygate.vendor_spend.tables import budget_watches as t
 from keygate.vendor_spend.tables import vendor_spend
@@ -44,6 +45,21 @@ class WatchRepository:
                 t.c.stage.in_((Stage.LOWERED.value, Stage.DISABLED.value)),
             )
             found |= {row[0]: Stage(row[1]) for row in await connection.execute(query)}
+        return found
+
+    async def restraints(self, connection: AsyncConnection, organization_id: str, key_ids: Sequence[str]) -> dict[str, Restraint]:
+        """The `Restraints` of issued keys."""
+        found: dict[str, Restraint] = {}
+        stages = lowered, disabled = Stage.LOWERED.value, Stage.DISABLED.value
+        for start in range(0, len(key_ids), _CHUNK):
+            query = sa.select(t.c.key_id, t.c.lower_to, t.c.stage, t.c.wanted).where(
+                t.c.organization_id == organization_id,
+                t.c.key_id.in_(list(key_ids[start : start + _CHUNK])),
+                sa.or_(t.c.stage.in_(stages), t.c.wanted.in_(stages)),
+            )
+            for row in await connection.execute(query):
+                is_lowered = row.stage == row.wanted == lowered
+                found[row.key_id] = Restraint(disabled=disabled in {row.stage, row.wanted}, percent=row.lower_to if is_lowered else 100)
         return found
 
     async def save(self, connection: AsyncConnection, watch: Watch) -> None:

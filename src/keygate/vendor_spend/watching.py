@@ -68,7 +68,7 @@ _UNKEPT = {
     Enforcement.DIFFERS: "Somebody changed or removed this budget at the vendor, which does not keep it as agreed until it is set again: "
     "`keygate inventory check {id} --repair`",
     Enforcement.LOST: "The vendor does not tell this account any more whether it keeps this budget: see there what the account may, then "
-    "`keygate vendors verify`",
+    "`keygate vendors verify {account}`",
 }
 RECHECK_NS = 3_600 * NANOSECONDS
 
@@ -105,7 +105,12 @@ class Standing:
     @property
     def unkept(self) -> str | None:
         """Why the vendor, which should keep the budget, does not, and what to do for it."""
-        return _UNKEPT.get(self.key.enforcement.get(str(Term.BUDGET), Enforcement.CONFIRMED), "").format(id=self.key.id) or None
+        return (
+            _UNKEPT.get(self.key.enforcement.get(str(Term.BUDGET), Enforcement.CONFIRMED), "").format(
+                id=self.key.id, account=self.key.account_id
+            )
+            or None
+        )
 
     @property
     def trouble(self) -> str | None:

@@ -37,7 +37,7 @@ class Leavers(Protocol):
     """Who is not here any more. Implemented by identities."""
 
     async def inactive(self, connection: AsyncConnection, organization_id: str, ids: Sequence[str]) -> frozenset[str]:
-        """Which of these teams, developers and apps are archived or deactivated."""
+        """Which of these teams, developers and apps are archived or deactivated; an app also where its developer is."""
 
     async def left(self, connection: AsyncConnection, organization_id: str, emails: Sequence[str]) -> frozenset[str]:
         """Which of these addresses (in lower case) are of developers who are deactivated."""

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from keygate.audit import AuditLog
 from keygate.errors import Conflict, NotFound, UpstreamFailed
 from keygate.identities import Actor
-from keygate.issued_keys.inspection import DRIFTED, InspectionService
+from keygate.issued_keys.agreed import DRIFTED
+from keygate.issued_keys.inspection import InspectionService
 from keygate.issued_keys.inventory.assessment import Eyes
 from keygate.issued_keys.inventory.hands import Hands, drift_record, require_keys
 from keygate.issued_keys.inventory.judging import differences, with_terms_of

@@ -24,6 +24,7 @@ class Case:
     key: IssuedKey
     policies: tuple[RotationPolicy, ...]  # that cover it
     able: bool  # the vendor can hold its next key beside it
+    disabled: bool = False  # for its budget, by KeyGate
 
 
 class Hindrance(StrEnum):
@@ -31,6 +32,7 @@ class Hindrance(StrEnum):
 
     BY_PERSON = "by_person"  # made by hand, or at a vendor that can't: only a person can replace it
     OPEN = "rotation_open"  # the last rotation is not over
+    BUDGET = "disabled_for_budget"  # by KeyGate: until the budget's next period, or until somebody lets it go on
     UNFETCHED = "secret_not_fetched"  # nobody has the secret of the newest key yet
     ENDS_FIRST = "ends_first"  # it ends before a new key would be of use
     FAILED = "failed"  # the last try came to nothing; it is tried again
@@ -93,7 +95,7 @@ def outlook(case: Case, now_ns: int) -> Outlook:
     if first is None:
         return Outlook()
     at = first.at_ns
-    hindrance = _hindrance(key, at, first.overlap_seconds, now_ns)
+    hindrance = _hindrance(case, at, first.overlap_seconds, now_ns)
     if hindrance is Hindrance.FAILED:
         at = max(at, key.rotate_after_ns or 0)
     next_at = None if hindrance is Hindrance.ENDS_FIRST else at
@@ -146,12 +148,15 @@ def _first(case: Case, made: int) -> _Turn | None:
     return min(turns, key=lambda turn: turn.at_ns, default=None)
 
 
-def _hindrance(key: IssuedKey, at_ns: int, overlap_seconds: int, now_ns: int) -> Hindrance | None:
+def _hindrance(case: Case, at_ns: int, overlap_seconds: int, now_ns: int) -> Hindrance | None:
+    key = case.key
     if key.state is State.ROTATING:
         return Hindrance.OPEN
     worth_ns = max(overlap_seconds, NEAR_END_SECONDS) * NANOSECONDS
     if key.expires_at_ns is not None and key.expires_at_ns <= max(at_ns, now_ns) + worth_ns:
         return Hindrance.ENDS_FIRST
+    if case.disabled:
+        return Hindrance.BUDGET
     if key.delivery(now_ns) is Delivery.WAITING:
         return Hindrance.UNFETCHED
     if key.rotate_after_ns is not None and now_ns < key.rotate_after_ns:

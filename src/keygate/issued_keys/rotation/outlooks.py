@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from keygate.issued_keys.life import LIVE
 from keygate.issued_keys.model import IssuedKey
-from keygate.issued_keys.ports import OwnerDirectory
+from keygate.issued_keys.ports import OwnerDirectory, Restraints
 from keygate.issued_keys.rotation.due import Case, Outlook, outlook, strictest_of
 from keygate.issued_keys.rotation.model import RotationPolicy
 from keygate.kit.clock import Clock
@@ -28,12 +28,14 @@ class Outlooks:
         database: Database,
         repository: RotationRepository,
         owners: OwnerDirectory,
+        restraints: Restraints,
         provisioners: Mapping[str, Provisioner],
         clock: Clock,
     ) -> None:
         self._database = database
         self._repository = repository
         self._owners = owners
+        self._restraints = restraints
         self._provisioners = provisioners
         self._clock = clock
 
@@ -59,11 +61,13 @@ class Outlooks:
         """`policies`: as they are, or as they would be."""
         rules = await self._repository.of_organization(connection, organization_id) if policies is None else policies
         teams = await self._teams(connection, organization_id, keys) if any(rule.team_id for rule in rules) else {}
+        restraints = await self._restraints.restraints(connection, organization_id, [key.id for key in keys])
         return [
             Case(
                 key,
                 tuple(rule for rule in rules if rule.covers(vendor=key.vendor, team_id=teams.get(key.id))),
                 isinstance(self._provisioners.get(key.vendor), AddsKey),
+                disabled=key.id in restraints and restraints[key.id].disabled,
             )
             for key in keys
         ]
