@@ -1,6 +1,6 @@
 """Drill: `kill -9` at every step of provision, rotate and revoke, at every vendor where KeyGate makes keys. After the restart the state
 converges: one of each stands at the vendor and KeyGate knows it, the holder has the secret and it works, the one before it doesn't, and
-once the key is revoked nothing is left.
+once the key is revoked nothing is left. At OpenRouter, which tells nothing of deleted keys, all that they spent is in the bill, once.
 
 At full length at every commit, and before and after every call that changes something at the vendor, on both databases. Otherwise where it
 hurts most: the vendor has made (or ended) the key, and KeyGate has not written that down.
@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from decimal import Decimal
 from functools import partial
 from typing import Any
 
@@ -22,7 +23,7 @@ from tests.drills.mortal import MOST_STEPS, MortalKeyGate
 from tests.drills.vendors import BEDROCK_MODEL, enter, standing, works
 from tests.issued_keys.houses import KeyHouse, let_tokens_expire
 
-from keygate.sandbox import SandboxServer
+from keygate.sandbox import SandboxServer, Vendor
 from keygate.sandbox.admin.google.api import PROJECT
 
 Json = dict[str, Any]
@@ -191,6 +192,14 @@ class Trial:
         assert not works(self.house.sandbox, made)
         assert standing(self.house.sandbox, self.case.vendor) == self.before, "something is left at the vendor"
 
+    def billed(self) -> None:
+        """With no import of the bill: every key has ended, and what it cost was read before."""
+        if self.case.vendor != "openrouter":
+            return
+        report = self.call("GET", "/usage", source="vendor", vendor="openrouter")
+        books = self.house.sandbox.state.admin[Vendor.OPENROUTER].books
+        assert sum(Decimal(row["cost_usd"]) for row in report["items"]) == books.total_usd() > 0
+
     def stands(self, made: Json) -> None:
         """One of each is at the vendor, KeyGate knows it, and the holder's secret works."""
         assert works(self.house.sandbox, made)
@@ -231,6 +240,7 @@ def test_provision_converges_from_a_death_at_every_step(house: House, case: Case
         trial.revoke(made)
 
     trial.kill("provision", case.makes, act)
+    trial.billed()
 
 
 @VENDORS
@@ -247,9 +257,17 @@ def test_rotate_converges_from_a_death_at_every_step(house: House, case: Case) -
 
     trial.kill("rotate", case.makes, act)
     trial.revoke(made)
+    trial.billed()
 
 
 @VENDORS
 def test_revoke_converges_from_a_death_at_every_step(house: House, case: Case) -> None:
     trial = Trial(house, case)
-    trial.kill("revoke", case.ends, lambda number, armed: trial.revoke(trial.provision(number), armed))
+
+    def act(number: int, armed: Callable[[], None]) -> None:
+        made = trial.provision(number)
+        assert works(house.sandbox, made)
+        trial.revoke(made, armed)
+
+    trial.kill("revoke", case.ends, act)
+    trial.billed()

@@ -118,7 +118,7 @@ class Sandbox:
             await Exchange(self.state, connection, call).run(gemini.dialect_of(name, does))
         elif method == "GET" and not does:
             key = authenticate(self.state, connection, call)
-            refused = None if key.grant is None else key.grant.account.rule(key.grant, name or "")
+            refused = None if key.grant is None else key.grant.account.rule(key.grant, "")  # a call of no model
             if refused is not None:
                 raise refused
             await self._models(connection, call, name or "")

@@ -96,8 +96,8 @@ class GoogleAdmin(AdminApi):
     def behind(self, account: Account) -> Mapping[str, tuple[type, dict[str, Any]]]:
         return cloud_of(account).things()
 
-    def refuses(self, secret: IssuedSecret, model: str) -> VendorError | None:  # noqa: ARG002  (a key's rules count every model)
-        return cloud_of(secret.account).refuses(secret)
+    def refuses(self, secret: IssuedSecret, model: str) -> VendorError | None:
+        return cloud_of(secret.account).refuses(secret, generates=bool(model))
 
     def console(self, account: Account, action: str, body: dict[str, Any]) -> Any:
         """What an administrator does by hand. `admin_key` {without?, token_uri?, account_id?}: a service account that may everything but

@@ -153,9 +153,12 @@ class GoogleCloud:
                 return key
         raise no_such(f"Key {key_id}")
 
-    def refuses(self, secret: IssuedSecret) -> VendorError | None:
+    def refuses(self, secret: IssuedSecret, *, generates: bool) -> VendorError | None:
+        """`generates`: a call of a model, and no list. Only those count against `generate_content_requests`: by its name, unverified."""
         try:
             self.authorise(self.keys[secret.value], SERVICE.get())
+            if generates:
+                self._take_turn(self.projects[self.keys[secret.value].project])
         except GoogleError as error:
             return error
         return None
@@ -238,7 +241,6 @@ class GoogleCloud:
             raise denied("aiplatform.endpoints.predict", f"projects/{project.id}")
         if any(self.capped(budget) for budget in self.budgets.values() if budget.covers(project.id)):
             raise GoogleError("RESOURCE_EXHAUSTED", "The spend cap of this project is reached.", reason="RESOURCE_QUOTA_EXCEEDED")
-        self._take_turn(project)
 
     def _take_turn(self, project: Project) -> None:
         """Counts a call against the project's requests per minute."""

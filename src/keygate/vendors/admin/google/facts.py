@@ -133,6 +133,8 @@ FACTS = ProvisionerFacts(
         "columns of the billing export; no delay is promised; loads are atomic": "docs.cloud.google.com/billing/docs/how-to/"
         "export-data-bigquery-tables, read 2026-11-26; until when it is restated: not verified",
         "names of the Gemini API and of Vertex AI in the billing export": "not verified; `billing_service` names the former by its id",
+        "that lists of models don't count against requests per minute": "by the metric's name, generate_content_requests; not verified: if "
+        "they do, KeyGate's proof that a key of one request a minute works, or doesn't, takes a minute",
         "names of the Gemini API's quota metric and of its service in the billing catalogue": "not verified; both are looked for in the "
         "lists that Google answers, and an order that needs one that is not there is refused",
     },
