@@ -18,7 +18,7 @@ from keygate.errors import Conflict, InvalidInput, UpstreamFailed
 from keygate.errors import Unavailable as TryLater
 from keygate.issued_keys import IssuedFilter, IssuedKey, IssueDraft, State
 from keygate.issued_keys.bulk.model import BulkDraft
-from keygate.issued_keys.inspection import EVERY_NS, RETRY_NS
+from keygate.issued_keys.inspection import BATCH, EVERY_NS, RETRY_NS
 from keygate.issued_keys.model import AccountStatus, VendorAccount
 from keygate.issued_keys.tables import vendor_accounts
 from keygate.kit.clock import NANOSECONDS
@@ -441,13 +441,13 @@ async def test_keys_that_cannot_be_read_do_not_keep_the_others_of_their_account_
     bad, good = await workshop.provision("bad"), await workshop.provision("good")
     assert bad.footprint is not None
     moody.unreadable = {str(bad.footprint.key)}
-    await copies(workshop, bad, 49, read_at_ns=None)
+    await copies(workshop, bad, BATCH, read_at_ns=None)  # they wait longest, and are all that the first turn takes
     await copies(workshop, good, 9)
     workshop.clock.advance(EVERY_NS / NANOSECONDS + 1)
     await workshop.orders.inspection.tick()
     workshop.clock.advance(RETRY_NS / NANOSECONDS / 2 + 1)
     await workshop.orders.inspection.tick()
-    assert await unread(workshop) == 50
+    assert await unread(workshop) == BATCH + 1
 
 
 async def test_a_vendor_that_limits_calls_is_no_failure_of_the_admin_credential(workshop: Workshop) -> None:
