@@ -175,3 +175,10 @@ def test_a_file_is_verified_line_by_line(tmp_path: Path) -> None:
         fault = verify_export_file(path, trusted=SIGNER.checker).fault
         assert fault is not None
         assert fault.sequence == sequence
+
+
+def test_every_letter_of_the_key_in_an_export_counts_also_where_another_is_trusted() -> None:
+    *lines, end = made(1)
+    key = SIGNER.checker.text().encode()
+    for other in (b":" + key[1:], key + b" ", key[:-2] + bytes([key[-2] + 1]) + b"=", b""):
+        assert check([*lines, end.replace(key, other)]).fault is not None, other

@@ -11,7 +11,6 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from keygate.api.problems import of_error, problem
-from keygate.api.routes import PREFIX
 from keygate.errors import InvalidInput, KeyGateError, TooLarge
 from keygate.kit.ids import new_id
 
@@ -86,10 +85,9 @@ class Envelope:
 
 def _note(scope: Scope, request_id: str, *, status: int, seconds: float) -> None:
     """One line per request: the route as it is written, never the address or the query as they were sent. Probes are of no interest."""
-    path = getattr(scope.get("route"), "path", None)
-    route = "-" if path is None else f"{PREFIX}{path}" if scope["path"].startswith(f"{PREFIX}/") else path
+    route = getattr(scope.get("route"), "path", "-")
     actor = scope["state"].get("actor")
-    level = logging.DEBUG if path in _PROBES else logging.INFO
+    level = logging.DEBUG if route in _PROBES else logging.INFO
     fields = {"method": scope["method"] if scope["method"] in _METHODS else "-", "route": route, "status": status}
     client = scope.get("client")
     who = {"actor": getattr(actor, "id", "-"), "client": client[0] if client else "-"}

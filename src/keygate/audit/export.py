@@ -121,7 +121,8 @@ def verify_export(lines: Iterable[bytes], end: ExportEnd | None, *, trusted: Che
     except InvalidInput:
         own = None
     checker = trusted or own
-    if checker is None or checker.key_id != end.key_id or (own and own.key_id != end.key_id):
+    told = own is not None and own.text() == end.public_key and own.key_id == end.key_id  # one spelling: every changed letter is found
+    if checker is None or checker.key_id != end.key_id or not told:
         return _result(
             end, 0, Fault(FaultKind.HEAD, end.last, None, "the export is not signed by the key that it should be signed by"), trusted
         )
