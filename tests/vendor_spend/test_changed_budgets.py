@@ -8,10 +8,12 @@ import pytest
 from tests.vendor_spend.bureau import Bureau
 from tests.vendor_spend.test_watch import NANO, PER_DOLLAR, SPENT, Watched
 
+from keygate.errors import Conflict
 from keygate.events import EventType
 from keygate.issued_keys import IssuedKey
 from keygate.issued_keys.inventory.model import Finding, Item, Wanted
 from keygate.issued_keys.model import Enforcement
+from keygate.sandbox.admin.anthropic import AnthropicAdmin
 from keygate.vendor_spend.watch import Stage
 from keygate.vendors.admin import Period, Presence, Reading
 
@@ -86,3 +88,71 @@ async def test_a_budget_is_set_again_while_the_key_is_held_back_for_it(desk: Bur
     assert await removed.watched.look() is Stage.NONE, "the vendor refuses by itself again"
     shown = await removed.shown()
     assert (shown.presence, shown.terms.requests_per_minute) == (Presence.LIVE, removed.key.terms.requests_per_minute)
+
+
+# Budgets that the vendor does not tell any more
+
+
+def let_in(desk: Bureau, *, enabled: bool) -> None:
+    """Whether the organization takes part in Anthropic's early access to spend limits."""
+    with desk.sandbox.state.admin.lock:
+        AnthropicAdmin().console(desk.books("anthropic"), "spend_limits", {"enabled": enabled})
+
+
+async def of_early_access(desk: Bureau) -> tuple[Watched, IssuedKey]:
+    """A key that was read just now, whose budget of ten dollars Anthropic keeps; and another one of its account."""
+    let_in(desk, enabled=True)
+    account = await desk.configure("anthropic")
+    key, other = await desk.issue("anthropic", budget_nano=10 * NANO), await desk.issue("anthropic", budget_nano=10 * NANO)
+    assert key.enforcement == other.enforcement == {"budget": "confirmed"}
+    await desk.orders.inspection.tick()
+    return Watched(desk, account, key), other
+
+
+async def test_a_budget_that_is_lost_is_told_as_lost_where_it_was_to_be_repaired_too_and_of_every_key(desk: Bureau) -> None:
+    anthropic, other = await of_early_access(desk)
+    let_in(desk, enabled=False)
+    found = await desk.orders.inspection.check(desk.owner, anthropic.key.id, repair=True)
+    assert (found.enforcement, found.error_code) == ({"budget": "lost"}, "lost_at_vendor")
+    assert (await desk.orders.accounts.get(desk.owner, anthropic.account.id)).also_confirms == frozenset()
+    await desk.orders.inspection.tick()
+    assert (await desk.orders.keys.get(desk.owner, other.id)).enforcement == {"budget": "lost"}, "not in six hours only"
+
+
+async def test_a_lost_budget_is_not_raised_as_its_former_amount_may_still_stand_at_the_vendor(desk: Bureau) -> None:
+    anthropic, _ = await of_early_access(desk)
+    let_in(desk, enabled=False)
+    await desk.orders.inspection.check(desk.owner, anthropic.key.id)
+    desk.spend(anthropic.key, vendor="anthropic", model="claude-sonnet-4-5")  # 15 dollars
+    assert await anthropic.look() is Stage.DISABLED
+    with pytest.raises(Conflict, match=f"keygate vendors verify {anthropic.account.id}"):
+        await anthropic.resume(budget_nano=20 * NANO)
+    assert (await desk.orders.keys.get(desk.owner, anthropic.key.id)).terms.budget_nano == 10 * NANO
+    assert (await anthropic.resume(extra_nano=10 * NANO)).watch.stage is Stage.NONE
+    let_in(desk, enabled=True)
+    found = await desk.orders.inspection.check(desk.owner, anthropic.key.id)
+    assert (found.enforcement, found.error) == ({"budget": "confirmed"}, None), "nobody is said to have changed it"
+
+
+async def test_what_is_learnt_of_an_account_while_its_key_is_read_has_the_key_read_again(
+    desk: Bureau, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    anthropic, _ = await of_early_access(desk)
+    let_in(desk, enabled=False)
+    await desk.orders.accounts.verify(desk.owner, anthropic.account.id)
+    kind = type(desk.provisioners["anthropic"])
+    read = kind.read
+
+    async def meanwhile(self, at, footprint):
+        reading = await read(self, at, footprint)
+        monkeypatch.undo()
+        let_in(desk, enabled=True)
+        await desk.orders.accounts.verify(desk.owner, anthropic.account.id)
+        return reading
+
+    monkeypatch.setattr(kind, "read", meanwhile)
+    found = await desk.orders.inspection.check(desk.owner, anthropic.key.id)
+    assert found.enforcement == {"budget": "lost"}
+    assert (await desk.orders.accounts.get(desk.owner, anthropic.account.id)).also_confirms == {"budget"}, "the newer answer counts"
+    await desk.orders.inspection.tick()
+    assert (await desk.orders.keys.get(desk.owner, anthropic.key.id)).enforcement == {"budget": "confirmed"}
