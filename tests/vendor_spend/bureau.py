@@ -29,6 +29,7 @@ from keygate.ledger.repository import LedgerRepository
 from keygate.policies import Place, Scope
 from keygate.processes.issuing import Issuing, issuing
 from keygate.processes.spending import Spending, spending
+from keygate.processes.stocktaking import Stocktaking, stocktaking
 from keygate.sandbox import SandboxServer, Vendor
 from keygate.sandbox.admin import Account
 from keygate.sandbox.admin.prices import price_of
@@ -67,6 +68,7 @@ class Bureau:
     people: Any
     orders: Issuing
     bills: Spending
+    stock: Stocktaking
     reports: UsageReports
     outbox: EventOutbox
     journal: Path
@@ -229,6 +231,13 @@ class Bureau:
         return list(reversed(await self.outbox.page(self.owner.organization_id, before=None, type_=None, limit=200)))
 
 
+def _passed(clock: VendorTime) -> Callable[[float], Awaitable[None]]:
+    async def sleep(seconds: float) -> None:
+        clock.advance(seconds)
+
+    return sleep
+
+
 @asynccontextmanager
 async def bureau(
     database: Database,
@@ -244,7 +253,7 @@ async def bureau(
     vault = Vault(database, VaultRepository(), source=LocalKeySource(folder / "keys"), clock=clock, columns=SEALED_COLUMNS)
     await vault.start()
     base: Any = SimpleNamespace(
-        settings=SimpleNamespace(address="http://keygate.test"),
+        settings=SimpleNamespace(address="http://keygate.test", stale_days=90),
         clock=clock,
         database=database,
         vault=vault,
@@ -264,7 +273,8 @@ async def bureau(
         return await spending(base, outbox, owners, orders, reports, node_id=node_id)
 
     bills = await process("node_1")
+    stock = await stocktaking(base, orders, outbox, people.developers, node_id="node_1", sleep=_passed(clock))
     try:
-        yield Bureau(database, sandbox, clock, owner, people, orders, bills, reports, outbox, journal, provisioners, process)
+        yield Bureau(database, sandbox, clock, owner, people, orders, bills, stock, reports, outbox, journal, provisioners, process)
     finally:
         await orders.close()

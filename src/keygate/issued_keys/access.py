@@ -64,3 +64,7 @@ class IssuedKeyAccess:
     async def with_budget(self, connection: AsyncConnection) -> list[IssuedKey]:
         """Of every organisation: live keys with a budget, enforced by their vendor or not."""
         return await self._keys.with_budget(connection)
+
+    async def living(self, connection: AsyncConnection, ids: Sequence[str]) -> list[IssuedKey]:
+        """Of every organisation: those of these keys that are live."""
+        return await self._keys.living(connection, ids)

@@ -159,9 +159,10 @@ class InspectionService:
             facts = facts_of(provisioner, account)
             told = _as_meant(key, compare_with(key, reading.terms, facts), restrained)
             drift = differing(told)
-            if repair:
+            if repair:  # what the vendor refuses to tell this account it does not let it set either
                 has = facts.confirms & facts.confirms_for_some.keys()
-                drift = sorted({*drift, *(term for term, standing in told.items() if standing in _UNSET and term in has)})
+                unset = (term for term, standing in told.items() if standing in _UNSET and term in has)
+                drift = sorted({*drift, *unset} - set(reading.terms.untold))
             if repair and drift and not is_gone(reading):
                 await set_again(provisioner, desk, key.footprint, key.terms, drift)
                 reading = await provisioner.read(desk, key.footprint)
@@ -194,12 +195,12 @@ class InspectionService:
                 enforcement=dict(told) if not is_gone(reading) else current.enforcement,
                 last_used_at_ns=reading.last_used_at_ns or current.last_used_at_ns,
                 read_at_ns=now,
-                inspect_at_ns=None,
+                inspect_at_ns=None if current.inspect_at_ns == key.inspect_at_ns else current.inspect_at_ns,  # asked for meanwhile
                 error_code=code,
                 error=error,
                 version=current.version + 1,
             )
-            await self._unlearn(work, actor, key.account_id, reading)
+            await self._unlearn(work, actor, key.account_id, reading, began_ns=began_ns)
             if repaired:
                 await self._audit.record(work, actor, "issued_key.repair", key.id, after={"terms": list(repaired), "differing": drift})
             if code is not None and current.error_code != code:
@@ -209,15 +210,19 @@ class InspectionService:
             await self._keys.save(work.connection, after)
         return after
 
-    async def _unlearn(self, work: UnitOfWork, actor: Actor, account_id: str, reading: Reading) -> None:
-        """What the vendor refuses to tell, this account has lost: orders that need it are refused from now on."""
+    async def _unlearn(self, work: UnitOfWork, actor: Actor, account_id: str, reading: Reading, *, began_ns: int) -> None:
+        """What the vendor refuses to tell, this account has lost: orders that need it are refused from now on, and what stands behind the
+        terms of its other keys is told anew."""
         if not reading.terms.untold:
             return
         account = await self._accounts.get(work.connection, actor.organization_id, account_id)
-        if account is not None and account.also_confirms & set(reading.terms.untold):
+        if account is None or account.verified_at_ns > began_ns:
+            return  # the vendor has told since what the account can
+        if account.also_confirms & set(reading.terms.untold):
             after = replace(account, also_confirms=account.also_confirms - set(reading.terms.untold))
             await self._audit.record(work, actor, "vendor.verify", account_id, before=account_record(account), after=account_record(after))
             await self._accounts.save(work.connection, after)
+            await self._keys.read_again(work.connection, actor.organization_id, now_ns=self._clock.now_ns(), account_id=account_id)
 
 
 def _as_meant(key: IssuedKey, told: Mapping[str, Enforcement], restrained: Collection[str]) -> dict[str, Enforcement]:

@@ -181,6 +181,14 @@ class IssuedKeyRepository:
         query = sa.select(t).where(t.c.state.in_(list(LIVE)), t.c.enforcement["budget"].as_string().is_not(None))
         return [key_of_row(row) for row in await connection.execute(query.order_by(t.c.id))]
 
+    async def living(self, connection: AsyncConnection, ids: Sequence[str]) -> list[IssuedKey]:
+        # Across organisations, for the worker: those of these keys that are live.
+        found = []
+        for start in range(0, len(ids), _CHUNK):
+            query = sa.select(t).where(t.c.state.in_(list(LIVE)), t.c.id.in_(ids[start : start + _CHUNK]))
+            found += [key_of_row(row) for row in await connection.execute(query.order_by(t.c.id))]
+        return found
+
     async def claimed(self, connection: AsyncConnection, organization_id: str, claim: str) -> str | None:
         """The key that is this one of the vendor's already."""
         query = sa.select(t.c.id).where(t.c.organization_id == organization_id, t.c.claim == claim)

@@ -341,13 +341,16 @@ class IssuedKeyService:
         return after
 
     async def raise_budget(self, work: UnitOfWork, actor: Actor, key_id: str, budget_nano: int) -> IssuedKey:
-        """In a transaction of the caller's. Of a key whose budget KeyGate watches: no vendor has to be told."""
+        """In a transaction of the caller's. Of a key whose budget KeyGate alone keeps: no vendor has to be told."""
         key = await own_key(self._repository, work.connection, actor, key_id, lock=True)
         standing = key.enforcement.get(str(Term.BUDGET))
         if standing is Enforcement.DIFFERS:
             how = f"`keygate inventory check {key.id} --repair`"
             raise Conflict(f"The vendor shows another budget than agreed: set that right first, {how}")
-        if standing not in {Enforcement.NOT_ENFORCED, Enforcement.LOST}:
+        if standing is Enforcement.LOST:  # the former amount may still stand there
+            how = f"see there what the account may, then `keygate vendors verify {key.account_id}`"
+            raise Conflict(f"The vendor does not tell this account any more whether it keeps the present budget: {how}")
+        if standing is not Enforcement.NOT_ENFORCED:
             raise Conflict("The vendor enforces this key's budget itself")
         if budget_nano <= (key.terms.budget_nano or 0):
             raise InvalidInput("budget_usd: must be more than the present budget", field="budget_usd")

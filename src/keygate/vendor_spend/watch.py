@@ -63,6 +63,11 @@ class Watch:
     error_code: str | None = None
     error: str | None = None
 
+    @property
+    def holds_back(self) -> bool:
+        """Whether the key is lowered or switched off at the vendor, or is just being."""
+        return bool({self.stage, self.wanted} & {Stage.LOWERED, Stage.DISABLED})
+
 
 @dataclass(frozen=True, slots=True)
 class Resumption:

@@ -227,13 +227,17 @@ class BudgetWatch:
         return found
 
     async def tick(self) -> None:
-        """Looks at every watched budget, and acts where its stage is not the one that its spend calls for. For the worker."""
+        """Looks at every watched budget, and acts where its stage is not the one that its spend calls for. A key that is held back for a
+        budget which it has no more is let go. For the worker."""
         now = self._clock.now_ns()
         async with self._database.read() as connection:
             read = {each.id for each in await self._issued.all_accounts(connection) if self._facts(each) is not None}
-            keys = [key for key in await self._issued.with_budget(connection) if key.account_id in read]
+            budgets = await self._issued.with_budget(connection)
+            keys = [key for key in budgets if key.account_id in read]
             states = await self._spend.all_states(connection)
             watches = await self._repository.all(connection)
+            held_back = {watch.key_id for watch in watches.values() if watch.holds_back}
+            keys += await self._issued.living(connection, sorted(held_back - {key.id for key in budgets}))
             spent: dict[str, int] = {}
             groups: defaultdict[tuple[str, int], list[str]] = defaultdict(list)
             for key in keys:
@@ -268,7 +272,7 @@ class BudgetWatch:
         if watch.window_start_ns != begin:
             watch = replace(watch, window_start_ns=begin, warned=0)
         reached = announced_at(watch.rule, percent)
-        if reached > watch.warned:
+        if reached > watch.warned and key.terms.budget_nano is not None:
             watch = await self._announce(key, watch, spent_nano, reached)
         wanted = Stage.NONE  # where the vendor refuses by itself: what was done while it did not is taken back
         if _is_ours(key):
@@ -352,18 +356,18 @@ class BudgetWatch:
 
     async def _figures(self, connection: Any, key: IssuedKey, watch: Watch, spent_nano: int) -> dict[str, Any]:
         """The number, and beside it how old it is."""
-        budget = key.terms.budget_nano or 0
-        limit = allowed(budget, watch, window_of(key.terms.budget_period, self._clock.now_ns())[0])
+        budget = key.terms.budget_nano
+        limit = None if budget is None else allowed(budget, watch, window_of(key.terms.budget_period, self._clock.now_ns())[0])
         imported = await self._spend.state(connection, key.organization_id, key.account_id)
         facts = self._facts(await self._issued.account(connection, key.organization_id, key.account_id))
         return {
             "vendor": key.vendor,
             "name": key.name,
             "spent_usd": format_usd(spent_nano),
-            "budget_usd": format_usd(budget),
+            "budget_usd": None if budget is None else format_usd(budget),
             "allowed_usd": None if limit is None else format_usd(limit),
             "budget_period": key.terms.budget_period,
-            "enforced_by_vendor": not _is_ours(key),
+            "enforced_by_vendor": budget is not None and not _is_ours(key),
             "billed_until": rfc3339(None if imported is None else imported.as_of_ns),
             "delay_seconds": None if facts is None else facts.delay_seconds,
         }

@@ -106,7 +106,7 @@ def judge(item: Item, known: Known, facts: ProvisionerFacts, *, now_ns: int, sta
         standing = Standing.ADOPTED if key.adopted else Standing.OURS
         if key.footprint is not None and _stands_for(item, key.footprint, known, facts):
             held_back = key.id in known.restrained
-            drift = tuple(each for each in differences(key, item, facts) if not (held_back and Term(each.term) in _LOWERED))
+            drift = differences(key, item, facts, held_back=held_back)
             if item.kind is Kind.CONTAINER:
                 drift = tuple(each for each in drift if each.term != Term.EXPIRY)
             findings += _of_a_living_key(key, item, drift, held_back=held_back)
@@ -162,15 +162,16 @@ def _is_too_old(key: IssuedKey, item: Item, max_age_ns: int, now_ns: int) -> boo
     return made is not None and now_ns - made >= max_age_ns
 
 
-def differences(key: IssuedKey, item: Item, facts: ProvisionerFacts) -> tuple[Difference, ...]:
-    """Terms that the vendor shows otherwise than agreed. What the vendor never confirms can't drift."""
+def differences(key: IssuedKey, item: Item, facts: ProvisionerFacts, *, held_back: bool) -> tuple[Difference, ...]:
+    """Terms that the vendor shows otherwise than agreed. What the vendor never confirms can't drift, nor do limits that KeyGate itself
+    lowers (`held_back`)."""
     if item.terms is None or not item.alive:
         return ()
     told = compare_with(key, item.terms, facts)
     return tuple(
         Difference(term, shown(key.terms, Term(term)), shown(item.terms, Term(term)))
         for term, standing in told.items()
-        if standing is Enforcement.DIFFERS
+        if standing is Enforcement.DIFFERS and not (held_back and Term(term) in _LOWERED)
     )
 
 

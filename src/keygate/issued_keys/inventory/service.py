@@ -180,7 +180,8 @@ class InventoryService(Hands):
 
     async def repair(self, actor: Actor, item_id: str) -> Item:
         """Makes it as agreed again: terms that drifted are set, what was switched off is switched on, what is left over is removed; then
-        read back. Raises `UpstreamFailed` where the vendor goes on showing something else."""
+        read back. A key that KeyGate holds back for its budget stays so until the watch has seen the budget as agreed again. Raises
+        `UpstreamFailed` where the vendor goes on showing something else."""
         require_keys(actor)
         item = await self.get(actor, item_id)
         if item.standing is Standing.ORPHANED and item.alive:
@@ -197,6 +198,7 @@ class InventoryService(Hands):
         _require_powers(provisioner, item)
         async with self.eyes.database.read() as connection:
             facts = await self.eyes.facts(connection, item.organization_id, item.account_id, item.vendor)
+            held_back = key.id in await self.eyes.restraints.restrained(connection, item.organization_id)
         await self.recorded(actor, "inventory.repair", item, {"set": [each.term for each in item.drift]})
         try:
             if item.drift and isinstance(provisioner, SetsTerms):
@@ -204,14 +206,16 @@ class InventoryService(Hands):
             else:
                 for difference in item.drift:
                     await _set(provisioner, desk, key, item.footprint, Term(difference.term))
-            if Finding.DISABLED in item.findings and isinstance(provisioner, Disables):  # last: never with other limits than agreed
+            off = Finding.DISABLED in item.findings and not held_back  # KeyGate may have switched it off since
+            if off and isinstance(provisioner, Disables):  # last: never with other limits than agreed
                 await provisioner.set_enabled(desk, item.footprint, enabled=True)
         except ProvisionerError as error:
             raise UpstreamFailed(f"The vendor did not take it: {error.detail}") from None
 
         def agreed(reading: Reading) -> bool:
             read = replace(item, terms=reading.terms, presence=reading.presence)
-            return reading.presence is Presence.LIVE and not differences(key, read, facts)
+            works = reading.presence is Presence.LIVE or (held_back and reading.presence is Presence.DISABLED)
+            return works and not differences(key, read, facts, held_back=held_back)
 
         after = await self.until(provisioner, desk, item, agreed)
         if key.state is State.ACTIVE:
