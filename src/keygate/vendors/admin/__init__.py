@@ -11,6 +11,7 @@ from keygate.vendors.admin.errors import (
     RateLimited,
     Rejected,
     TermsRefused,
+    ToldInPart,
     Unavailable,
     Unfit,
 )
@@ -117,6 +118,7 @@ __all__ = [
     "Terms",
     "TermsRefused",
     "TokenShelf",
+    "ToldInPart",
     "Unavailable",
     "Unfit",
     "Verification",
