@@ -103,7 +103,7 @@ async def list_vendor_accounts(actor: _Actor, accounts: _Accounts, vendor: _Vend
 
 @vendor_routes.post("/accounts/{account_id}/verify", permission="vendors.write", responses=_ABSENT | _VENDOR)
 async def verify_vendor_account(account_id: _Id, actor: _Actor, accounts: _Accounts) -> AccountOut:
-    """Asks the vendor again which rights the admin credential has."""
+    """Asks the vendor again which rights the admin credential has, and what its account can beside the others (`also_confirms`)."""
     return AccountOut.of(await accounts.verify(actor, account_id))
 
 
@@ -326,7 +326,7 @@ async def list_receipts(
     actor: _Actor, receipts: _Receipts, page: Annotated[PageQuery, Depends()], subject: _IdQuery = None
 ) -> Page[ReceiptOut]:
     """What was ended together (a developer's deactivation, a team's archiving, a leak report), newest first; with `subject` of one
-    developer, app, team or key."""
+    developer, app, team or key. Who was ended with their team stands in the team's."""
     found = await receipts.page(actor, subject=subject, before=page.after, limit=page.limit + 1)
     rows, cursor = page.page(found, key=lambda receipt: receipt.id)
     return Page(items=[ReceiptOut.of(receipt) for receipt in rows], next_cursor=cursor)

@@ -75,8 +75,8 @@ class LastBill:
     async def read(
         self, provisioner: Provisioner, desk: Desk, thing: AtVendor, there: Sequence[There], *, patient: bool
     ) -> Mapping[str, str | None]:
-        """Brings what these keys of the thing cost into the bill. By key, why that could not be done for certain, or None: it is no reason to
-        let a key live. Keys that turn out to be gone already are left out. `patient`: what may pass is raised instead; a key that is
+        """Brings what these keys of the thing cost into the bill. By key, why that could not be done for certain, or None: it is no reason
+        to let a key live. Keys that turn out to be gone already are left out. `patient`: what may pass is raised instead; a key that is
         disabled does no harm until it is tried again."""
         words: dict[str, str | None] = {}
         if not isinstance(provisioner, TellsLastSpend):

@@ -231,9 +231,12 @@ class WatchOut(Schema):
     key_id: str
     enforced_by: str = Field(
         description="`vendor`: it refuses; `keygate`: watched, not hard (beside the vendor, where that counts for each key of a "
-        "rotation by itself, or shows another budget than agreed); `nobody`: the bill is not read, or can't be told by key"
+        "rotation by itself, shows another budget than agreed, or tells of none any more); `nobody`: the bill is not read, or can't be "
+        "told by key"
     )
-    unkept: str | None = Field(description="Why the vendor does not keep a budget that it was told, and what to do for it; null: it does")
+    unkept: str | None = Field(
+        description="Why the vendor does not keep the budget that it was told to, and what to do for it; null: it does, or was never told"
+    )
     budget_usd: str | None
     budget_period: Period | None
     allowed_usd: str | None = Field(

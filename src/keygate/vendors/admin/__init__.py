@@ -1,6 +1,16 @@
 """Keys made at vendors: what each vendor's admin API can do, behind one interface. Knows no database and no area."""
 
 from keygate.vendors.admin.adopted import ADOPTIONS, KeyApi
+from keygate.vendors.admin.bills import (
+    ReportsSpend,
+    ReportsSpendByChoice,
+    SpendFacts,
+    SpendRow,
+    TellsByKey,
+    TellsLastSpend,
+    spend_of,
+    why_no_spend,
+)
 from keygate.vendors.admin.desk import AdminDesk, TokenShelf
 from keygate.vendors.admin.errors import (
     AdminKeyRefused,
@@ -38,8 +48,6 @@ from keygate.vendors.admin.interface import (
     ProvisionerFacts,
     Reading,
     Renames,
-    ReportsSpend,
-    ReportsSpendByChoice,
     Retires,
     Right,
     SetsBudget,
@@ -47,18 +55,12 @@ from keygate.vendors.admin.interface import (
     SetsLimits,
     SetsModels,
     SetsTerms,
-    SpendFacts,
-    SpendRow,
-    TellsByKey,
-    TellsLastSpend,
     Term,
     Terms,
     Verification,
     Wanted,
     Witnesses,
     generation_of,
-    spend_of,
-    why_no_spend,
 )
 from keygate.vendors.admin.registry import PROVISIONERS
 from keygate.vendors.admin.ways import UNUSED, KeyWay, Way, way_of, why_none

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 from keygate.kit.redaction import redact
 
 if TYPE_CHECKING:
-    from keygate.vendors.admin.interface import SpendRow
+    from keygate.vendors.admin.bills import SpendRow
 
 _READ = 4_000  # characters of a vendor's words that are looked at
 _MAX_QUOTE = 300

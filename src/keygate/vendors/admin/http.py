@@ -242,7 +242,7 @@ class AdminHttp:
                 limited = answer.status == 429 if told is None else isinstance(told, RateLimited)  # AWS tells it as 400, Google as 403
                 if not limited and (told is not None or answer.status < 500 or not again):
                     self._waited = 0.0
-                    return answer  # also a ceiling or a spent budget that a vendor tells as 429
+                    return answer  # also a ceiling that a vendor tells as 429
                 # A vendor that says to wait for nothing is not asked at once again.
                 pause = max(_asked_wait(answer, told, self._clock), _backoff(attempt))
             if attempt == ATTEMPTS or self._waited + pause > PATIENCE_SECONDS:

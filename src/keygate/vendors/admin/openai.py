@@ -13,6 +13,7 @@ from keygate.kit.clock import NANOSECONDS
 from keygate.kit.money import NANO
 from keygate.kit.outbound import Answer
 from keygate.kit.secret import Secret
+from keygate.vendors.admin.bills import SpendFacts, SpendRow
 from keygate.vendors.admin.bounds import monthly_cents
 from keygate.vendors.admin.errors import CeilingReached, NotFound, ProvisionerError, Rejected, Unavailable, Unfit
 from keygate.vendors.admin.interface import (
@@ -28,8 +29,6 @@ from keygate.vendors.admin.interface import (
     ProvisionerFacts,
     Reading,
     Right,
-    SpendFacts,
-    SpendRow,
     Term,
     Terms,
     Verification,

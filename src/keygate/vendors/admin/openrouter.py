@@ -13,6 +13,7 @@ from typing import Any
 
 from keygate.kit.clock import NANOSECONDS, from_ns, to_ns
 from keygate.kit.secret import Secret
+from keygate.vendors.admin.bills import SpendFacts, SpendRow
 from keygate.vendors.admin.bounds import whole
 from keygate.vendors.admin.errors import NotFound, ProvisionerError, Rejected, ToldInPart, Unavailable
 from keygate.vendors.admin.interface import (
@@ -27,8 +28,6 @@ from keygate.vendors.admin.interface import (
     ProvisionerFacts,
     Reading,
     Right,
-    SpendFacts,
-    SpendRow,
     Term,
     Terms,
     Verification,

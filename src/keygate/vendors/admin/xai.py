@@ -13,6 +13,7 @@ from typing import Any
 from keygate.kit.clock import NANOSECONDS, from_ns, rfc3339, to_ns
 from keygate.kit.outbound import Answer
 from keygate.kit.secret import Secret
+from keygate.vendors.admin.bills import SpendFacts, SpendRow
 from keygate.vendors.admin.errors import CeilingReached, MissingRight, NotFound, ProvisionerError, Rejected, Unavailable, Unfit
 from keygate.vendors.admin.interface import (
     Desk,
@@ -25,8 +26,6 @@ from keygate.vendors.admin.interface import (
     ProvisionerFacts,
     Reading,
     Right,
-    SpendFacts,
-    SpendRow,
     Term,
     Terms,
     Verification,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from keygate.vendors.admin.interface import ProvisionerFacts, SpendFacts, Term
+from keygate.vendors.admin.bills import SpendFacts
+from keygate.vendors.admin.interface import ProvisionerFacts, Term
 
 KEYS_READ, KEYS_WRITE = "api_keys:read", "api_keys:write"
 WORKSPACES_READ, WORKSPACES_WRITE = "workspaces:read", "workspaces:write"

@@ -46,6 +46,7 @@ from keygate.vendors.admin.anthropic.facts import (
     WORKSPACES_WRITE,
 )
 from keygate.vendors.admin.anthropic.lifetimes import SHORTEST_KEY_SECONDS, identity_ends
+from keygate.vendors.admin.bills import SpendRow
 from keygate.vendors.admin.bounds import monthly_cents
 from keygate.vendors.admin.errors import MissingRight, NotFound, ProvisionerError, Rejected, Unavailable, Unfit
 from keygate.vendors.admin.interface import (
@@ -60,7 +61,6 @@ from keygate.vendors.admin.interface import (
     Presence,
     Reading,
     Right,
-    SpendRow,
     Term,
     Terms,
     Verification,

@@ -8,8 +8,9 @@ from typing import Any
 from keygate.kit.clock import NANOSECONDS, rfc3339
 from keygate.vendors.admin.anthropic.calls import call, moment
 from keygate.vendors.admin.anthropic.facts import USAGE
+from keygate.vendors.admin.bills import SpendRow
 from keygate.vendors.admin.errors import Unavailable
-from keygate.vendors.admin.interface import Desk, SpendRow
+from keygate.vendors.admin.interface import Desk
 from keygate.vendors.admin.money import dollars_only, nano_of
 
 _BETA = "analytics-usage-cost-2026-08-24"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from keygate.vendors.admin.interface import ProvisionerFacts, SpendFacts, Term
+from keygate.vendors.admin.bills import SpendFacts
+from keygate.vendors.admin.interface import ProvisionerFacts, Term
 
 PREFIX = "Microsoft.CognitiveServices"
 UNIT = 1000  # tokens per minute in one unit of capacity

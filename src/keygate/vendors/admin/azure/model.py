@@ -14,8 +14,9 @@ from urllib.parse import quote
 from keygate.kit.clock import NANOSECONDS, from_ns, to_ns
 from keygate.kit.secret import Secret
 from keygate.vendors.admin.azure.facts import DEFAULT_CAPACITY, PREFIX, UNIT
+from keygate.vendors.admin.bills import SpendRow
 from keygate.vendors.admin.errors import NotFound, Unfit
-from keygate.vendors.admin.interface import Footprint, SpendRow, Term, Terms
+from keygate.vendors.admin.interface import Footprint, Term, Terms
 from keygate.vendors.admin.money import dollars_only, nano_of
 
 

@@ -32,6 +32,7 @@ from keygate.vendors.admin.azure.model import (
     terms_of,
     wanted_of,
 )
+from keygate.vendors.admin.bills import SpendRow
 from keygate.vendors.admin.errors import CeilingReached, Unavailable
 from keygate.vendors.admin.interface import (
     Census,
@@ -44,7 +45,6 @@ from keygate.vendors.admin.interface import (
     Presence,
     Reading,
     Right,
-    SpendRow,
     Terms,
     Verification,
     Wanted,

@@ -18,8 +18,9 @@ from keygate.kit.outbound import Answer
 from keygate.kit.sigv4 import AwsKey, sign
 from keygate.vendors.admin.bedrock.facts import COST_TAG, COSTS, KEY_TAG, NOT_BY_KEY, TAGS
 from keygate.vendors.admin.bedrock.iam import THROTTLED, Iam
+from keygate.vendors.admin.bills import ByKey, SpendRow
 from keygate.vendors.admin.errors import AdminKeyRefused, MissingRight, ProvisionerError, RateLimited, Rejected, Unavailable, quoted
-from keygate.vendors.admin.interface import ByKey, Desk, Mark, SpendRow
+from keygate.vendors.admin.interface import Desk, Mark
 from keygate.vendors.admin.money import dollars_only, nano_of
 
 _TARGET = "AWSInsightsIndexService"

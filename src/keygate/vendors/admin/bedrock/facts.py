@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from keygate.vendors.admin.interface import ProvisionerFacts, SpendFacts, Term
+from keygate.vendors.admin.bills import SpendFacts
+from keygate.vendors.admin.interface import ProvisionerFacts, Term
 
 SERVICE = "bedrock.amazonaws.com"
 PATH = "/keygate/"  # of every user that KeyGate makes: rights can be bounded to `arn:aws:iam::*:user/keygate/*`

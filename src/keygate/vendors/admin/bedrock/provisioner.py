@@ -16,9 +16,9 @@ from keygate.vendors.admin.bedrock import costs
 from keygate.vendors.admin.bedrock.facts import COST_SETTING, FACTS, RIGHTS, SPEND_FACTS, SPEND_OFF, SPEND_RIGHTS, UNASKED
 from keygate.vendors.admin.bedrock.iam import Credential, Iam, User
 from keygate.vendors.admin.bedrock.policy import document, terms_of, whole_second
+from keygate.vendors.admin.bills import ByKey, SpendRow
 from keygate.vendors.admin.errors import AdminKeyRefused, CeilingReached, MissingRight, NotFound, ProvisionerError, Rejected, Unfit
 from keygate.vendors.admin.interface import (
-    ByKey,
     Census,
     Desk,
     Footprint,
@@ -29,7 +29,6 @@ from keygate.vendors.admin.interface import (
     Presence,
     Reading,
     Right,
-    SpendRow,
     Terms,
     Verification,
     Wanted,

@@ -17,11 +17,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 from keygate.kit.clock import NANOSECONDS, rfc3339, to_ns
+from keygate.vendors.admin.bills import SpendRow
 from keygate.vendors.admin.errors import Rejected, Unavailable
 from keygate.vendors.admin.google.calls import call, service_of, shared_project
 from keygate.vendors.admin.google.facts import EXPORT_SETTING, JOBS, VERTEX
 from keygate.vendors.admin.google.limits import CATALOGUE_NAME
-from keygate.vendors.admin.interface import Desk, SpendRow
+from keygate.vendors.admin.interface import Desk
 from keygate.vendors.admin.money import dollars_only, nano_of
 
 _TABLE = re.compile(

@@ -17,6 +17,7 @@ from typing import Any
 
 from keygate.kit.clock import NANOSECONDS
 from keygate.kit.secret import Secret
+from keygate.vendors.admin.bills import SpendRow
 from keygate.vendors.admin.errors import MissingRight, NotFound, Rejected, Unavailable, Unfit
 from keygate.vendors.admin.google import bindings, costs, limits, rights
 from keygate.vendors.admin.google.bounds import check_order
@@ -63,7 +64,6 @@ from keygate.vendors.admin.interface import (
     ProvisionerFacts,
     Reading,
     Right,
-    SpendRow,
     Terms,
     Verification,
     Wanted,
