@@ -202,6 +202,22 @@ def test_former_key_is_cut_once_it_was_seen_unused_and_not_before(house: House) 
     assert not house.answers(made["key"])
 
 
+def test_what_could_not_be_read_of_an_unknown_key_stands_in_the_audit_log(house: House) -> None:
+    made, by_hand = house.provision(), house.sdk("api_keys.create", name="by hand")
+    house.looked_at(made)
+    key = by_hand["data"]["hash"]
+    [item] = [each for each in house.call("GET", "/inventory", standing="unknown")["items"] if each["at_vendor"].get("key") == key]
+    house.account.faults.append(AdminFault("keys.update", status=403, message="not today", calls=None))
+    done = house.call("POST", f"/inventory/{item['id']}/disable", {"how": "revoke", "reason": "nobody knows it"})
+    house.account.faults.clear()
+    assert done["presence"] == "gone"
+    told = house.call("GET", "/audit", action="inventory.disable", target=item["id"])["items"]
+    assert [each["after"]["last_bill"].partition(":")[0] for each in told if "last_bill" in each["after"]] == [
+        "read while it could be used, as it could not be disabled"
+    ]
+    house.call("POST", f"/keys/{made['id']}/revoke")
+
+
 def test_what_an_unknown_key_spent_is_in_the_bill_though_it_was_ended_from_the_inventory(house: House) -> None:
     made, by_hand = house.provision(), house.sdk("api_keys.create", name="by hand")
     key = by_hand["data"]["hash"]

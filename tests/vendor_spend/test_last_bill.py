@@ -13,8 +13,9 @@ from tests.vendor_spend.test_bedrock_and_google import HAIKU, activate
 from tests.vendor_spend.test_import import imported
 
 from keygate.issued_keys import IssuedKey, State
+from keygate.issued_keys.bench import Bench
 from keygate.vendor_spend.watch import Stage
-from keygate.vendors.admin import Rejected, Unavailable
+from keygate.vendors.admin import NotFound, Rejected, Unavailable
 
 MODEL = "openai/gpt-4.1-mini"
 PER_DOLLAR = 625_000
@@ -196,7 +197,7 @@ async def test_a_key_ends_though_what_it_cost_cant_be_read_and_the_evidence_says
         await desk.orders.operations.tick()
     told = await desk.orders.keys.get(desk.owner, key.id)
     assert (told.state, tries) == (State.REVOKED, [State.REVOKING] * 3), "tried again, and never called irrevocable for it"
-    assert told.evidence[-1]["last_bill"] == "not read before its end: read what the key has spent: the vendor failed (500)"
+    assert told.evidence[-1]["last_bill"] == "not read for certain before its end: read what the key has spent: the vendor failed (500)"
     assert told.evidence[-1]["vendor_says"] == "gone"
 
 
@@ -252,3 +253,151 @@ async def test_other_vendors_bills_still_tell_what_a_key_cost_that_is_gone(desk:
     assert (await desk.orders.keys.get(desk.owner, key.id)).state is State.REVOKED
     await imported(desk, account)
     assert await desk.billed(key_id=(key.id,)) == desk.books(vendor).books.total_usd() > 0
+
+
+async def test_a_key_that_cant_be_disabled_is_read_and_deleted_at_once(desk: Bureau, monkeypatch: pytest.MonkeyPatch) -> None:
+    await desk.configure(OPENROUTER)
+    key = await desk.issue(OPENROUTER)
+    cost = spend(desk, key)
+
+    async def failing(*_: object, **__: object) -> None:
+        raise Unavailable("change the key: the vendor failed (500)")
+
+    monkeypatch.setattr(type(desk.provisioners[OPENROUTER]), "set_enabled", failing)
+    told = await ended(desk, key)
+    assert told.evidence[-1]["last_bill"].startswith("read while it could be used, as it could not be disabled: change the key")
+    assert await desk.billed() == cost
+
+
+async def test_a_key_that_can_neither_be_disabled_nor_read_is_deleted_at_once(desk: Bureau, monkeypatch: pytest.MonkeyPatch) -> None:
+    await desk.configure(OPENROUTER)
+    key = await desk.issue(OPENROUTER)
+    spend(desk, key)
+
+    async def failing(*_: object, **__: object) -> None:
+        raise Unavailable("the vendor failed (500)")
+
+    for call in ("set_enabled", "last_spend"):
+        monkeypatch.setattr(type(desk.provisioners[OPENROUTER]), call, failing)
+    told = await ended(desk, key)
+    assert told.evidence[-1]["last_bill"] == "not read for certain before its end: the vendor failed (500)"
+
+
+@pytest.mark.parametrize("failure", [Unavailable("the vendor failed (500)"), NotFound("read what the key has spent: not there")])
+async def test_what_was_read_is_billed_though_the_next_reading_fails(
+    desk: Bureau, monkeypatch: pytest.MonkeyPatch, failure: Exception
+) -> None:
+    await desk.configure(OPENROUTER)
+    key = await desk.issue(OPENROUTER)
+    cost = spend(desk, key)
+    kind = type(desk.provisioners[OPENROUTER])
+    first, told = kind.last_spend, []
+
+    async def once(*arguments: Any) -> Any:
+        if told:
+            raise failure
+        told.append(await first(*arguments))
+        return told[0]
+
+    monkeypatch.setattr(kind, "last_spend", once)
+    await desk.orders.keys.revoke(desk.owner, key.id, patience=1)
+    for _ in range(3):
+        desk.clock.advance(60)
+        await desk.orders.operations.tick()
+    after = await desk.orders.keys.get(desk.owner, key.id)
+    assert (after.state, await desk.billed()) == (State.REVOKED, cost)
+    assert after.evidence[-1]["last_bill"].startswith("not read for certain before its end: ")
+
+
+@pytest.mark.parametrize("failure", [Rejected("read what days cost: not allowed (403)"), NotFound("read what days cost"), KeyError("date")])
+async def test_the_running_day_is_billed_though_the_days_before_cant_be_read(
+    desk: Bureau, monkeypatch: pytest.MonkeyPatch, failure: Exception
+) -> None:
+    await desk.configure(OPENROUTER)
+    key = await desk.issue(OPENROUTER)
+    spend(desk, key, days_ago=1)
+    cost = spend(desk, key)
+
+    async def silent(*_: object) -> None:
+        raise failure
+
+    monkeypatch.setattr(type(desk.provisioners[OPENROUTER]), "_days", silent)
+    await desk.orders.keys.revoke(desk.owner, key.id, patience=1)
+    for _ in range(3):
+        desk.clock.advance(60)
+        await desk.orders.operations.tick()
+    told = await desk.orders.keys.get(desk.owner, key.id)
+    assert (told.state, await desk.billed()) == (State.REVOKED, cost)
+    assert "read what days cost" in told.evidence[-1]["last_bill"]
+
+
+@pytest.mark.parametrize("then", ["dies", "is_shown"])
+async def test_what_was_not_read_is_in_the_evidence_though_the_end_needs_another_turn(
+    desk: Bureau, monkeypatch: pytest.MonkeyPatch, then: str
+) -> None:
+    await desk.configure(OPENROUTER)
+    key = await desk.issue(OPENROUTER)
+    spend(desk, key)
+    kind = type(desk.provisioners[OPENROUTER])
+    revoke = kind.revoke
+    meanwhile: list[IssuedKey] = []
+
+    async def silent(*_: object) -> None:
+        raise Rejected("not allowed (403)")
+
+    async def deleted(*arguments: Any) -> None:
+        await revoke(*arguments)
+        if not meanwhile:
+            meanwhile.append(await desk.orders.keys.get(desk.owner, key.id))
+            raise RuntimeError("the process ends here") if then == "dies" else Unavailable("no answer")
+
+    monkeypatch.setattr(kind, "last_spend", silent)
+    monkeypatch.setattr(kind, "revoke", deleted)
+    if then == "is_shown":
+        monkeypatch.setattr(Bench, "gone", fails_once(Bench.gone))
+    await desk.orders.keys.revoke(desk.owner, key.id, patience=1)
+    [between] = meanwhile
+    assert (between.state, between.confirmed, len(between.evidence)) == (State.REVOKING, (), 1), "a note, and no proof of an end"
+    desk.clock.advance(601)
+    await desk.orders.operations.tick()
+    told = await desk.orders.keys.get(desk.owner, key.id)
+    assert (told.state, len(told.evidence)) == (State.REVOKED, 1)
+    assert told.evidence[0]["last_bill"] == "not read for certain before its end: not allowed (403)"
+    assert told.evidence[0]["vendor_says"] == "gone"
+
+
+def fails_once(real: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+    failed: list[bool] = []
+
+    async def method(*arguments: Any) -> Any:
+        if not failed:
+            failed.append(True)
+            raise Unavailable("the vendor failed (500)")
+        return await real(*arguments)
+
+    return method
+
+
+async def test_what_was_read_of_a_former_key_that_still_answers_is_in_the_evidence(desk: Bureau) -> None:
+    await desk.configure(OPENROUTER)
+    key = await desk.issue(OPENROUTER)
+    desk.behave(OPENROUTER, revoked_key_s=400)
+    spend(desk, key)
+    await desk.orders.keys.rotate(desk.owner, key.id, overlap_seconds=0, quiet_seconds=0, insist=True, patience=1)
+    for _ in range(4):
+        desk.clock.advance(301)
+        await desk.orders.operations.tick()
+    told = await desk.orders.keys.get(desk.owner, key.id)
+    assert told.state is State.ACTIVE, told.error
+    assert [(each["key"], each["last_bill"]) for each in told.evidence] == [(key.footprint.key, "read while the vendor still took the key")]
+    assert all("vendor_says" in each and "the_key_itself" in each for each in told.evidence)
+
+
+async def test_the_evidence_says_where_nobody_could_ask_with_the_key_whether_it_still_works(desk: Bureau) -> None:
+    await desk.configure(OPENROUTER, proof="off")
+    key = await desk.issue(OPENROUTER)
+    cost = spend(desk, key)
+    desk.clock.advance(601)
+    told = await desk.orders.keys.revoke(desk.owner, key.id, patience=1)
+    assert await desk.billed() == cost
+    assert told.evidence[-1]["last_bill"].startswith("read as soon as it was disabled")

@@ -232,11 +232,20 @@ class Bench:
             if key.former is None or footprint.key != key.former.footprint.key:
                 await provisioner.revoke(desk, footprint)
 
-    def evidence(self, footprint: Footprint, reading: Reading, unread: Mapping[str, str]) -> dict[str, str]:
-        """`unread`: of which keys it could not be read for certain what they cost, and why."""
-        missing = unread.get(footprint.key or "")
+    async def note_last_bills(self, words: Mapping[str, str | None]) -> None:
+        """Of keys that are about to be ended: why what they cost could not be read for certain, or None. Saved before, so that it is in the
+        evidence whoever writes that, and when."""
+        evidence = self.key.evidence
+        noted = {each["key"]: each["last_bill"] for each in evidence if "last_bill" in each}
+        if any(noted.get(key) != word for key, word in words.items()):
+            news = tuple({"key": key, "last_bill": word} for key, word in words.items() if word is not None)
+            await self.save(replace(self.key, evidence=(*(each for each in evidence if each.get("key") not in words), *news)))
+
+    def evidence(self, footprint: Footprint, reading: Reading) -> dict[str, str]:
+        key = footprint.key or ""
+        missing = next((each["last_bill"] for each in self.key.evidence if each.get("key") == key and "last_bill" in each), None)
         return {
-            "key": footprint.key or "",
+            "key": key,
             "place": ", ".join(f"{name} {value}" for name, value in sorted(footprint.place.items())),
             "vendor_says": str(reading.presence),
             "read_at_ns": str(self.now),

@@ -102,7 +102,7 @@ async def _ended(bench: Bench) -> tuple[dict[str, str], ...]:
     containers = [each.footprint for each in found if each.footprint.key is None]
     failure: ProvisionerError | None = None
     kept: ProvisionerError | None = None
-    unread = await settle(bench, keys, _asked_with(key), attempt=key.attempts, since_ns=key.end_asked_at_ns or 0)
+    await settle(bench, keys, _asked_with(key), attempt=key.attempts, since_ns=key.end_asked_at_ns or 0)
     for footprint in keys:
         try:
             await provisioner.revoke(desk, footprint)
@@ -119,7 +119,7 @@ async def _ended(bench: Bench) -> tuple[dict[str, str], ...]:
         reading = await bench.gone(footprint)
         if not is_gone(reading):
             raise failure or kept or Unavailable(f"The vendor took the call, but still shows the key as {reading.presence}")
-        evidence.append(bench.evidence(footprint, reading, unread))
+        evidence.append(bench.evidence(footprint, reading))
     if kept is not None:
         raise kept  # the keys are gone, the container is not
     if not await absence_counts(bench, since_ns=key.end_asked_at_ns or 0):

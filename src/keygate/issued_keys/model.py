@@ -202,7 +202,7 @@ class IssuedKey:
     end_asked_by: str | None = None
     ended_at_ns: int | None = None  # when the vendor confirmed
     gone_at_ns: int | None = None  # when the vendor's admin API first said that all is gone; since then it is asked with the key itself
-    evidence: tuple[Mapping[str, str], ...] = ()  # what the vendor showed of each key that was ended
+    evidence: tuple[Mapping[str, str], ...] = ()  # what the vendor showed of each key that was ended, and notes of those that it is to end
     owed: bool = False  # something may be left at the vendor
     due_at_ns: int | None = None  # when the worker looks at it next
     check_at_ns: int | None = None  # when it looks once more for what a slow vendor shows late
@@ -225,6 +225,11 @@ class IssuedKey:
     @property
     def mark(self) -> Mark:
         return Mark(self.id)
+
+    @property
+    def confirmed(self) -> tuple[Mapping[str, str], ...]:
+        """The evidence of keys that the vendor has shown as ended."""
+        return tuple(each for each in self.evidence if "vendor_says" in each)
 
     @property
     def adopted(self) -> bool:

@@ -112,14 +112,15 @@ async def refused(bench: Bench, column: str, footprint: Footprint | None, gone_a
     return UNASKED
 
 
-async def still_answers(bench: Bench, column: str, footprint: Footprint) -> bool:
-    """Whether the vendor goes on taking a key that it has disabled. Where it can't be asked with the key: no."""
+async def still_answers(bench: Bench, column: str, footprint: Footprint) -> bool | None:
+    """Whether the vendor goes on taking a key that it has disabled. None: it can't be asked with the key."""
     for pause in (*_POLL_SECONDS, None):
         try:
-            if await _answers(bench, column, footprint) is not True:
-                return False
+            answers = await _answers(bench, column, footprint)
         except ProvisionerError:
-            return False
+            return None
+        if answers is not True:
+            return answers
         if pause is not None:
             await bench.tools.sleep(pause)
     return True

@@ -93,7 +93,7 @@ def _entry(key: IssuedKey) -> dict[str, Any]:
         "state": str(key.state),
         "ended": ended,
         "confirmed_at": rfc3339(key.ended_at_ns) if ended else None,
-        "confirmed_by_vendor": [dict(each) for each in key.evidence],
+        "confirmed_by_vendor": [dict(each) for each in key.confirmed],
         "at_vendor": None if key.footprint is None else {"place": dict(key.footprint.place), "key": key.footprint.key},
         "why_not": None if ended else (key.error or "the vendor has not been asked yet"),
         "next_try_at": None if ended else rfc3339(key.due_at_ns),
@@ -102,7 +102,7 @@ def _entry(key: IssuedKey) -> dict[str, Any]:
 
 def _former_entry(key: IssuedKey, at_vendor: str) -> dict[str, Any]:
     """Of a key that goes on, while one that a rotation replaced was told to end."""
-    evidence = [dict(each) for each in key.evidence if each.get("key") == at_vendor]
+    evidence = [dict(each) for each in key.confirmed if each.get("key") == at_vendor]
     read = [int(each["read_at_ns"]) for each in evidence if each.get("read_at_ns", "").isdecimal()]
     place = {} if key.footprint is None else dict(key.footprint.place)
     entry = {**_entry(key), "confirmed_by_vendor": evidence, "at_vendor": {"place": place, "key": at_vendor}}

@@ -265,7 +265,7 @@ async def _cut(bench: Bench, former: Former) -> None:
         if former.gone_at_ns is None:
             await take_witnesses(bench, {FORMER_PROBE: former.footprint})
             asked_with, since = {FORMER_PROBE: former.footprint}, former.ready_at_ns or 0
-            unread = await settle(bench, [former.footprint], asked_with, attempt=bench.key.attempts + 1, since_ns=since)
+            await settle(bench, [former.footprint], asked_with, attempt=bench.key.attempts + 1, since_ns=since)
             await provisioner.revoke(desk, former.footprint)
             reading = await bench.gone(former.footprint)
             if not is_gone(reading):
@@ -273,9 +273,9 @@ async def _cut(bench: Bench, former: Former) -> None:
             if not await absence_counts(bench, since_ns=former.cut_at_ns or 0) and not await _next_is_there(bench):
                 raise Rejected(NOT_CONFIRMED)
             former = replace(former, gone_at_ns=bench.now)
-            evidence = bench.evidence(former.footprint, reading, unread)
+            evidence = bench.evidence(former.footprint, reading)
         else:
-            evidence = bench.evidence(former.footprint, Reading(Presence.GONE), {})
+            evidence = bench.evidence(former.footprint, Reading(Presence.GONE))
     except NotYet as wait:
         noted = replace(bench.key, former=replace(former, waits_for=Waits.REFUSAL), error_code=wait.code, error=wait.error)
         await bench.save(replace(noted, due_at_ns=_look_at(noted, wait.again_ns)))
@@ -287,7 +287,7 @@ async def _cut(bench: Bench, former: Former) -> None:
     if isinstance(said, Waiting):
         await _still_there(bench, former, said)
         return
-    await _finish(bench, (*bench.key.evidence, {**evidence, "the_key_itself": said}))
+    await _finish(bench, (*bench.key.confirmed, {**evidence, "the_key_itself": said}))
 
 
 async def _next_is_there(bench: Bench) -> bool:

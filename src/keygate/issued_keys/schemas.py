@@ -336,7 +336,8 @@ class IssuedOut(Schema):
     ended_at: Moment = Field(description="When the vendor confirmed")
     evidence: list[dict[str, str]] = Field(
         description="What the vendor's API said of each key that was ended, and what became of a call with `the_key_itself`; "
-        "`last_bill`: why what it cost could not be read for certain before its end"
+        "`last_bill`: why what it cost could not be read for certain before its end. "
+        "An entry without `vendor_says` is a note of a key that is yet to end"
     )
     last_used_at: Moment
     read_at: Moment = Field(description="When the vendor was last asked")

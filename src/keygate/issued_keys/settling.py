@@ -11,6 +11,7 @@ from keygate.kit.clock import NANOSECONDS
 from keygate.vendors.admin import Footprint
 
 REFUSED_WITHIN_NS = 300 * NANOSECONDS  # since it was disabled; then it is read and ended as it is
+_UNASKED = "read as soon as it was disabled: the vendor could not be asked with the key itself whether it still took it"
 _DISABLED = "The key is disabled, and the vendor still takes it; it is deleted once what it cost stands still"
 
 
@@ -27,22 +28,29 @@ class NotYet(Exception):
 
 async def settle(
     bench: Bench, keys: Sequence[Footprint], asked_with: Mapping[str, Footprint | None], *, attempt: int, since_ns: int
-) -> Mapping[str, str]:
-    """By key, why what it cost could not be read, or not for certain; keys that it was read of are left out. `asked_with`: which of them
-    can be asked, by the column of their copy. `since_ns`: when they were told to end. Raises `NotYet`, and in the first attempts what may
-    pass."""
+) -> None:
+    """Why what a key cost could not be read, or not for certain, is noted for the evidence of its end. `asked_with`: which of them can be
+    asked, by the column of their copy. `since_ns`: when they were told to end. Raises `NotYet`, and in the first attempts what may pass;
+    not where a key could not be disabled: it may be used, so all that can be read is read now, and the keys are ended."""
     provisioner, desk = bench.at_vendor
-    patient, last_bill = attempt < PATIENT_ATTEMPTS, bench.tools.last_bill
-    there = await last_bill.disable(provisioner, desk, keys, patient=patient)
-    answering: dict[str, str] = {}
+    last_bill = bench.tools.last_bill
+    there = await last_bill.disable(provisioner, desk, keys)
+    disabled = [each.footprint for each in there if each.refused is None]
+    hurried = len(disabled) < len(there)
+    words: dict[str, str] = {}
     for column, footprint in asked_with.items():
-        if footprint is None or footprint not in there or not await still_answers(bench, column, footprint):
+        if footprint is None or footprint not in disabled:
             continue
-        waited = await _waited(bench, since_ns)
-        if waited is not None and waited < REFUSED_WITHIN_NS:
-            raise NotYet(bench.now + longer_ns(waited))
-        answering[footprint.key or ""] = "read while the vendor still took the key"
-    return {**answering, **await last_bill.read(provisioner, desk, bench.key, there, patient=patient)}
+        answers = await still_answers(bench, column, footprint)
+        if answers is None:
+            words[footprint.key or ""] = _UNASKED
+        elif answers:
+            waited = await _waited(bench, since_ns)
+            if waited is not None and waited < REFUSED_WITHIN_NS and not hurried:
+                raise NotYet(bench.now + longer_ns(waited))
+            words[footprint.key or ""] = "read while the vendor still took the key"
+    read = await last_bill.read(provisioner, desk, bench.key, there, patient=attempt < PATIENT_ATTEMPTS and not hurried)
+    await bench.note_last_bills({key: word or words.get(key) for key, word in read.items()})
 
 
 async def _waited(bench: Bench, since_ns: int) -> int | None:

@@ -152,8 +152,10 @@ class InventoryService(Hands):
             await self.told(provisioner.set_enabled(desk, item.footprint, enabled=False), "switch it off")
             wanted = {Presence.DISABLED, Presence.GONE, Presence.EXPIRED}
         else:
-            there = await self._last_bill.disable(provisioner, desk, [item.footprint], patient=False)
-            await self._last_bill.read(provisioner, desk, item, there, patient=False)
+            there = await self._last_bill.disable(provisioner, desk, [item.footprint])
+            for word in (await self._last_bill.read(provisioner, desk, item, there, patient=False)).values():
+                if word is not None:
+                    await self.recorded(actor, "inventory.disable", item, {"how": how, "last_bill": word})
             await self.told(provisioner.revoke(desk, item.footprint), "revoke it")
             wanted = {Presence.GONE, Presence.EXPIRED}
         after = await self.until(provisioner, desk, item, lambda reading: reading.presence in wanted)

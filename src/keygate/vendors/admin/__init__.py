@@ -21,6 +21,7 @@ from keygate.vendors.admin.errors import (
     RateLimited,
     Rejected,
     TermsRefused,
+    ToldInPart,
     Unavailable,
     Unfit,
 )
@@ -119,6 +120,7 @@ __all__ = [
     "Terms",
     "TermsRefused",
     "TokenShelf",
+    "ToldInPart",
     "Unavailable",
     "Unfit",
     "Verification",

@@ -74,7 +74,7 @@ class TellsLastSpend(Disables, Protocol):
 
     async def last_spend(self, desk: Desk, footprint: Footprint) -> tuple[SpendRow, ...]:
         """What this key cost on each day that the vendor still tells, the running one among them; `requests` 0: the vendor says that it was
-        never used. Raises `NotFound` for a key that is gone."""
+        never used. Raises `NotFound` for a key that is gone, `ToldInPart` where some days can't be read."""
 
     async def spend_of_gone(self, desk: Desk, key: str, from_ns: int, until_ns: int) -> tuple[SpendRow, ...]:
         """What the vendor tells of a key that is gone, in complete days of `[from_ns, until_ns)`. None: it tells nothing, which is no proof

@@ -9,7 +9,8 @@
     ├── Rejected           the vendor understood and refused (4xx); `status` and `reason` are the vendor's
     │   ├── TermsRefused   it called what was sent invalid (400 or 422): the same again won't do
     │   └── Unfit          no vendor was asked: these terms or options can't be kept there; `field` names which
-    └── NotFound           what was named is not (or no more) there
+    ├── NotFound           what was named is not (or no more) there
+    └── ToldInPart         some of what was asked for was told; `why` is the error that kept the rest
 
 Messages name the call, the status and the remedy. They hold no secret: what a vendor says goes through `quoted`, and whatever stands in one
 of these errors all the same, and looks like a secret, is blacked out of it: it goes on into rows, events, receipts and logs.
@@ -17,7 +18,12 @@ of these errors all the same, and looks like a secret, is blacked out of it: it 
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from keygate.kit.redaction import redact
+
+if TYPE_CHECKING:
+    from keygate.vendors.admin.bills import SpendRow
 
 _READ = 4_000  # characters of a vendor's words that are looked at
 _MAX_QUOTE = 300
@@ -107,3 +113,13 @@ class Unfit(Rejected):
 
 class NotFound(ProvisionerError):
     code = "vendor_not_found"
+
+
+class ToldInPart(ProvisionerError):
+    """`rows`: what the vendor did tell of a key's cost. `why`: what kept it from telling the rest."""
+
+    def __init__(self, rows: tuple[SpendRow, ...], why: ProvisionerError) -> None:
+        super().__init__(why.detail)
+        self.rows = rows
+        self.why = why
+        self.code, self.lasting = why.code, why.lasting

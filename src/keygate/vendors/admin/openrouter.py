@@ -15,7 +15,7 @@ from keygate.kit.clock import NANOSECONDS, from_ns, to_ns
 from keygate.kit.secret import Secret
 from keygate.vendors.admin.bills import SpendFacts, SpendRow
 from keygate.vendors.admin.bounds import whole
-from keygate.vendors.admin.errors import NotFound, Rejected, Unavailable
+from keygate.vendors.admin.errors import NotFound, ProvisionerError, Rejected, ToldInPart, Unavailable
 from keygate.vendors.admin.interface import (
     Desk,
     Footprint,
@@ -211,7 +211,13 @@ class OpenRouterProvisioner:
             return (replace(running, requests=0),)
         if _nano(key.get("usage")) == running.amount_nano:
             return (running,)
-        return (*await self._days(desk, str(key["hash"]), today_ns - _REACH_DAYS * _DAY_NS, today_ns), running)
+        try:
+            days = await self._days(desk, str(key["hash"]), today_ns - _REACH_DAYS * _DAY_NS, today_ns)
+        except ProvisionerError as error:
+            raise ToldInPart((running,), error) from None
+        except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError):
+            raise ToldInPart((running,), Unavailable("read what days cost: it is told in a shape that KeyGate does not know")) from None
+        return (*days, running)
 
     async def spend_of_gone(self, desk: Desk, key: str, from_ns: int, until_ns: int) -> tuple[SpendRow, ...]:
         try:
