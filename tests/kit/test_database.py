@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 
 import pytest
 import sqlalchemy as sa
@@ -156,6 +157,37 @@ async def test_a_commit_is_finished_when_the_caller_is_cancelled(store):
         await task
     assert seen == [1]
     assert await _value(store) == 8
+
+
+async def test_a_unit_that_is_cancelled_in_the_middle_of_a_statement_leaves_no_lock(tmp_path):
+    """Not even while the traceback still knows the statement, which keeps SQLite's closed connection alive."""
+    database = open_database(data_dir=tmp_path)
+    async with database.unit() as work:
+        await work.connection.execute(sa.text("CREATE TABLE numbers (n INTEGER)"))
+    rows = [(number,) for number in range(1_000_000)]
+    running = asyncio.Event()
+    sa.event.listen(database.engine.sync_engine, "before_cursor_execute", lambda *told: running.set() if told[-1] else None)
+
+    async def long() -> None:
+        async with database.unit() as work:
+            await work.connection.exec_driver_sql("INSERT INTO numbers VALUES (?)", rows)
+
+    kept: list[BaseException] = []
+    gc.disable()
+    try:
+        for _ in range(3):
+            running.clear()
+            task = asyncio.create_task(long())
+            await running.wait()
+            await asyncio.sleep(0.05)
+            task.cancel()
+            kept += [error for error in await asyncio.gather(task, return_exceptions=True) if error is not None]
+            async with asyncio.timeout(10), database.unit() as work:
+                assert (await work.connection.execute(sa.text("SELECT count(*) FROM numbers"))).scalar() == 0
+    finally:
+        gc.enable()
+    assert [type(error) for error in kept] == [asyncio.CancelledError] * 3
+    await database.close()
 
 
 async def test_a_cancelled_unit_leaves_no_lock(store):

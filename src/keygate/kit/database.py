@@ -232,6 +232,7 @@ def _open_sqlite(path: Path) -> Database:
     except OSError as error:
         raise StartRefused(f"The database file {path} can't be opened: {error.strerror}") from None
     address = sa.URL.create("sqlite+aiosqlite", database=str(path))
+    rollbacks: set[asyncio.Future[None]] = set()  # held until they are done
 
     def engine(begin: str, *, connections: int, query_only: bool) -> AsyncEngine:
         made = create_async_engine(
@@ -257,8 +258,21 @@ def _open_sqlite(path: Path) -> Database:
         def start(connection: sa.Connection) -> None:
             connection.exec_driver_sql(begin)
 
+        def let_go(connection: Any, *_: Any) -> None:
+            # Somebody was cancelled in the middle of a statement. SQLite keeps a closed connection, its transaction and its lock for as
+            # long as a statement of it is known, here to the traceback: until the garbage is collected.
+            rollback = asyncio.ensure_future(connection.driver_connection.rollback())  # waits in the driver's queue before its close
+            rollbacks.add(rollback)
+            rollback.add_done_callback(rolled_back)
+
+        def rolled_back(rollback: asyncio.Future[None]) -> None:
+            rollbacks.discard(rollback)
+            if not rollback.cancelled() and (error := rollback.exception()) is not None:
+                _log.info("a connection that was given up could not be rolled back: %s", type(error).__name__)
+
         sa.event.listen(made.sync_engine, "connect", prepare)
         sa.event.listen(made.sync_engine, "begin", start)
+        sa.event.listen(made.sync_engine, "invalidate", let_go)
         return made
 
     return Database(
