@@ -199,6 +199,11 @@ async def test_the_receipt_of_a_former_secret_is_complete_once_that_one_is_cut(f
     assert document["issued_keys"][0]["at_vendor"]["key"] == former.footprint.key
     assert (await finder.key()).state is State.ACTIVE
     assert finder.working() == [False, True]
+    await workshop.orders.keys.revoke(workshop.owner, finder.id)
+    ended = await finder.key()
+    assert [each["key"] for each in ended.evidence] == [former.footprint.key, ended.footprint and ended.footprint.key]
+    later = await workshop.orders.receipts.document(workshop.owner, receipt.id)
+    assert later["issued_keys"][0]["confirmed_by_vendor"] == document["issued_keys"][0]["confirmed_by_vendor"], "it stays confirmed"
 
 
 async def test_a_strangers_secret_is_not_known(finder: Finder) -> None:

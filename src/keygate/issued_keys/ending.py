@@ -36,7 +36,9 @@ async def end(bench: Bench) -> None:
         except ProvisionerError as error:
             await _refused(bench, error)
             return
-        key = replace(key, gone_at_ns=bench.now, evidence=evidence)
+        now_gone = {each["key"] for each in evidence}
+        before = (each for each in bench.key.confirmed if each["key"] not in now_gone)  # of keys that rotations replaced
+        key = replace(key, gone_at_ns=bench.now, evidence=(*before, *evidence))
     said = {column: await refused(bench, column, place, key.gone_at_ns or bench.now) for column, place in _asked_with(key).items()}
     waiting = [each for each in said.values() if isinstance(each, Waiting)]
     if waiting:
