@@ -38,8 +38,8 @@ class Drifted(Rejected):
 
 def disabled_for_budget(key_id: str) -> str:
     return (
-        "The key is disabled for its budget, so it gets no next one. Let it go on first: `keygate resume "
-        f"{key_id}` with --extra, --budget or --ignore; or wait for the budget's next period"
+        f"The key is disabled for its budget, so it gets no next one. `keygate watch {key_id}` shows how it stands; "
+        f"`keygate resume {key_id}` lets it go on, and so does the budget's next period, where it has one"
     )
 
 
