@@ -51,7 +51,7 @@ fix: $(VENV)/.dev ## format and mend what can be mended
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-test: $(VENV)/.dev ## every check and test, about 20 minutes on two cores; what is compiled is tested interpreted too
+test: $(VENV)/.dev ## every check and test, 20 to 25 minutes on two cores; what is compiled is tested interpreted too
 	@$(MAKE) --no-print-directory --jobs 2 check compiled
 	$(BIN)/pytest -n 4 --dist loadfile --no-loadscope-reorder
 	KEYGATE_COMPILED=no $(BIN)/pytest -n 2 --dist loadfile tests/gateway tests/ledger -k "not postgresql"

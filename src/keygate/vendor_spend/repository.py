@@ -158,7 +158,7 @@ class SpendRepository:
         """Where a key was read just before its end, and the window's reading began before that: its pages may be older."""
         copied = ", ".join(COPIED)
         statement = sa.text(
-            f"INSERT INTO vendor_spend_incoming ({copied}) SELECT {copied} FROM vendor_spend_last "  # noqa: S608  (names of ours)
+            f"INSERT INTO vendor_spend_incoming ({copied}) SELECT {copied} FROM vendor_spend_last "  # noqa: S608  (names of ours; values are bound)
             "WHERE organization_id = :organization AND account_id = :account AND read_at_ns >= :began "
             "AND start_ns >= :from_ns AND start_ns < :until_ns "
             f"ON CONFLICT (account_id, row_id) DO UPDATE SET {', '.join(f'{name} = excluded.{name}' for name in RESTATED)}"
