@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from keygate.kit.clock import Clock
 from keygate.vendors.admin import (
+    MISSHAPEN,
     Footprint,
     NotFound,
     Provisioner,
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 PAUSES_SECONDS = (1.0, 1.0, 2.0, 4.0)  # between readings; what is not told by then comes with the day's report, if the vendor tells it
-_MISSHAPEN = (KeyError, TypeError, ValueError, AttributeError, ArithmeticError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +109,7 @@ class LastBill:
                 if before is None:
                     return False
                 raise Rejected("it was gone before it could be read again") from None
-            except _MISSHAPEN:
+            except MISSHAPEN:
                 raise Unavailable("The vendor tells what the key cost in a shape that KeyGate does not know") from None
             if rows != before:
                 await self._spend.keep(thing, rows, read_at_ns=read_at_ns)

@@ -18,6 +18,7 @@ from keygate.vault import EnvelopeBroken
 from keygate.vendor_spend.attributing import Attributor
 from keygate.vendor_spend.model import ImportState, Window, earliest, first_window, is_deep, next_window, pause_ns
 from keygate.vendors.admin import (
+    MISSHAPEN,
     AdminDesk,
     AdminKeyRefused,
     ProvisionerError,
@@ -53,7 +54,6 @@ MOST_CURSOR = 20_000
 ASK_AGAIN_NS = 12 * 3_600 * NANOSECONDS  # of keys that are gone, for as long as their last day may be restated
 MOST_ASKED = 50  # of them, in a window; the rest in the next import
 _ASKED_WITHIN_NS = 100 * NANOSECONDS
-_MISSHAPEN = (KeyError, TypeError, ValueError, AttributeError, IndexError, ArithmeticError)
 
 
 class Overtaken(Exception):
@@ -203,7 +203,7 @@ class SpendImporter:
             raise AdminKeyRefused(f"The admin credential can't be opened: {error.detail}; enter it again") from None
         try:
             rows, cursor = await reports.spend_page(opened, window.from_ns, window.until_ns, state.cursor)
-        except _MISSHAPEN:
+        except MISSHAPEN:
             _log.exception("vendor account %s: a page of its bill has a shape that is not known", account.id)
             raise Unavailable("The vendor's bill has a shape that KeyGate does not know; the log says more") from None
         if cursor is not None and (cursor == state.cursor or len(cursor) > MOST_CURSOR):
@@ -230,7 +230,7 @@ class SpendImporter:
                 rows += await reports.spend_of_gone(desk, key, window.from_ns, window.until_ns)
             except RateLimited:
                 break
-            except (ProvisionerError, *_MISSHAPEN) as error:
+            except (ProvisionerError, *MISSHAPEN) as error:
                 _log.warning("vendor account %s: what a key cost that is gone can't be read: %s", account.id, error)
             asked.append(key)
         return rows, asked

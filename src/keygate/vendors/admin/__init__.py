@@ -2,6 +2,7 @@
 
 from keygate.vendors.admin.adopted import ADOPTIONS, KeyApi
 from keygate.vendors.admin.bills import (
+    MISSHAPEN,
     ReportsSpend,
     ReportsSpendByChoice,
     SpendFacts,
@@ -67,6 +68,7 @@ from keygate.vendors.admin.ways import UNUSED, KeyWay, Way, way_of, why_none
 
 __all__ = [
     "ADOPTIONS",
+    "MISSHAPEN",
     "PROVISIONERS",
     "UNUSED",
     "AddsKey",

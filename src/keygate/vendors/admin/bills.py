@@ -8,6 +8,9 @@ from typing import Protocol, runtime_checkable
 
 from keygate.vendors.admin.interface import Desk, Disables, Footprint
 
+MISSHAPEN = (KeyError, TypeError, ValueError, AttributeError, IndexError, ArithmeticError)
+"""What reading an answer of another shape than known raises."""
+
 
 @dataclass(frozen=True, slots=True)
 class SpendRow:

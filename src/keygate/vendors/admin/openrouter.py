@@ -13,7 +13,7 @@ from typing import Any
 
 from keygate.kit.clock import NANOSECONDS, from_ns, to_ns
 from keygate.kit.secret import Secret
-from keygate.vendors.admin.bills import SpendFacts, SpendRow
+from keygate.vendors.admin.bills import MISSHAPEN, SpendFacts, SpendRow
 from keygate.vendors.admin.bounds import whole
 from keygate.vendors.admin.errors import NotFound, ProvisionerError, Rejected, ToldInPart, Unavailable
 from keygate.vendors.admin.interface import (
@@ -215,7 +215,7 @@ class OpenRouterProvisioner:
             days = await self._days(desk, str(key["hash"]), today_ns - _REACH_DAYS * _DAY_NS, today_ns)
         except ProvisionerError as error:
             raise ToldInPart((running,), error) from None
-        except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError):
+        except MISSHAPEN:
             raise ToldInPart((running,), Unavailable("read what days cost: it is told in a shape that KeyGate does not know")) from None
         return (*days, running)
 
